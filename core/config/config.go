@@ -1,0 +1,91 @@
+// Package config turns YAML into a [Config]: strict keys, references to the
+// environment and to files, defaults, and every mistake at once with its place,
+// finding and remedy. It knows the shape of the configuration and what plugins
+// declare of theirs. It starts nothing and opens no socket.
+package config
+
+import (
+	"time"
+
+	"github.com/headgate/gateway/sdk/secret"
+)
+
+// A Config is a complete and valid configuration.
+type Config struct {
+	// Listen is the public address: WHIP, publish pages, health.
+	Listen string
+	// TLS of the public listener; nil serves plain HTTP.
+	TLS *TLS
+	// Admin is the address of the API, the metrics and pprof.
+	Admin string
+	// AdminToken is needed by every request to Admin; empty on loopback only.
+	AdminToken secret.String
+	Plugins    []Plugin
+	// Routes in the order of the file.
+	Routes []Route
+}
+
+// TLS names the certificate and key files (PEM).
+type TLS struct{ CertFile, KeyFile string }
+
+// A Plugin is what the configuration says of a plugin; first-party plugins
+// without options have no entry.
+type Plugin struct {
+	Name string
+	// Path and SHA256 are for third-party plugins.
+	Path   string
+	SHA256 string
+	// InsecureUnpinned allows a Path without SHA256.
+	InsecureUnpinned bool
+	// Options as JSON, references resolved; nil if none.
+	Options []byte
+	// Files are the contents of the files that the options name, by option path.
+	Files map[string][]byte
+}
+
+// A Route says who may publish a stream and where it goes.
+type Route struct {
+	// Name is a stream name, or a pattern in which * stands for one segment.
+	Name    string
+	Publish Publish
+	// From is set when the gateway fetches the stream itself.
+	From *From
+	// Hold is how long targets stay connected without a publisher.
+	Hold time.Duration
+	// HoldOnEnd holds also when the publisher said goodbye.
+	HoldOnEnd bool
+	To        []Target
+}
+
+// Publish says who may publish.
+type Publish struct {
+	Token secret.String
+	Open  bool
+}
+
+// From is a source to pull.
+type From struct {
+	URL    secret.String
+	Plugin string // the plugin that serves its scheme
+}
+
+// A Target is one place that a stream is sent to.
+type Target struct {
+	Name    string
+	Plugin  string // the plugin that serves its scheme
+	URL     secret.String
+	Key     secret.String // ${stream} in it is expanded by [Target.KeyFor]
+	MaxLag  time.Duration
+	Enabled bool
+	// Options of the plugin's own as JSON, and the files they name.
+	Options []byte
+	Files   map[string][]byte
+}
+
+// Defaults of the configuration.
+const (
+	DefaultListen = "127.0.0.1:8080"
+	DefaultAdmin  = "127.0.0.1:8081"
+	DefaultMaxLag = 2 * time.Second
+	DefaultHold   = 30 * time.Second
+)

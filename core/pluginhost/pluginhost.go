@@ -1,0 +1,198 @@
+// Package pluginhost runs plugin processes and speaks the wire with them: start,
+// handshake, the Attach stream, liveness, restart, stop. It knows processes and
+// sessions. It does not know routes, streams' contents or policy: who may
+// publish, what to send and when to try again is decided by its callers.
+package pluginhost
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// A SessionHandler hears what one session says. Its methods are called from the
+// receiving goroutine of the plugin's process, in order, and must not block.
+// After Ended nothing is called any more.
+type SessionHandler interface {
+	// Ready: media may flow. accepts is set for egress sessions.
+	Ready(accepts Accepts)
+	// Tracks and Unit: from ingest and transform sessions. The unit belongs to the
+	// handler.
+	Tracks(tracks []media.Track)
+	Unit(unit *media.AccessUnit)
+	// Credited: the session has dealt with so many bytes of payload, in the order
+	// in which they were pulled.
+	Credited(bytes int)
+	Keyframe(track media.TrackID)
+	Stats(stats Stats)
+	// Ended: the session is over, as asked (err nil), by itself (Ended.Clean) or
+	// by a failure. The death of the process ends its sessions with CausePlugin.
+	Ended(end End)
+}
+
+// A Source is where a session's media comes from. The send loop of the process
+// calls Pull when the session has credit and was woken; it must not block.
+type Source interface {
+	// Pull takes at most maxBytes of payload from the queue, but at least one
+	// unit if there is any.
+	Pull(maxBytes int) []Item
+}
+
+// An Item is one step of a session's media: new tracks, or a unit.
+type Item struct {
+	Tracks []media.Track     // set: the tracks from here on
+	Unit   *media.AccessUnit // else this
+	// Discontinuity: units of this track were left out for this session before
+	// this one; beside the unit's own flag, which is for all sessions.
+	Discontinuity bool
+}
+
+// Accepts says what a peer takes.
+type Accepts struct {
+	Codecs      []media.Codec
+	VideoTracks int
+	AudioTracks int
+}
+
+// Stats are the figures that a session reports about once a second.
+type Stats struct {
+	Bytes, AckedBytes, UnsentBytes uint64
+	UnsentAge                      time.Duration
+	DeliveryBPS                    uint64
+	RTT                            time.Duration
+	UnitsLost, UnitsDropped        uint64
+	Values                         map[string]float64
+}
+
+// A Cause says whose fault a failure is.
+type Cause string
+
+// The causes, as in sdk and on the wire.
+const (
+	CauseConfig  Cause = "config"
+	CauseRemote  Cause = "remote"
+	CausePlugin  Cause = "plugin"
+	CauseGateway Cause = "gateway"
+)
+
+// An End says how a session ended.
+type End struct {
+	// Failed is false when the session was closed as asked or the publisher
+	// ended cleanly.
+	Failed     bool
+	Permanent  bool
+	Cause      Cause
+	Message    string
+	RetryAfter time.Duration
+}
+
+// EgressSpec opens an egress session.
+type EgressSpec struct {
+	StreamID uint64
+	Stream   string
+	Target   string // name
+	URL      secret.String
+	Key      secret.String
+	Options  []byte            // JSON, checked against the plugin's schema
+	Files    map[string][]byte // contents of files that the options name
+	Attempt  int
+	Tracks   []media.Track
+}
+
+// TransformSpec opens a transform session.
+type TransformSpec struct {
+	StreamID uint64
+	Stream   string
+	In       media.Track
+	To       media.Codec
+	Out      media.TrackID
+	Bitrate  int // bits per second, 0: the plugin's choice
+	Channels int // 0: the plugin's choice
+}
+
+// An Offer is a publisher's wish to publish, passed on by an ingest.
+type Offer struct {
+	Name        string
+	Credentials secret.String
+	Remote      string
+	Agent       string
+	Codecs      []media.Codec
+}
+
+// A Rejection is the answer no.
+type Rejection struct {
+	Reason     wire.OfferRejected_Reason
+	Message    string // for the person who publishes
+	RetryAfter time.Duration
+}
+
+// An Offers decides on offers. It is called from the receiving goroutine of the
+// plugin's process and must not block; it answers by calling exactly one of
+// accept and reject, then or later, from any goroutine.
+type Offers interface {
+	Offer(plugin string, o Offer, accept func(streamID uint64, h SessionHandler) Session, reject func(Rejection))
+}
+
+// A Session is the gateway's end of one session. Its methods may be called from
+// any goroutine, also from the handler, and do nothing after the end.
+type Session interface {
+	// Wake says that the source has something to pull.
+	Wake()
+	// RequestKeyframe and SetTargetBitrate are for ingest sessions.
+	RequestKeyframe(track media.TrackID)
+	SetTargetBitrate(bps uint64)
+	// Close ends the session. With drain the plugin first writes out what it was
+	// sent. Ended is called when it is over, at the latest after the close
+	// timeout.
+	Close(reason string, drain bool)
+}
+
+// A Mount is an HTTP path prefix that a plugin serves.
+type Mount struct {
+	Prefix  string
+	Plugin  string
+	Handler http.Handler
+}
+
+// A Spec says how to start one plugin.
+type Spec struct {
+	Name string
+	// Command and arguments. First-party plugins are this executable started
+	// again with "plugin NAME".
+	Command []string
+	// SHA256 of the executable, hexadecimal; empty for first-party plugins.
+	SHA256 string
+	// Info is what the plugin's Describe answers; known beforehand for
+	// first-party plugins, asked by [Describe] for others.
+	Info *wire.DescribeResponse
+	// Options (JSON) and the contents of the files they name.
+	Options []byte
+	Files   map[string][]byte
+}
+
+// A State of a plugin process.
+type State string
+
+// The states.
+const (
+	Stopped  State = "stopped"  // not needed so far
+	Starting State = "starting" //
+	Ready    State = "ready"    //
+	Backoff  State = "backoff"  // died; starts again soon
+	Broken   State = "broken"   // died too often; starts again later
+)
+
+// A Status is what the API shows of a plugin.
+type Status struct {
+	Name      string
+	Version   string
+	State     State
+	Since     time.Time
+	PID       int // 0 if there is no process
+	Restarts  int
+	LastError string
+	Sessions  int
+}
