@@ -1,0 +1,58 @@
+# Everything here works offline once the modules are downloaded, except the
+# installation of test peers. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+
+LINT_VERSION := $(shell sed -n 's/.*golangci\/golangci-lint\/v2 \(v[0-9.]*\).*/\1/p' tools/go.mod)
+LINT         := bin/tools/golangci-lint-$(LINT_VERSION)
+
+.PHONY: help build run test lint gen cross soak fuzz bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r t d; do printf '  make %-8s %s\n' "$$t" "$$d"; done
+
+build: ## build bin/gateway, one static binary
+	@$(BUILD) -o bin/gateway ./cmd/gateway
+
+run: build ## build, then start the demo: publish page and two receivers
+	@./bin/gateway demo $(ARGS)
+
+test: ## run all tests with the race detector; installs the real peers if it may
+	@GO='$(GO)' ./test/run.sh
+
+lint: $(LINT) ## gofmt, go vet and golangci-lint over the whole tree
+	@bad=$$(git ls-files --cached --others --exclude-standard -- '*.go' | xargs -r gofmt -l); if [ -n "$$bad" ]; then echo "gofmt -w needed:"; echo "$$bad"; exit 1; fi
+	@$(GO) vet ./...
+	@$(LINT) run ./...
+
+# The linters have a module of their own, so that the product does not depend on them.
+$(LINT): tools/go.mod tools/go.sum
+	@echo "building golangci-lint $(LINT_VERSION); this takes some minutes, once"
+	@mkdir -p $(@D)
+	@$(GO) build -modfile=tools/go.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+gen: ## generate the code of sdk/wire/gateway.proto (needs protoc: apt-get install protobuf-compiler)
+	@command -v protoc >/dev/null || { echo "make gen needs protoc: apt-get install protobuf-compiler"; exit 1; }
+	@mkdir -p bin/tools
+	@$(GO) build -modfile=tools/go.mod -o bin/tools/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	@PATH="$(CURDIR)/bin/tools:$$PATH" protoc -I sdk/wire --go_out=sdk/wire --go_opt=paths=source_relative --go-grpc_out=sdk/wire --go-grpc_opt=paths=source_relative gateway.proto
+
+cross: ## build for every platform that we release for
+	@for arch in amd64 arm64 arm; do echo "linux/$$arch"; GOOS=linux GOARCH=$$arch $(BUILD) -o bin/gateway-linux-$$arch ./cmd/gateway || exit 1; done
+
+soak: ## repeat the end-to-end tests and long loops for SOAK (default 30m)
+	@GO='$(GO)' SOAK='$(or $(SOAK),30m)' ./test/soak.sh
+
+fuzz: ## run every fuzz target for FUZZTIME (default 5m)
+	@GO='$(GO)' FUZZTIME='$(or $(FUZZTIME),5m)' ./test/fuzz.sh
+
+bench: build ## measure what the gateway must reach, and print asked beside measured
+	@$(GO) run ./test/bench -gateway bin/gateway $(ARGS)
+
+clean: ## remove what the targets above made
+	@rm -rf bin dist

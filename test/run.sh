@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# All that `make test` does: the peers, every Go test with the race detector, and
+# every fuzz target for a short while.
+#
+#   GATEWAY_TEST_PEERS  auto (default): install the peers if possible, skip and
+#                       name what could not run; required: a missing peer is a
+#                       failure; none: install nothing
+#   FUZZTIME            how long each fuzz target runs; 0 leaves them out
+#   PACKAGES            packages under test; everything by default
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+GO=${GO:-go}
+FUZZTIME=${FUZZTIME:-10s}
+export GATEWAY_TEST_PEERS=${GATEWAY_TEST_PEERS:-auto}
+started=$SECONDS
+step() { printf '\n== %s (%dm%02ds)\n' "$1" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)); }
+
+step "peers"
+./test/peers/install.sh
+
+race=-race
+if ! command -v gcc >/dev/null 2>&1 && ! command -v cc >/dev/null 2>&1; then
+	race=
+	echo "no C compiler: the tests run WITHOUT the race detector (sudo apt-get install gcc libc6-dev)"
+fi
+
+mkdir -p bin
+$GO build -o bin/testreport ./test/report
+skipped=$(mktemp)
+trap 'rm -f "$skipped"' EXIT
+failed=()
+report() { bin/testreport -skipped "$skipped"; }
+
+# The tests with real processes measure time: they run after the others and one
+# package at a time.
+step "tests"
+mapfile -t all < <($GO list ${PACKAGES:-./...})
+near=() far=()
+for p in "${all[@]}"; do
+	case $p in
+	*/test/e2e | */test/peers | */test/bench) far+=("$p") ;;
+	*) near+=("$p") ;;
+	esac
+done
+if [ ${#near[@]} -gt 0 ]; then
+	$GO test $race -shuffle=on -timeout 10m -json "${near[@]}" | report || failed+=("tests")
+fi
+if [ ${#far[@]} -gt 0 ]; then
+	step "tests with real peers"
+	$GO test $race -count=1 -p 1 -timeout 25m -json "${far[@]}" | report || failed+=("tests with real peers")
+fi
+
+if [ "$FUZZTIME" != 0 ]; then
+	step "fuzz targets, $FUZZTIME each"
+	FUZZTIME=$FUZZTIME PACKAGES=${PACKAGES:-} GO=$GO ./test/fuzz.sh || failed+=("fuzz")
+fi
+
+step "summary"
+if [ -s "$skipped" ]; then
+	echo "NOT RUN on this machine:"
+	sort -u "$skipped" | sed 's/^/  /'
+else
+	echo "nothing was skipped"
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+	printf 'FAILED: %s\n' "${failed[@]}"
+	exit 1
+fi
+printf 'all passed in %dm%02ds\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60))
