@@ -1,0 +1,112 @@
+// Package status holds the shapes in which the gateway tells the outside world
+// how it is doing: the answer of GET /v1/streams and of the plugins' list. It
+// knows names and JSON tags, nothing else; whoever fills or serves them is
+// elsewhere.
+package status
+
+import "time"
+
+// A StreamState says whether a stream has a publisher.
+type StreamState string
+
+// The states of a stream.
+const (
+	// StreamIdle: nobody publishes, and no target is held.
+	StreamIdle StreamState = "idle"
+	// StreamLive: a publisher is here. He may not have sent a picture yet.
+	StreamLive StreamState = "live"
+	// StreamHolding: the publisher is gone and the targets stay connected for the
+	// route's hold.
+	StreamHolding StreamState = "holding"
+)
+
+// Streams is the answer of GET /v1/streams.
+type Streams struct {
+	Streams []Stream `json:"streams"`
+}
+
+// A Stream is one stream: a configured name, or one that matched a pattern.
+type Stream struct {
+	Name      string      `json:"name"`
+	State     StreamState `json:"state"`
+	Since     time.Time   `json:"since"`
+	Publisher *Publisher  `json:"publisher,omitempty"`
+	Tracks    []Track     `json:"tracks"`
+	Targets   []Target    `json:"targets"`
+	// UnitsDropped are units that reached the gateway and no target, by reason.
+	UnitsDropped map[string]uint64 `json:"units_dropped,omitempty"`
+}
+
+// A Publisher is who feeds a stream.
+type Publisher struct {
+	Plugin string    `json:"plugin"`
+	Remote string    `json:"remote"`
+	Since  time.Time `json:"since"`
+}
+
+// A Track is one track of a stream.
+type Track struct {
+	ID          uint32 `json:"id"`
+	Codec       string `json:"codec"`
+	Width       int    `json:"width,omitempty"`
+	Height      int    `json:"height,omitempty"`
+	Channels    int    `json:"channels,omitempty"`
+	DerivedFrom uint32 `json:"derived_from,omitempty"`
+}
+
+// A TargetState says what a target does.
+type TargetState string
+
+// The states of a target.
+const (
+	// TargetIdle: nobody publishes.
+	TargetIdle TargetState = "idle"
+	// TargetConnecting: a session is being opened, or is open and has not yet
+	// written anything to its peer.
+	TargetConnecting TargetState = "connecting"
+	// TargetLive: the session has written media to its peer.
+	TargetLive TargetState = "live"
+	// TargetWaiting: for the next try, or, connected, for the publisher to come
+	// back.
+	TargetWaiting TargetState = "waiting"
+	// TargetFailed: a failure that trying again soon does not cure. It is tried
+	// again at NextRetry all the same.
+	TargetFailed TargetState = "failed"
+)
+
+// A Target is one place that a stream is sent to.
+type Target struct {
+	Name  string      `json:"name"`
+	State TargetState `json:"state"`
+	Since time.Time   `json:"since"`
+	// Attempt counts the sessions opened since the gateway knows the target.
+	Attempt   int        `json:"attempt"`
+	NextRetry *time.Time `json:"next_retry,omitempty"`
+	LastError *Error     `json:"last_error,omitempty"`
+	// BytesSent and UnitsSent count what was written to the peer; UnitsDropped
+	// what was left out on the way, by reason. They count over all sessions.
+	BytesSent    uint64            `json:"bytes_sent"`
+	UnitsSent    uint64            `json:"units_sent"`
+	UnitsDropped map[string]uint64 `json:"units_dropped"`
+	LagSeconds   float64           `json:"lag_seconds"`
+}
+
+// An Error says what went wrong and whose fault it is: config, remote, plugin or
+// gateway.
+type Error struct {
+	Cause   string    `json:"cause"`
+	Message string    `json:"message"`
+	At      time.Time `json:"at"`
+}
+
+// A Plugin is one plugin process.
+type Plugin struct {
+	Name      string    `json:"name"`
+	Version   string    `json:"version"`
+	State     string    `json:"state"`
+	Since     time.Time `json:"since"`
+	PID       int       `json:"pid,omitempty"`
+	Restarts  int       `json:"restarts"`
+	LastError string    `json:"last_error,omitempty"`
+	Sessions  int       `json:"sessions"`
+}
