@@ -191,6 +191,18 @@ func oggPackets(b []byte, n int) ([][]byte, error) {
 	return nil, fmt.Errorf("%d Ogg packets, want %d", len(list), n)
 }
 
+// Units returns one round of a track, with times from 0; played again, everything
+// comes [Duration] later. The caller owns the units; their payloads are shared.
+func (c *Clip) Units(track media.TrackID) []*media.AccessUnit {
+	var units []*media.AccessUnit
+	for p := c.NewPlayer(); p.video < len(c.Video) || p.audio < len(c.Audio); {
+		if u := p.Next(); u.Track == track {
+			units = append(units, u)
+		}
+	}
+	return units
+}
+
 // A Player hands out the units of a clip in the order of their time, again and
 // again. Times are computed from the number of the unit, so that picture and
 // sound stay together for as long as it plays. Not safe for concurrent use.

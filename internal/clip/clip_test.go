@@ -76,6 +76,19 @@ func TestPlayerKeepsPictureAndSoundTogetherForHours(t *testing.T) {
 	}
 }
 
+func TestUnitsAreOneRound(t *testing.T) {
+	c := load(t)
+	check := func(track media.TrackID, want int) {
+		t.Helper()
+		u := c.Units(track)
+		if len(u) != want || u[0].PTS != 0 || u[want-1].PTS+u[want-1].Duration != Duration {
+			t.Errorf("track %d: %d units from %v to %v", track, len(u), u[0].PTS, u[len(u)-1].PTS)
+		}
+	}
+	check(VideoTrack, len(c.Video))
+	check(AudioTrack, len(c.Audio))
+}
+
 // Decodes two rounds of the clip and looks where the beeps begin, left and right.
 func TestBeepsAreWhereTheyShouldBe(t *testing.T) {
 	c := load(t)
