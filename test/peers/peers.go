@@ -1,0 +1,202 @@
+// Package peers starts the real programs that the gateway is tested with, and
+// reads what they made of it: nginx-rtmp, stunnel, Chromium, ffmpeg.
+//
+// It knows programs, ports, files and recorded media. It knows nothing of the
+// gateway: the tests bring that. Every program listens on loopback ports that
+// the kernel chose, runs in the foreground in a process group of its own, and
+// is ended with the test that started it.
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+)
+
+// packages maps a program to the Debian package that brings it.
+func packages(program string) string {
+	switch program {
+	case "nginx":
+		return "nginx-light and libnginx-mod-rtmp"
+	case "ffmpeg", "ffprobe":
+		return "ffmpeg"
+	case "stunnel":
+		return "stunnel4"
+	case "chromium":
+		return "chromium"
+	default:
+		return program
+	}
+}
+
+// names are what a program may be called.
+func names(program string) []string {
+	switch program {
+	case "nginx":
+		return []string{"nginx", "/usr/sbin/nginx"}
+	case "stunnel":
+		return []string{"stunnel4", "stunnel", "/usr/bin/stunnel4"}
+	case "chromium":
+		return []string{"chromium", "chromium-browser", "google-chrome"}
+	default:
+		return []string{program}
+	}
+}
+
+// rtmpModule is where Debian keeps nginx's RTMP module.
+const rtmpModule = "/usr/lib/nginx/modules/ngx_rtmp_module.so"
+
+// Find returns the path of a program: nginx, stunnel, chromium, ffmpeg or
+// ffprobe. Where it is absent the test is skipped, naming the package that
+// would bring it; with GATEWAY_TEST_PEERS=required it fails.
+func Find(t testing.TB, program string) string {
+	t.Helper()
+	for _, name := range names(program) {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			continue
+		}
+		if program == "nginx" {
+			if _, err := os.Stat(rtmpModule); err != nil {
+				continue
+			}
+		}
+		return path
+	}
+	absent(t, program)
+	return ""
+}
+
+// Need ends the test unless all programs are there, as [Find] does.
+func Need(t testing.TB, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
+		Find(t, p)
+	}
+}
+
+func absent(t testing.TB, program string) {
+	t.Helper()
+	msg := fmt.Sprintf("needs %s, of the Debian package %s", program, packages(program))
+	if os.Getenv("GATEWAY_TEST_PEERS") == "required" {
+		t.Fatal(msg)
+	}
+	t.Skip(msg)
+}
+
+// ports remembers what FreePort has given out, so that two programs of one test
+// binary never get the same one.
+//
+//nolint:gochecknoglobals // the ports of a machine are global
+var ports struct {
+	mu    sync.Mutex
+	given map[int]bool
+}
+
+// FreePort returns a port of 127.0.0.1 on which nobody listens, neither over TCP
+// nor over UDP.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	ports.mu.Lock()
+	defer ports.mu.Unlock()
+	if ports.given == nil {
+		ports.given = make(map[int]bool)
+	}
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatalf("finding a free port: %v", err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		u, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		_ = l.Close()
+		if err != nil {
+			continue
+		}
+		_ = u.Close()
+		if !ports.given[port] {
+			ports.given[port] = true
+			return port
+		}
+	}
+	t.Fatal("no free port found")
+	return 0
+}
+
+// FreeAddr is 127.0.0.1 with a port of [FreePort].
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	return fmt.Sprintf("127.0.0.1:%d", FreePort(t))
+}
+
+// Poll calls f until it returns nil, and returns its last error once d is over.
+func Poll(d time.Duration, f func() error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not within %v: %w", d, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// Wait calls f until it returns nil, and ends the test with its last error once
+// d is over. what says what is waited for.
+func Wait(t testing.TB, d time.Duration, what string, f func() error) {
+	t.Helper()
+	if err := Poll(d, f); err != nil {
+		t.Fatalf("waiting for %s: %v", what, err)
+	}
+}
+
+// Run lets time pass: the duration of a recording or of a fault, never the hope
+// that something has happened by then.
+func Run(t testing.TB, d time.Duration) {
+	t.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+		t.Fatal("the test ended before")
+	}
+}
+
+// Listening returns nil once addr accepts TCP connections.
+func Listening(addr string) error {
+	c, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// errExited is why waiting for a process ended early.
+var errExited = errors.New("the process has ended")
+
+// scratch makes a folder that is removed after the test as far as possible.
+func scratch(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "headgate-peer-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = Poll(5*time.Second, func() error { return os.RemoveAll(dir) })
+	})
+	return dir
+}
