@@ -1,0 +1,57 @@
+package rtmp
+
+import (
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket options of a publishing connection: give up on a peer whose kernel
+// acknowledges nothing for userTimeout, and keep at most notsentLowat bytes
+// unsent in ours, so that the queue stays where it can be dropped from.
+const (
+	userTimeout  = 10 * time.Second
+	notsentLowat = 128 << 10
+)
+
+// tuneSocket sets what the options above say. It fails on kernels that know
+// them not, which then do without.
+func tuneSocket(c syscall.RawConn) {
+	_ = c.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notsentLowat)
+	})
+}
+
+// stats asks the kernel.
+func (s *socket) stats() SocketStats {
+	st := SocketStats{Written: s.written.Load()}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return st
+	}
+	var info *unix.TCPInfo
+	outq := -1
+	_ = raw.Control(func(fd uintptr) {
+		info, _ = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
+			outq = n
+		}
+	})
+	if info == nil || outq < 0 {
+		return st
+	}
+	// The SYN counts as one acknowledged byte.
+	if info.Bytes_acked > 0 {
+		st.Acked = info.Bytes_acked - 1
+	}
+	st.Unsent = uint64(info.Notsent_bytes)
+	st.RTT = time.Duration(info.Rtt) * time.Microsecond
+	if st.Unsent > 0 {
+		st.DeliveryBPS = info.Delivery_rate * 8
+		entered := st.Acked + uint64(outq)
+		st.UnsentAge = s.age(entered-min(entered, st.Unsent), time.Now())
+	}
+	return st
+}
