@@ -2,57 +2,354 @@ package sdk
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
 )
 
 // An IngestHost is the gateway as an [Ingest] sees it. Safe for concurrent use.
-type IngestHost struct{}
+type IngestHost struct {
+	a       *attachment
+	handler atomic.Pointer[http.Handler]
+}
 
 // Options decodes the plugin's options into v, a pointer to the type that was
 // declared in [Plugin.Options].
-func (h *IngestHost) Options(v any) error { panic("sdk: contract only") }
+func (h *IngestHost) Options(v any) error {
+	return decodeOptions(h.a.hello.GetOptionsJson(), h.a.hello.GetFiles(), v)
+}
 
 // HandleHTTP serves the declared mounts with handler from now on. The gateway
 // terminates TLS, limits headers and bodies, and passes the request on with its
 // whole path; [http.Request.RemoteAddr] is the client's address.
-func (h *IngestHost) HandleHTTP(handler http.Handler) { panic("sdk: contract only") }
+func (h *IngestHost) HandleHTTP(handler http.Handler) { h.handler.Store(&handler) }
 
 // Offer asks for the right to publish and returns when the gateway has decided:
 // a publication, or a *[RejectedError]. Allocate nothing for the publisher
 // before.
 func (h *IngestHost) Offer(ctx context.Context, o Offer) (*Publication, error) {
-	panic("sdk: contract only")
+	a := h.a
+	p := &pendingOffer{offer: o, answer: make(chan offerAnswer, 1)}
+	a.mu.Lock()
+	if a.draining != "" {
+		a.mu.Unlock()
+		return nil, &RejectedError{Reason: Busy, Message: a.draining, RetryAfter: time.Second}
+	}
+	a.offerSeq++
+	id := strconv.FormatUint(a.offerSeq, 10)
+	a.offers[id] = p
+	a.mu.Unlock()
+	a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Offer{Offer: &wire.Offer{
+		Offer:       id,
+		Name:        o.Name,
+		Credentials: []byte(o.Credentials.Reveal()),
+		Remote:      o.Remote,
+		Agent:       o.Agent,
+		Codecs:      codecNames(o.Codecs),
+	}}})
+	select {
+	case r := <-p.answer:
+		return r.pub, r.err
+	case <-ctx.Done():
+		a.mu.Lock()
+		delete(a.offers, id)
+		a.mu.Unlock()
+		select {
+		case r := <-p.answer: // decided at the same moment
+			if r.pub != nil {
+				r.pub.Close(errors.New("the publisher left before the answer"))
+			}
+		default:
+		}
+		return nil, ctx.Err()
+	}
+}
+
+// A pendingOffer waits for the gateway's decision.
+type pendingOffer struct {
+	offer  Offer
+	answer chan offerAnswer // takes one answer without blocking
+}
+
+type offerAnswer struct {
+	pub *Publication
+	err error
+}
+
+// answer hands the gateway's decision over and reports whether anybody waits for it.
+func (a *attachment) answer(id string, r offerAnswer) bool {
+	a.mu.Lock()
+	p := a.offers[id]
+	delete(a.offers, id)
+	if p != nil {
+		p.answer <- r // inside, so that a caller who gives up finds it
+	}
+	a.mu.Unlock()
+	return p != nil
+}
+
+func rejectedError(r *wire.OfferRejected) *RejectedError {
+	reasons := map[wire.OfferRejected_Reason]Reason{
+		wire.OfferRejected_UNAUTHENTICATED: Unauthenticated,
+		wire.OfferRejected_FORBIDDEN:       Forbidden,
+		wire.OfferRejected_NOT_FOUND:       NotFound,
+		wire.OfferRejected_CONFLICT:        Conflict,
+		wire.OfferRejected_BUSY:            Busy,
+		wire.OfferRejected_UNUSABLE:        Unusable,
+	}
+	reason, ok := reasons[r.GetReason()]
+	if !ok {
+		reason = Busy // a reason of a later version: nothing is known to be wrong with the offer
+	}
+	return &RejectedError{Reason: reason, Message: r.GetMessage(), RetryAfter: wire.Duration(r.GetRetryAfterNs())}
+}
+
+// openIngest starts the session of an offer that was accepted, or a pull.
+func (a *attachment) openIngest(o *wire.Open) {
+	if a.plugin.Ingest == nil {
+		a.refuse(o, "the plugin is no ingest")
+		return
+	}
+	pub := newPublication(a, o)
+	if o.GetOffer() != "" {
+		a.mu.Lock()
+		if p := a.offers[o.GetOffer()]; p != nil {
+			pub.onKeyframe, pub.onBitrate = p.offer.OnKeyframeRequest, p.offer.OnTargetBitrate
+		}
+		a.mu.Unlock()
+		pub.start()
+		if !a.answer(o.GetOffer(), offerAnswer{pub: pub}) {
+			pub.Close(errors.New("the publisher left before the answer"))
+		}
+		return
+	}
+	puller, ok := a.plugin.Ingest.Ingest.(Puller)
+	if !ok {
+		a.refuse(o, "the plugin cannot fetch a URL")
+		return
+	}
+	pub.start()
+	u := secret.New(o.GetUrl())
+	a.wg.Go(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		stop := context.AfterFunc(pub.ctx, cancel)
+		defer stop()
+		err := guard(ctx, o.GetSession(), func() error { return puller.Pull(ctx, u, pub) })
+		pub.Close(redactor(u.Reveal()).error(err))
+	})
 }
 
 // A Publication is one publisher's stream on its way into the gateway. Its
 // methods are safe for concurrent use; units of one track must come from one
 // goroutine.
-type Publication struct{}
+type Publication struct {
+	a          *attachment
+	id         uint32
+	onKeyframe func(media.TrackID)
+	onBitrate  func(uint64)
+	ctx        context.Context // ends with the publication
+	cancel     context.CancelFunc
+
+	mu      sync.Mutex // guards the fields below
+	queue   []wire.Item
+	bytes   int // payload in queue; at most maxQueueBytes
+	lanes   map[media.TrackID]*lane
+	dropped uint64 // units left out here
+	closing *wire.SessionState
+	closed  bool // nothing is taken any more
+	err     error
+}
+
+// A lane is what a publication knows of one track.
+type lane struct {
+	seq      uint32
+	dropping bool // until the next random access point
+	gap      bool // units were left out before the next one
+}
+
+// maxQueueBytes bounds what waits for a gateway that does not keep up.
+const maxQueueBytes = 4 << 20
+
+func newPublication(a *attachment, o *wire.Open) *Publication {
+	p := &Publication{a: a, id: o.GetSession(), lanes: make(map[media.TrackID]*lane)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	window := int(min(o.GetInitialCreditBytes(), wire.MaxMessageBytes))
+	a.out.Open(p.id, p, window)
+	return p
+}
+
+// start makes the publication known to the gateway as ready.
+func (p *Publication) start() {
+	p.a.add(p.id, p)
+	p.a.out.Control(stateMsg(&wire.SessionState{Session: p.id, State: wire.SessionState_READY}))
+}
 
 // SetTracks announces the tracks, or their change, before the first unit that
 // needs them.
-func (p *Publication) SetTracks(tracks []media.Track) { panic("sdk: contract only") }
+func (p *Publication) SetTracks(tracks []media.Track) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.queue = append(p.queue, wire.Item{Tracks: append([]media.Track{}, tracks...)})
+	p.mu.Unlock()
+	p.a.out.Wake(p.id)
+}
 
 // WriteAccessUnit hands a unit over; it never blocks. Set unit.Received to when
-// its last byte arrived. If the gateway is behind by more than a safety cap the
-// unit, and all up to the next random access point, are dropped and counted.
-func (p *Publication) WriteAccessUnit(unit *media.AccessUnit) { panic("sdk: contract only") }
+// its last byte arrived; unit.Seq is counted here. If the gateway is behind by
+// more than a safety cap the unit, and all up to the next random access point,
+// are dropped and counted.
+func (p *Publication) WriteAccessUnit(unit *media.AccessUnit) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	l := p.lanes[unit.Track]
+	if l == nil {
+		l = &lane{}
+		p.lanes[unit.Track] = l
+	}
+	unit.Seq = l.seq
+	l.seq++
+	if l.dropping && unit.RandomAccess {
+		l.dropping = false
+	}
+	if p.bytes+len(unit.Payload) > maxQueueBytes && p.bytes > 0 {
+		l.dropping = true
+	}
+	if l.dropping {
+		l.gap = true
+		p.dropped++
+		p.mu.Unlock()
+		return
+	}
+	if unit.Received.IsZero() {
+		unit.Received = time.Now()
+	}
+	p.queue = append(p.queue, wire.Item{Unit: unit, Discontinuity: l.gap})
+	l.gap = false
+	p.bytes += len(unit.Payload)
+	p.mu.Unlock()
+	p.a.out.Wake(p.id)
+}
 
 // ReportStats hands over the session's figures, about once a second.
-func (p *Publication) ReportStats(s IngestStats) { panic("sdk: contract only") }
+func (p *Publication) ReportStats(s IngestStats) {
+	p.mu.Lock()
+	dropped := p.dropped
+	p.mu.Unlock()
+	p.a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Stats{Stats: &wire.SessionStats{
+		Session: p.id, Bytes: s.Bytes, UnitsLost: s.UnitsLost, UnitsDropped: dropped, Values: s.Values,
+	}}})
+}
 
-// Done is closed when the gateway ends the publication: another publisher took
-// the name over, or the route is gone. Err says why then.
-func (p *Publication) Done() <-chan struct{} { panic("sdk: contract only") }
+// Done is closed when the publication is over: the gateway ended it, because
+// another publisher took the name over or the route is gone, or Close was called.
+// Err says why then.
+func (p *Publication) Done() <-chan struct{} { return p.ctx.Done() }
 
-// Err says why Done is closed; nil before.
-func (p *Publication) Err() error { panic("sdk: contract only") }
+// Err says why Done is closed; nil before, and after Close(nil).
+func (p *Publication) Err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
 
 // Close ends the publication: with nil when the publisher said goodbye, with an
-// error when he was lost.
-func (p *Publication) Close(lost error) { panic("sdk: contract only") }
+// error when he was lost. What was written before still arrives. Only the first
+// call counts, and none after the gateway ended it.
+func (p *Publication) Close(lost error) {
+	state := &wire.SessionState{State: wire.SessionState_CLOSED, Ended: true}
+	if lost != nil {
+		state = failure(lost)
+	}
+	p.finish(lost, state, true)
+}
+
+// finish ends the publication once. With flush the queue goes out first.
+func (p *Publication) finish(err error, state *wire.SessionState, flush bool) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.closed, p.err = true, err
+	if !flush {
+		p.queue, p.bytes = nil, 0
+	}
+	if flush && len(p.queue) > 0 {
+		p.closing = state
+		state = nil
+	}
+	p.mu.Unlock()
+	p.cancel()
+	if state != nil {
+		p.a.end(p.id, state)
+		return
+	}
+	p.a.out.Wake(p.id)
+}
+
+// Pull implements [wire.Source].
+func (p *Publication) Pull(maxBytes int) []wire.Item {
+	p.mu.Lock()
+	n, bytes := 0, 0
+	for n < len(p.queue) {
+		size := 0
+		if u := p.queue[n].Unit; u != nil {
+			size = len(u.Payload)
+		}
+		if n > 0 && bytes+size > maxBytes {
+			break
+		}
+		bytes += size
+		n++
+	}
+	items := p.queue[:n:n]
+	p.queue = p.queue[n:]
+	p.bytes -= bytes
+	var last *wire.SessionState
+	if len(p.queue) == 0 {
+		p.queue = nil
+		last, p.closing = p.closing, nil
+	}
+	p.mu.Unlock()
+	if last != nil {
+		p.a.end(p.id, last)
+	}
+	return items
+}
+
+// The rest of Publication is the receiving goroutine's.
+
+func (p *Publication) receive(wire.Item) {} // an ingest session gets no media
+
+func (p *Publication) keyframe(track uint32) {
+	if p.onKeyframe != nil {
+		p.onKeyframe(media.TrackID(track))
+	}
+}
+
+func (p *Publication) targetBitrate(bps uint64) {
+	if p.onBitrate != nil {
+		p.onBitrate(bps)
+	}
+}
+
+func (p *Publication) close(reason string, _, _ bool) {
+	p.finish(errors.New(reason), &wire.SessionState{State: wire.SessionState_CLOSED}, false)
+}
 
 // IngestStats are the figures of one publisher. Zero means unknown.
 type IngestStats struct {

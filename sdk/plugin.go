@@ -14,7 +14,6 @@ package sdk
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"time"
@@ -86,6 +85,14 @@ type Egress interface {
 	Open(ctx context.Context, target Target, tracks []media.Track) (Sink, error)
 }
 
+// A Configurer is an Egress that has options of the plugin, beside those of each
+// target. Configure is called once, before the first Open; decode decodes them
+// into a pointer to the type that was declared in [Plugin.Options]. An error
+// keeps the plugin from being used, and is shown.
+type Configurer interface {
+	Configure(decode func(v any) error) error
+}
+
 // A Sink receives one stream in decoding order, from a random access point on.
 // Its methods are called from one goroutine. Sinks that implement
 // [TrackSetter], [Accepter] or [StatsReporter] can do more.
@@ -121,7 +128,8 @@ type StatsReporter interface {
 }
 
 // A Failer is a Sink that notices on its own, between writes, that its peer is
-// gone. Failed is closed then; the next write says why.
+// gone. Failed is closed then; the next write says why. If there is no unit to
+// write, a method Err() error is asked for the reason where the sink has one.
 type Failer interface {
 	Failed() <-chan struct{}
 }
@@ -149,9 +157,15 @@ type Target struct {
 	// Attempt counts the openings of this target, from 1.
 	Attempt int
 
-	options json.RawMessage
+	options []byte
 	files   map[string][]byte
 }
+
+// Options decodes the target's own options into v, a pointer to the type that
+// was declared in [EgressPlugin.TargetOptions]. Fields of type [File] are filled
+// with the content that the gateway read, durations are written as "250ms".
+// Unknown keys are an error. Without options v stays as it is.
+func (t Target) Options(v any) error { return decodeOptions(t.options, t.files, v) }
 
 // A File is an option that names a file. The gateway reads it: a plugin needs no
 // access to the file system for it.
@@ -284,4 +298,3 @@ func (e *Error) Unwrap() error { return e.Err }
 // Logger writes to the gateway's log, from any plugin code, labelled with the
 // plugin's name.
 func Logger() *slog.Logger { return slog.Default() }
-

@@ -43,3 +43,10 @@ func (s String) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // MarshalText implements [encoding.TextMarshaler], for JSON and YAML.
 func (s String) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler]: the options of a plugin
+// decode into it.
+func (s *String) UnmarshalText(text []byte) error {
+	s.text = string(text)
+	return nil
+}

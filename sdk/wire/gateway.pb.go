@@ -2830,9 +2830,12 @@ func (x *AccessUnit) GetPayload() []byte {
 
 // Credit gives back bytes of payload that were dealt with. A delta.
 type Credit struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       uint32                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
-	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Session uint32                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	Bytes   uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// From an egress or transform session whose window changed, because it learned
+	// the rate of its media: the new window. The difference is granted as well.
+	WindowBytes   uint64 `protobuf:"varint,3,opt,name=window_bytes,json=windowBytes,proto3" json:"window_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2877,6 +2880,13 @@ func (x *Credit) GetSession() uint32 {
 func (x *Credit) GetBytes() uint64 {
 	if x != nil {
 		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Credit) GetWindowBytes() uint64 {
+	if x != nil {
+		return x.WindowBytes
 	}
 	return 0
 }
@@ -3180,10 +3190,11 @@ const file_gateway_proto_rawDesc = "" +
 	"durationNs\x12\x15\n" +
 	"\x06age_ns\x18\b \x01(\x04R\x05ageNs\x12(\n" +
 	"\x10captured_unix_ns\x18\t \x01(\x03R\x0ecapturedUnixNs\x12\x18\n" +
-	"\apayload\x18\x0f \x01(\fR\apayload\"8\n" +
+	"\apayload\x18\x0f \x01(\fR\apayload\"[\n" +
 	"\x06Credit\x12\x18\n" +
 	"\asession\x18\x01 \x01(\rR\asession\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"A\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12!\n" +
+	"\fwindow_bytes\x18\x03 \x01(\x04R\vwindowBytes\"A\n" +
 	"\x0fKeyframeRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\rR\asession\x12\x14\n" +
 	"\x05track\x18\x02 \x01(\rR\x05track*y\n" +

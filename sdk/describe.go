@@ -1,0 +1,109 @@
+package sdk
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// Version of the SDK.
+const Version = "0.1.0"
+
+// Describe returns what the plugin says of itself on the wire. It opens nothing.
+func Describe(p Plugin) *wire.DescribeResponse {
+	r := &wire.DescribeResponse{
+		Name:          p.Name,
+		Version:       p.Version,
+		SdkVersion:    Version,
+		BuildId:       buildID(),
+		OptionsSchema: schemaOf(p.Options),
+	}
+	if p.Ingest != nil {
+		r.Ingest = &wire.IngestInfo{Schemes: p.Ingest.Schemes, Codecs: codecNames(p.Ingest.Codecs)}
+		r.Mounts = p.Ingest.Mounts
+	}
+	if p.Egress != nil {
+		r.Egress = &wire.EgressInfo{
+			Schemes:      p.Egress.Schemes,
+			Accepts:      acceptsMessage(p.Egress.Accepts),
+			TargetSchema: schemaOf(p.Egress.TargetOptions),
+			OpensEarly:   p.Egress.OpensEarly,
+		}
+	}
+	for _, t := range p.Transforms {
+		r.Transforms = append(r.Transforms, &wire.TransformInfo{From: string(t.From), To: string(t.To)})
+	}
+	return r
+}
+
+// check returns what is wrong with p, for its author.
+func (p Plugin) check() error {
+	var errs []error
+	if p.Name == "" || p.Version == "" {
+		errs = append(errs, errors.New("a plugin needs Name and Version"))
+	}
+	if p.Ingest == nil && p.Egress == nil && len(p.Transforms) == 0 {
+		errs = append(errs, errors.New("a plugin needs an Ingest, an Egress or a Transform"))
+	}
+	if p.Ingest != nil {
+		if p.Ingest.Ingest == nil {
+			errs = append(errs, errors.New("IngestPlugin.Ingest is nil"))
+		} else if _, ok := p.Ingest.Ingest.(Puller); !ok && len(p.Ingest.Schemes) > 0 {
+			errs = append(errs, fmt.Errorf("ingest declares schemes but %T is no Puller", p.Ingest.Ingest))
+		}
+	}
+	if p.Egress != nil {
+		if p.Egress.Egress == nil {
+			errs = append(errs, errors.New("EgressPlugin.Egress is nil"))
+		}
+		if len(p.Egress.Schemes) == 0 {
+			errs = append(errs, errors.New("an egress needs at least one URL scheme"))
+		}
+	}
+	for _, t := range p.Transforms {
+		if t.Open == nil || t.From == "" || t.To == "" {
+			errs = append(errs, errors.New("a transform needs From, To and Open"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// buildID names the source that the binary was built from; empty if unknown.
+func buildID() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	var revision, modified string
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			revision = s.Value
+		case "vcs.modified":
+			if s.Value == "true" {
+				modified = "+"
+			}
+		}
+	}
+	return revision + modified
+}
+
+func acceptsMessage(a Accepts) *wire.Accepts {
+	return &wire.Accepts{
+		Codecs:      codecNames(a.Codecs),
+		VideoTracks: uint32(max(a.VideoTracks, 0)),
+		AudioTracks: uint32(max(a.AudioTracks, 0)),
+	}
+}
+
+func codecNames(codecs []media.Codec) []string {
+	names := make([]string, 0, len(codecs))
+	for c := range slices.Values(codecs) {
+		names = append(names, string(c))
+	}
+	return names
+}

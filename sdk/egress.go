@@ -1,0 +1,338 @@
+package sdk
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+const (
+	// openTimeout bounds Egress.Open.
+	openTimeout = 20 * time.Second
+	// closeTimeout bounds the polite end of one session, from the gateway's Close on.
+	closeTimeout = 5 * time.Second
+	// lostTimeout bounds Sink.Close when the gateway is gone.
+	lostTimeout = 2 * time.Second
+	// statsInterval is how often a session reports its figures.
+	statsInterval = time.Second
+)
+
+// egressSession is one target: a goroutine that opens a sink and writes to it.
+type egressSession struct {
+	a       *attachment
+	id      uint32
+	plugin  *EgressPlugin
+	target  Target
+	redact  redaction
+	in      *inbox
+	credits *credits
+
+	// ctx is the author's while he opens and writes. It ends when the session is
+	// closed without draining, or does not drain in time.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// Counters that the stats goroutine reads.
+	bytes, dropped atomic.Uint64
+
+	mu      sync.Mutex // guards the fields below
+	sink    Sink       // the one that is open
+	closeBy time.Time  // when Sink.Close must be over; zero until the end is asked for
+}
+
+// openEgress starts a session.
+func (a *attachment) openEgress(o *wire.Open) {
+	t := o.GetTarget()
+	s := &egressSession{
+		a:      a,
+		id:     o.GetSession(),
+		plugin: a.plugin.Egress,
+		target: Target{
+			Name:    t.GetName(),
+			Stream:  o.GetStream(),
+			URL:     secret.New(t.GetUrl()),
+			Key:     secret.New(t.GetKey()),
+			Attempt: int(o.GetAttempt()),
+			options: t.GetOptionsJson(),
+			files:   t.GetFiles(),
+		},
+		redact: redactor(t.GetUrl(), t.GetKey()),
+		in:     newInbox(),
+	}
+	tracks := wire.ToTracks(o.GetTracks())
+	s.credits = newCredits(a.out, s.id, tracks)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	a.add(s.id, s)
+	a.wg.Go(func() {
+		defer s.cancel()
+		state := s.run(tracks)
+		a.end(s.id, state)
+	})
+}
+
+// run is the life of the session; it returns how it ended.
+func (s *egressSession) run(tracks []media.Track) *wire.SessionState {
+	if err := s.open(tracks); err != nil {
+		return s.ended(err)
+	}
+	ready := &wire.SessionState{
+		Session: s.id, State: wire.SessionState_READY,
+		Accepts: acceptsMessage(s.accepts()), WindowBytes: uint64(s.credits.window),
+	}
+	s.a.out.Control(stateMsg(ready))
+
+	stop := make(chan struct{})
+	var reporting sync.WaitGroup
+	reporting.Go(func() { s.report(stop) })
+	err := s.write(tracks)
+	close(stop)
+	reporting.Wait()
+
+	if s.current() == nil {
+		return s.ended(err)
+	}
+	if closeErr := s.closeSink(); closeErr != nil && err == nil {
+		slog.Warn("closing a target", "target", s.target.Name, "error", s.redact.error(closeErr))
+	}
+	return s.ended(err)
+}
+
+// ended returns the last state of a session that ended with err: nil when it was
+// closed as asked.
+func (s *egressSession) ended(err error) *wire.SessionState {
+	s.mu.Lock()
+	asked := !s.closeBy.IsZero()
+	s.mu.Unlock()
+	if err == nil || asked {
+		return &wire.SessionState{State: wire.SessionState_CLOSED}
+	}
+	return failure(s.redact.error(err))
+}
+
+// open opens a sink for tracks.
+func (s *egressSession) open(tracks []media.Track) error {
+	ctx, cancel := context.WithTimeout(s.ctx, openTimeout)
+	defer cancel()
+	return guard(ctx, s.id, func() error {
+		sink, err := s.plugin.Egress.Open(ctx, s.target, tracks)
+		if err != nil {
+			return err
+		}
+		if sink == nil {
+			return &Error{Cause: CausePlugin, Err: errors.New("the plugin opened nothing and reported no error")}
+		}
+		s.mu.Lock()
+		s.sink = sink
+		s.mu.Unlock()
+		return nil
+	})
+}
+
+// closeSink closes the open sink within what the end may still take.
+func (s *egressSession) closeSink() error {
+	s.mu.Lock()
+	sink := s.sink
+	s.sink = nil
+	by := s.closeBy
+	s.mu.Unlock()
+	if by.IsZero() {
+		by = time.Now().Add(closeTimeout)
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), by)
+	defer cancel()
+	return guard(ctx, s.id, func() error { return sink.Close(ctx) })
+}
+
+func (s *egressSession) current() Sink {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sink
+}
+
+// accepts is what the peer takes, as far as it is known.
+func (s *egressSession) accepts() Accepts {
+	if a, ok := s.current().(Accepter); ok {
+		var accepts Accepts
+		if guard(s.ctx, s.id, func() error { accepts = a.Accepts(); return nil }) == nil {
+			return accepts
+		}
+	}
+	return s.plugin.Accepts
+}
+
+// write passes the session's media to the sink, until the session is closed (nil)
+// or fails.
+func (s *egressSession) write(opened []media.Track) error {
+	var failed <-chan struct{}
+	watch := func() {
+		failed = nil
+		if f, ok := s.current().(Failer); ok {
+			failed = f.Failed()
+		}
+	}
+	watch()
+	now := opened          // the tracks that the sink has
+	var next []media.Track // those that it shall be opened anew with
+	for {
+		it, what, more := s.in.next(failed)
+		switch what {
+		case newsClosed:
+			return nil
+		case newsFailed:
+			return s.whyFailed()
+		case newsItem:
+		}
+		if it.Unit == nil {
+			if slices.EqualFunc(it.Tracks, now, equalTracks) {
+				next = nil
+				continue
+			}
+			setter, ok := s.current().(TrackSetter)
+			if !ok {
+				if next = it.Tracks; slices.EqualFunc(it.Tracks, now, compatible) {
+					next = nil
+				}
+				continue
+			}
+			if err := guard(s.ctx, s.id, func() error { return setter.SetTracks(s.ctx, it.Tracks) }); err != nil {
+				return fmt.Errorf("changing the tracks: %w", err)
+			}
+			now = it.Tracks
+			continue
+		}
+		if next != nil {
+			if !joinsAt(it.Unit, next) {
+				s.dropped.Add(1)
+				s.credits.done(it.Unit, more)
+				continue
+			}
+			if err := s.reopen(next); err != nil {
+				return err
+			}
+			now, next = next, nil
+			watch()
+		}
+		sink := s.current()
+		if err := guard(s.ctx, s.id, func() error { return sink.WriteAccessUnit(s.ctx, it.Unit) }); err != nil {
+			return err
+		}
+		s.bytes.Add(uint64(len(it.Unit.Payload)))
+		s.credits.done(it.Unit, more)
+	}
+}
+
+// reopen replaces the sink by one for tracks.
+func (s *egressSession) reopen(tracks []media.Track) error {
+	if err := s.closeSink(); err != nil {
+		slog.Warn("closing a target to change its tracks", "target", s.target.Name, "error", s.redact.error(err))
+	}
+	return s.open(tracks)
+}
+
+// whyFailed returns why the sink said, between writes, that its peer is gone.
+func (s *egressSession) whyFailed() error {
+	if e, ok := s.current().(interface{ Err() error }); ok {
+		var why error
+		if err := guard(s.ctx, s.id, func() error { why = e.Err(); return nil }); err != nil {
+			return err
+		}
+		if why != nil {
+			return why
+		}
+	}
+	return errors.New("the peer ended the connection")
+}
+
+// report sends the session's figures until stop is closed.
+func (s *egressSession) report(stop <-chan struct{}) {
+	tick := time.NewTicker(statsInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		m := &wire.SessionStats{Session: s.id, Bytes: s.bytes.Load(), UnitsDropped: s.dropped.Load()}
+		if r, ok := s.current().(StatsReporter); ok {
+			var st SinkStats
+			if guard(s.ctx, s.id, func() error { st = r.Stats(); return nil }) != nil {
+				return // logged; the figures are no reason to end the session
+			}
+			m.Bytes = st.Bytes
+			m.AckedBytes = st.AckedBytes
+			m.UnsentBytes = st.UnsentBytes
+			m.UnsentAgeNs = uint64(max(st.UnsentAge, 0))
+			m.DeliveryBps = st.DeliveryBPS
+			m.RttNs = uint64(max(st.RTT, 0))
+			m.UnitsDropped += st.UnitsDropped
+			m.Values = st.Values
+		}
+		s.a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Stats{Stats: m}})
+	}
+}
+
+// joinsAt reports whether a sink with these tracks can begin with u: at a random
+// access point of a picture, or of anything if there is no picture.
+func joinsAt(u *media.AccessUnit, tracks []media.Track) bool {
+	if !u.RandomAccess {
+		return false
+	}
+	i := slices.IndexFunc(tracks, func(t media.Track) bool { return t.ID == u.Track })
+	if i < 0 {
+		return false
+	}
+	return tracks[i].Codec.Kind() == media.Video ||
+		!slices.ContainsFunc(tracks, func(t media.Track) bool { return t.Codec.Kind() == media.Video })
+}
+
+// equalTracks reports whether a and b are the same in everything.
+func equalTracks(a, b media.Track) bool {
+	config := bytes.Equal(a.DecoderConfig, b.DecoderConfig)
+	a.DecoderConfig, b.DecoderConfig = nil, nil
+	return config && reflect.DeepEqual(a, b)
+}
+
+// compatible reports whether a sink that was opened with a can go on with b:
+// what a decoder needs to know is the same.
+func compatible(a, b media.Track) bool {
+	return a.ID == b.ID && a.Codec == b.Codec && a.SampleRateHz == b.SampleRateHz && a.Channels == b.Channels &&
+		bytes.Equal(a.DecoderConfig, b.DecoderConfig)
+}
+
+// The rest is the receiving goroutine's.
+
+func (s *egressSession) receive(it wire.Item) { s.in.put(it) }
+func (s *egressSession) keyframe(uint32)      {} // for ingests
+func (s *egressSession) targetBitrate(uint64) {} // for ingests
+
+func (s *egressSession) close(_ string, drain, lost bool) {
+	limit := closeTimeout
+	if lost {
+		limit = lostTimeout
+	}
+	s.mu.Lock()
+	if s.closeBy.IsZero() || lost {
+		s.closeBy = time.Now().Add(limit)
+	}
+	s.mu.Unlock()
+	s.in.close(drain)
+	if !drain {
+		s.cancel()
+		return
+	}
+	// A drain that the target does not take ends in time for Sink.Close to say
+	// goodbye. The timer does no harm to a session that is over.
+	time.AfterFunc(limit/2, s.cancel)
+}

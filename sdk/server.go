@@ -1,0 +1,498 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/url"
+	"reflect"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// server is the plugin's end of the wire.
+type server struct {
+	wire.UnimplementedPluginServer
+	plugin Plugin
+	// attachChanged says, for the watcher of the process, that the gateway
+	// attached or is gone. It holds the newest news alone.
+	attachChanged chan bool
+
+	mu      sync.Mutex // guards the fields below
+	current *attachment
+	ended   bool // no further attachment
+}
+
+func newServer(p Plugin) *server {
+	return &server{plugin: p, attachChanged: make(chan bool, 1)}
+}
+
+// Describe implements the wire.
+func (s *server) Describe(context.Context, *wire.DescribeRequest) (*wire.DescribeResponse, error) {
+	return Describe(s.plugin), nil
+}
+
+// Validate implements the wire: options and targets that decode into the types
+// that the author declared are valid.
+func (s *server) Validate(_ context.Context, r *wire.ValidateRequest) (*wire.ValidateResponse, error) {
+	out := &wire.ValidateResponse{}
+	report := func(path string, err error, remedy string) {
+		if err != nil {
+			out.Diagnostics = append(out.Diagnostics, &wire.Diagnostic{Path: path, Finding: err.Error(), Remedy: remedy})
+		}
+	}
+	report("options", checkOptions(r.GetOptionsJson(), s.plugin.Options), "see the plugin's options")
+	for i, t := range r.GetTargets() {
+		path := fmt.Sprintf("targets.%d", i)
+		if s.plugin.Egress == nil {
+			report(path, errors.New("the plugin sends to no targets"), "use another plugin")
+			continue
+		}
+		report(path+".options", checkOptions(t.GetOptionsJson(), s.plugin.Egress.TargetOptions), "see the plugin's target options")
+		u, err := url.Parse(t.GetUrl())
+		if err != nil {
+			report(path+".url", errors.New("the URL does not parse"), "give it as scheme://host/path")
+		} else if !slices.Contains(s.plugin.Egress.Schemes, u.Scheme) {
+			report(path+".url", fmt.Errorf("scheme %q is not served", u.Scheme),
+				fmt.Sprintf("use one of %v", s.plugin.Egress.Schemes))
+		}
+	}
+	return out, nil
+}
+
+// checkOptions decodes raw into a fresh value of the type that prototype points to.
+func checkOptions(raw []byte, prototype any) error {
+	if prototype == nil {
+		prototype = &struct{}{}
+	}
+	return decodeOptions(raw, nil, reflect.New(reflect.TypeOf(prototype).Elem()).Interface())
+}
+
+// Attach implements the wire: it lasts as long as the gateway is attached.
+func (s *server) Attach(stream grpc.BidiStreamingServer[wire.HostMsg, wire.PluginMsg]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	hello := first.GetHello()
+	if hello == nil {
+		return status.Error(codes.FailedPrecondition, "the first message is not Hello")
+	}
+	a := newAttachment(s.plugin, hello)
+	s.mu.Lock()
+	if s.current != nil || s.ended {
+		s.mu.Unlock()
+		return status.Error(codes.FailedPrecondition, "attached already, or ending")
+	}
+	s.current = a
+	s.mu.Unlock()
+	s.announce(true)
+	defer func() {
+		s.mu.Lock()
+		s.current = nil
+		s.mu.Unlock()
+		close(a.gone)
+	}()
+	return a.run(stream, func() { s.announce(false) })
+}
+
+// announce leaves the newest news in attachChanged.
+func (s *server) announce(attached bool) {
+	for {
+		select {
+		case s.attachChanged <- attached:
+			return
+		default:
+		}
+		select {
+		case <-s.attachChanged:
+		default:
+		}
+	}
+}
+
+// drain ends all sessions politely and returns when they are over, or after d.
+func (s *server) drain(reason string, d time.Duration) {
+	s.mu.Lock()
+	s.ended = true
+	a := s.current
+	s.mu.Unlock()
+	if a == nil {
+		return
+	}
+	a.drain(reason)
+	deadline := time.After(d)
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		select {
+		case <-a.gone:
+			return
+		case <-deadline:
+			return
+		case <-poll.C:
+			if a.idle() {
+				return
+			}
+		}
+	}
+}
+
+// wait returns when nothing is attached any more, or after d.
+func (s *server) wait(d time.Duration) {
+	s.mu.Lock()
+	s.ended = true
+	a := s.current
+	s.mu.Unlock()
+	if a == nil {
+		return
+	}
+	select {
+	case <-a.gone:
+	case <-time.After(d):
+	}
+}
+
+// session is one session as the receiving goroutine sees it. The methods do not block.
+type session interface {
+	receive(it wire.Item)
+	keyframe(track uint32)
+	targetBitrate(bps uint64)
+	// close ends the session. With drain it first deals with what it received.
+	// lost says that nobody is there any more to hear of it.
+	close(reason string, drain, lost bool)
+}
+
+// attachment is one Attach stream: one gateway, all its sessions.
+type attachment struct {
+	plugin Plugin
+	hello  *wire.Hello
+	out    *wire.Outbox[*wire.PluginMsg]
+	host   *IngestHost
+	gone   chan struct{} // closed when all is over
+
+	serveCtx  context.Context // for Ingest.Serve; ends with a drain
+	stopServe context.CancelFunc
+	// fatal is what made the plugin as a whole unable to go on.
+	fatal chan error
+	wg    sync.WaitGroup // sessions and the ingest
+
+	mu       sync.Mutex // guards the fields below
+	sessions map[uint32]session
+	offers   map[string]*pendingOffer
+	offerSeq uint64
+	draining string // why, once it is
+}
+
+func newAttachment(p Plugin, hello *wire.Hello) *attachment {
+	a := &attachment{
+		plugin:   p,
+		hello:    hello,
+		out:      wire.NewOutbox[*wire.PluginMsg](),
+		gone:     make(chan struct{}),
+		fatal:    make(chan error, 1),
+		sessions: make(map[uint32]session),
+		offers:   make(map[string]*pendingOffer),
+	}
+	a.serveCtx, a.stopServe = context.WithCancel(context.Background())
+	a.host = &IngestHost{a: a}
+	return a
+}
+
+// run serves the stream until it breaks, calls lost, and returns when all
+// sessions are over.
+func (a *attachment) run(stream grpc.BidiStreamingServer[wire.HostMsg, wire.PluginMsg], lost func()) error {
+	defer a.stopServe()
+	lost = sync.OnceFunc(lost)
+	defer lost()
+	ack := &wire.HelloAck{}
+	if err := a.configure(); err != nil {
+		return stream.Send(&wire.PluginMsg{M: &wire.PluginMsg_Hello{Hello: &wire.HelloAck{Error: err.Error()}}})
+	}
+	if a.plugin.Ingest != nil && len(a.plugin.Ingest.Mounts) > 0 {
+		m, err := listenMounts(a.host)
+		if err != nil {
+			return status.Error(codes.Internal, err.Error())
+		}
+		defer m.close()
+		ack.HttpSocket = m.name
+	}
+	if err := stream.Send(&wire.PluginMsg{M: &wire.PluginMsg_Hello{Hello: ack}}); err != nil {
+		return err
+	}
+
+	sendCtx, stopSending := context.WithCancel(stream.Context())
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		if err := a.send(sendCtx, stream); err != nil && sendCtx.Err() == nil {
+			slog.Error("sending to the gateway", "error", err)
+		}
+	}()
+	received := make(chan error, 1)
+	go func() { received <- a.receive(stream) }()
+	if a.plugin.Ingest != nil {
+		a.wg.Go(a.serveIngest)
+	}
+
+	var err error
+	select {
+	case err = <-received:
+	case err = <-a.fatal:
+		err = status.Error(codes.Aborted, err.Error())
+	}
+	lost()
+	a.abandon()
+	stopSending()
+	<-sent
+	a.wg.Wait()
+	// The receiving goroutine ends when this method returns and gRPC with it ends
+	// the stream; what it still reads finds no session.
+	return err
+}
+
+// configure hands the options to the plugin's parts.
+func (a *attachment) configure() error {
+	if err := checkOptions(a.hello.GetOptionsJson(), a.plugin.Options); err != nil {
+		return err
+	}
+	if a.plugin.Egress != nil {
+		if c, ok := a.plugin.Egress.Egress.(Configurer); ok {
+			return guard(context.Background(), 0, func() error { return c.Configure(a.host.Options) })
+		}
+	}
+	return nil
+}
+
+// serveIngest runs the author's Serve.
+func (a *attachment) serveIngest() {
+	err := guard(a.serveCtx, 0, func() error { return a.plugin.Ingest.Ingest.Serve(a.serveCtx, a.host) })
+	if err != nil && a.serveCtx.Err() == nil {
+		a.fatal <- fmt.Errorf("ingest ended: %w", err)
+	}
+}
+
+// send is the one goroutine that sends on the stream.
+func (a *attachment) send(ctx context.Context, stream grpc.BidiStreamingServer[wire.HostMsg, wire.PluginMsg]) error {
+	for {
+		control, steps, err := a.out.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, m := range control {
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		}
+		err = wire.Messages(steps, time.Now(),
+			func(m *wire.AccessUnits) error {
+				return stream.Send(&wire.PluginMsg{M: &wire.PluginMsg_Media{Media: m}})
+			},
+			func(m *wire.TrackSet) error {
+				return stream.Send(&wire.PluginMsg{M: &wire.PluginMsg_Tracks{Tracks: m}})
+			})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// receive dispatches what the gateway says. It never waits for a session.
+func (a *attachment) receive(stream grpc.BidiStreamingServer[wire.HostMsg, wire.PluginMsg]) error {
+	for {
+		msg, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		switch m := msg.GetM().(type) {
+		case *wire.HostMsg_Open:
+			a.open(m.Open)
+		case *wire.HostMsg_Close:
+			if s := a.session(m.Close.GetSession()); s != nil {
+				s.close(m.Close.GetReason(), m.Close.GetDrain(), false)
+			}
+		case *wire.HostMsg_Tracks:
+			for _, id := range m.Tracks.GetSessions() {
+				if s := a.session(id); s != nil {
+					s.receive(wire.Item{Tracks: wire.ToTracks(m.Tracks.GetTracks())})
+				}
+			}
+		case *wire.HostMsg_Media:
+			now := time.Now()
+			for _, u := range m.Media.GetUnits() {
+				unit := wire.ToUnit(u, now, math.MaxInt64)
+				for _, id := range u.GetSessions() {
+					if s := a.session(id); s != nil {
+						s.receive(wire.Item{Unit: unit})
+					}
+				}
+			}
+		case *wire.HostMsg_Credit:
+			a.out.Grant(m.Credit.GetSession(), m.Credit.GetBytes())
+		case *wire.HostMsg_TargetBitrate:
+			if s := a.session(m.TargetBitrate.GetSession()); s != nil {
+				s.targetBitrate(m.TargetBitrate.GetBps())
+			}
+		case *wire.HostMsg_Keyframe:
+			if s := a.session(m.Keyframe.GetSession()); s != nil {
+				s.keyframe(m.Keyframe.GetTrack())
+			}
+		case *wire.HostMsg_Reject:
+			a.answer(m.Reject.GetOffer(), offerAnswer{err: rejectedError(m.Reject)})
+		case *wire.HostMsg_Ping:
+			a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Pong{Pong: &wire.Pong{Id: m.Ping.GetId()}}})
+		case *wire.HostMsg_Configure:
+			// Options are read once, at the start.
+			a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Configured{Configured: &wire.Configured{}}})
+		case *wire.HostMsg_Drain:
+			a.drain("the gateway is shutting down")
+		}
+	}
+}
+
+// open starts the session that the gateway asks for.
+func (a *attachment) open(o *wire.Open) {
+	a.mu.Lock()
+	draining, used := a.draining, a.sessions[o.GetSession()] != nil
+	a.mu.Unlock()
+	switch {
+	case used:
+		return // a number is used once; the gateway's mistake
+	case draining != "":
+		a.out.Control(stateMsg(&wire.SessionState{
+			Session: o.GetSession(), State: wire.SessionState_FAILED, Cause: wire.SessionState_GATEWAY, Message: draining,
+		}))
+		return
+	}
+	switch o.GetKind() {
+	case wire.SessionKind_SESSION_KIND_EGRESS:
+		if a.plugin.Egress == nil {
+			a.refuse(o, "the plugin is no egress")
+			return
+		}
+		a.openEgress(o)
+	case wire.SessionKind_SESSION_KIND_TRANSFORM:
+		a.openTransform(o)
+	case wire.SessionKind_SESSION_KIND_INGEST:
+		a.openIngest(o)
+	default:
+		a.refuse(o, "the plugin does not know this kind of session")
+	}
+}
+
+// refuse answers an Open that cannot be served.
+func (a *attachment) refuse(o *wire.Open, message string) {
+	a.out.Control(stateMsg(&wire.SessionState{
+		Session: o.GetSession(), State: wire.SessionState_FAILED, Permanent: true,
+		Cause: wire.SessionState_GATEWAY, Message: message,
+	}))
+}
+
+func (a *attachment) session(id uint32) session {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.sessions[id]
+}
+
+// add registers a session.
+func (a *attachment) add(id uint32, s session) {
+	a.mu.Lock()
+	a.sessions[id] = s
+	a.mu.Unlock()
+}
+
+// end forgets a session and tells the gateway how it ended.
+func (a *attachment) end(id uint32, state *wire.SessionState) {
+	a.mu.Lock()
+	delete(a.sessions, id)
+	a.mu.Unlock()
+	state.Session = id
+	a.out.Close(id, stateMsg(state))
+}
+
+func (a *attachment) idle() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.sessions) == 0
+}
+
+// drain ends everything politely: no new offers, sessions deal with what they have.
+func (a *attachment) drain(reason string) {
+	a.closeAll(reason, true, false)
+}
+
+// abandon ends everything because the gateway is gone.
+func (a *attachment) abandon() {
+	a.closeAll("the gateway is gone", false, true)
+}
+
+func (a *attachment) closeAll(reason string, drain, lost bool) {
+	a.stopServe()
+	a.mu.Lock()
+	if a.draining == "" {
+		a.draining = reason
+	}
+	all := make([]session, 0, len(a.sessions))
+	for _, s := range a.sessions {
+		all = append(all, s)
+	}
+	offers := a.offers
+	a.offers = make(map[string]*pendingOffer)
+	a.mu.Unlock()
+	for _, p := range offers {
+		p.answer <- offerAnswer{err: &RejectedError{Reason: Busy, Message: reason, RetryAfter: time.Second}}
+	}
+	for _, s := range all {
+		s.close(reason, drain, lost)
+	}
+}
+
+func stateMsg(s *wire.SessionState) *wire.PluginMsg {
+	return &wire.PluginMsg{M: &wire.PluginMsg_State{State: s}}
+}
+
+// failure is the state of a session that ended by err.
+func failure(err error) *wire.SessionState {
+	s := &wire.SessionState{
+		State:     wire.SessionState_FAILED,
+		Permanent: IsPermanent(err),
+		Cause:     wire.SessionState_REMOTE,
+		Message:   err.Error(),
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		s.RetryAfterNs = uint64(max(e.RetryAfter, 0))
+		switch e.Cause {
+		case CauseConfig:
+			s.Cause = wire.SessionState_CONFIG
+		case CausePlugin:
+			s.Cause = wire.SessionState_PLUGIN
+		case CauseGateway:
+			s.Cause = wire.SessionState_GATEWAY
+		case CauseRemote:
+		}
+	}
+	return s
+}
+
+// guard calls f, the author's code, and turns a panic into an error of the
+// session that it happened in.
+func guard(ctx context.Context, session uint32, f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			logPanic(ctx, session, v, debug.Stack())
+			err = &Error{Cause: CausePlugin, Err: fmt.Errorf("the plugin panicked: %v", v)}
+		}
+	}()
+	return f()
+}

@@ -1,0 +1,178 @@
+package sdk
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// transformErrorsMax is how many units in a row a transformer may fail at before
+// its session does.
+const transformErrorsMax = 250
+
+// transformSession derives one track: a goroutine between an inbox and a
+// publication.
+type transformSession struct {
+	a         *attachment
+	id        uint32
+	transform Transform
+	settings  TransformSettings
+	outID     media.TrackID
+	in        *inbox
+	out       *Publication
+	credits   *credits
+	ctx       context.Context // for opening
+	cancel    context.CancelFunc
+
+	tr       Transformer
+	track    media.Track // of the output, as announced
+	failures int         // in a row
+	gap      bool        // input was lost before the next unit that comes out
+}
+
+// openTransform starts a session.
+func (a *attachment) openTransform(o *wire.Open) {
+	tracks := wire.ToTracks(o.GetTracks())
+	if len(tracks) != 1 {
+		a.refuse(o, "a transform takes one track")
+		return
+	}
+	to := media.Codec(o.GetTransform().GetTo())
+	i := slices.IndexFunc(a.plugin.Transforms, func(t Transform) bool { return t.From == tracks[0].Codec && t.To == to })
+	if i < 0 {
+		a.refuse(o, fmt.Sprintf("the plugin does not make %s of %s", to, tracks[0].Codec))
+		return
+	}
+	s := &transformSession{
+		a:         a,
+		id:        o.GetSession(),
+		transform: a.plugin.Transforms[i],
+		settings: TransformSettings{
+			Bitrate:  int(o.GetTransform().GetBitrateBps()),
+			Channels: int(o.GetTransform().GetChannels()),
+		},
+		outID:   media.TrackID(o.GetTransform().GetTrack()),
+		in:      newInbox(),
+		out:     newPublication(a, o),
+		credits: newCredits(a.out, o.GetSession(), tracks),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	a.add(s.id, s)
+	a.wg.Go(func() {
+		defer s.cancel()
+		s.out.Close(s.run(tracks[0]))
+	})
+}
+
+// run is the life of the session.
+func (s *transformSession) run(in media.Track) error {
+	err := guard(s.ctx, s.id, func() (err error) {
+		s.tr, err = s.transform.Open(s.ctx, in, s.settings)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("opening the transform: %w", err)
+	}
+	defer func() {
+		_ = guard(s.ctx, s.id, func() error { s.tr.Close(); return nil }) // a panic is logged
+	}()
+	s.a.out.Control(stateMsg(&wire.SessionState{
+		Session: s.id, State: wire.SessionState_READY, WindowBytes: uint64(s.credits.window),
+	}))
+	if err := s.announce(in); err != nil {
+		return err
+	}
+	for {
+		it, what, more := s.in.next(nil)
+		if what != newsItem {
+			return nil
+		}
+		if it.Unit != nil {
+			err := s.unit(it.Unit)
+			s.credits.done(it.Unit, more)
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if len(it.Tracks) != 1 || equalTracks(it.Tracks[0], in) {
+			continue
+		}
+		in = it.Tracks[0]
+		if err := guard(s.ctx, s.id, func() error { return s.tr.SetTrack(in) }); err != nil {
+			return fmt.Errorf("changing the track: %w", err)
+		}
+		if err := s.announce(in); err != nil {
+			return err
+		}
+	}
+}
+
+// announce tells the gateway the output's track, if it is new.
+func (s *transformSession) announce(in media.Track) error {
+	var t media.Track
+	if err := guard(s.ctx, s.id, func() error { t = s.tr.Track(); return nil }); err != nil {
+		return err
+	}
+	t.ID, t.DerivedFrom = s.outID, in.ID
+	if !equalTracks(t, s.track) {
+		s.track = t
+		s.out.SetTracks([]media.Track{t})
+	}
+	return nil
+}
+
+// unit transforms one unit. Its own failure costs that unit alone, a panic or
+// too many failures in a row the session.
+func (s *transformSession) unit(u *media.AccessUnit) error {
+	var bad error
+	err := guard(s.ctx, s.id, func() error {
+		bad = s.tr.Transform(u, func(o *media.AccessUnit) {
+			o.Track = s.outID
+			if o.Received.IsZero() {
+				o.Received = u.Received
+			}
+			o.Discontinuity = o.Discontinuity || s.gap
+			s.gap = false
+			s.out.WriteAccessUnit(o)
+		})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if bad == nil {
+		s.failures = 0
+		return nil
+	}
+	s.gap = true
+	s.failures++
+	if s.failures == 1 {
+		slog.Warn("a unit could not be transformed", "session", s.id, "error", bad)
+	}
+	if s.failures == transformErrorsMax {
+		return &Error{Cause: CausePlugin, Err: fmt.Errorf("%d units in a row could not be transformed: %w", s.failures, bad)}
+	}
+	return nil
+}
+
+// The rest is the receiving goroutine's.
+
+func (s *transformSession) receive(it wire.Item) { s.in.put(it) }
+func (s *transformSession) keyframe(uint32)      {} // for ingests
+func (s *transformSession) targetBitrate(uint64) {} // for ingests
+
+func (s *transformSession) close(reason string, drain, lost bool) {
+	s.in.close(drain)
+	if !drain {
+		s.cancel()
+		s.out.close(reason, false, lost)
+		return
+	}
+	time.AfterFunc(closeTimeout/2, s.cancel)
+}

@@ -1,0 +1,302 @@
+package wire
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/headgate/gateway/sdk/media"
+)
+
+// An Item is one step of a session's media: new tracks, or a unit.
+type Item struct {
+	Tracks []media.Track     // set: the tracks from here on
+	Unit   *media.AccessUnit // else this
+	// Discontinuity: units of this track were left out for this session before
+	// this one; beside the unit's own flag, which is for all sessions.
+	Discontinuity bool
+}
+
+// A Source is where a session's media comes from. The sending goroutine calls
+// Pull when the session has credit and was woken; it must not block.
+type Source interface {
+	// Pull takes at most maxBytes of payload from the queue, but at least one
+	// item if there is any.
+	Pull(maxBytes int) []Item
+}
+
+// A Step is one step of what an Attach stream carries: new tracks of one
+// session, or a unit of one or several.
+type Step struct {
+	Sessions []uint32
+	Item
+}
+
+// An Outbox decides what the one sending goroutine of an Attach stream sends
+// next: control messages (of type M) first, then media of the sessions that have
+// some and have credit for it, in turn. It holds no media itself. A unit that
+// several sessions send at the same time becomes one step.
+//
+// All methods are safe for concurrent use, except that Next and Pull, which it
+// calls, belong to the sending goroutine. Sources are called without a lock.
+type Outbox[M any] struct {
+	wake chan struct{} // holds a token when there may be something to send
+
+	mu       sync.Mutex // guards the fields below
+	control  []M
+	sessions map[uint32]*outSession
+	turn     []*outSession // those with credit that were woken, in order
+}
+
+type outSession struct {
+	id     uint32
+	source Source
+	credit int  // bytes that may be sent; below zero by at most one unit
+	sent   int  // bytes sent and not yet credited
+	window int  // what credit and sent come to
+	woken  bool // its source may have items
+	inTurn bool
+}
+
+// NewOutbox returns an empty outbox.
+func NewOutbox[M any]() *Outbox[M] {
+	return &Outbox[M]{wake: make(chan struct{}, 1), sessions: make(map[uint32]*outSession)}
+}
+
+// Control appends a control message.
+func (o *Outbox[M]) Control(m M) {
+	o.mu.Lock()
+	o.control = append(o.control, m)
+	o.mu.Unlock()
+	o.signal()
+}
+
+// Open adds a session with credit for window bytes; zero lets nothing pass until
+// [Outbox.SetWindow]. control is sent before its media.
+func (o *Outbox[M]) Open(session uint32, source Source, window int, control ...M) {
+	o.mu.Lock()
+	o.control = append(o.control, control...)
+	s := &outSession{id: session, source: source, credit: window, window: window, woken: true}
+	o.sessions[session] = s
+	o.schedule(s)
+	o.mu.Unlock()
+	o.signal()
+}
+
+// Close removes the session and appends control messages, which go out after the
+// media that it has sent. What its source still holds is not sent.
+func (o *Outbox[M]) Close(session uint32, control ...M) {
+	o.mu.Lock()
+	delete(o.sessions, session)
+	o.control = append(o.control, control...)
+	o.mu.Unlock()
+	o.signal()
+}
+
+// Wake says that the session's source may have items.
+func (o *Outbox[M]) Wake(session uint32) {
+	o.mu.Lock()
+	s := o.sessions[session]
+	if s == nil {
+		o.mu.Unlock()
+		return
+	}
+	s.woken = true
+	added := o.schedule(s)
+	o.mu.Unlock()
+	if added {
+		o.signal()
+	}
+}
+
+// Grant gives back credit for bytes that were dealt with, and returns how many
+// of them had really been sent: the other side may claim too much.
+func (o *Outbox[M]) Grant(session uint32, bytes uint64) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.sessions[session]
+	if s == nil {
+		return 0
+	}
+	n := int(min(bytes, uint64(s.sent)))
+	s.sent -= n
+	s.credit += n
+	if o.schedule(s) {
+		o.signal()
+	}
+	return n
+}
+
+// SetWindow changes how many bytes the session may have outstanding.
+func (o *Outbox[M]) SetWindow(session uint32, window int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.sessions[session]
+	if s == nil {
+		return
+	}
+	s.credit += window - s.window
+	s.window = window
+	if o.schedule(s) {
+		o.signal()
+	}
+}
+
+// Next waits until there is something to send and returns it: control messages,
+// to be sent first, and steps with at most [BatchBytes] of payload, or one unit.
+// Either may be empty, not both. It fails only when ctx ends.
+func (o *Outbox[M]) Next(ctx context.Context) ([]M, []Step, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		control, steps := o.take()
+		if len(control) > 0 || len(steps) > 0 {
+			return control, steps, nil
+		}
+		select {
+		case <-o.wake:
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+}
+
+// take returns what can be sent now.
+func (o *Outbox[M]) take() ([]M, []Step) {
+	o.mu.Lock()
+	control := o.control
+	o.control = nil
+	o.mu.Unlock()
+
+	b := batch{at: make(map[*media.AccessUnit]int), last: make(map[uint32]int)}
+	for b.bytes < BatchBytes && len(b.steps) < batchSteps {
+		o.mu.Lock()
+		s := o.pop()
+		if s == nil {
+			o.mu.Unlock()
+			break
+		}
+		s.woken = false
+		limit := min(s.credit, RoundBytes, BatchBytes-b.bytes)
+		o.mu.Unlock()
+
+		items := s.source.Pull(limit)
+		sent := b.add(s.id, items)
+
+		o.mu.Lock()
+		s.credit -= sent
+		s.sent += sent
+		s.woken = s.woken || len(items) > 0
+		if o.sessions[s.id] == s {
+			o.schedule(s)
+		}
+		o.mu.Unlock()
+	}
+	o.mu.Lock()
+	if len(o.turn) > 0 || len(o.control) > 0 {
+		o.signal()
+	}
+	o.mu.Unlock()
+	return control, b.steps
+}
+
+// pop takes the session whose turn it is, or nil. The caller holds mu.
+func (o *Outbox[M]) pop() *outSession {
+	for len(o.turn) > 0 {
+		s := o.turn[0]
+		o.turn = slices.Delete(o.turn, 0, 1)
+		s.inTurn = false
+		if o.sessions[s.id] == s && s.woken && s.credit > 0 {
+			return s
+		}
+	}
+	return nil
+}
+
+// schedule queues s for its turn if it can send, and reports whether it did. The
+// caller holds mu.
+func (o *Outbox[M]) schedule(s *outSession) bool {
+	if s.inTurn || !s.woken || s.credit <= 0 {
+		return false
+	}
+	s.inTurn = true
+	o.turn = append(o.turn, s)
+	return true
+}
+
+func (o *Outbox[M]) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// A batch gathers steps. Each session's items keep their order; a unit that is
+// in the batch already is joined where that order allows.
+type batch struct {
+	steps []Step
+	bytes int // payload that crosses
+	at    map[*media.AccessUnit]int
+	last  map[uint32]int // index after the session's last step
+}
+
+// add appends the items of one session and returns the payload that they count for.
+func (b *batch) add(session uint32, items []Item) int {
+	sent := 0
+	for _, it := range items {
+		if it.Unit != nil {
+			sent += len(it.Unit.Payload)
+			i, ok := b.at[it.Unit]
+			if ok && i >= b.last[session] && b.steps[i].Discontinuity == it.Discontinuity {
+				b.steps[i].Sessions = append(b.steps[i].Sessions, session)
+				b.last[session] = i + 1
+				continue
+			}
+			b.bytes += len(it.Unit.Payload)
+			b.at[it.Unit] = len(b.steps)
+		}
+		b.steps = append(b.steps, Step{Sessions: []uint32{session}, Item: it})
+		b.last[session] = len(b.steps)
+	}
+	return sent
+}
+
+// batchSteps bounds a batch of units that carry next to nothing.
+const batchSteps = 1024
+
+// Messages passes the steps on as messages: runs of units in one AccessUnits of
+// at most [BatchBytes] of payload, a larger unit alone, and track changes between
+// them. It stops at the first error.
+func Messages(steps []Step, now time.Time, units func(*AccessUnits) error, tracks func(*TrackSet) error) error {
+	var run []*AccessUnit
+	bytes := 0
+	flush := func() error {
+		if len(run) == 0 {
+			return nil
+		}
+		m := &AccessUnits{Units: run}
+		run, bytes = nil, 0
+		return units(m)
+	}
+	for _, s := range steps {
+		if s.Unit != nil {
+			if n := len(s.Unit.Payload); bytes > 0 && bytes+n > BatchBytes {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+			bytes += len(s.Unit.Payload)
+			run = append(run, FromUnit(s.Unit, s.Sessions, s.Discontinuity, now))
+			continue
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+		if err := tracks(&TrackSet{Sessions: s.Sessions, Tracks: FromTracks(s.Tracks)}); err != nil {
+			return err
+		}
+	}
+	return flush()
+}
