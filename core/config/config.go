@@ -5,10 +5,15 @@
 package config
 
 import (
+	"strings"
 	"time"
 
 	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
 )
+
+// A Catalog says what plugins declare of themselves, by name.
+type Catalog map[string]*wire.DescribeResponse
 
 // A Config is a complete and valid configuration.
 type Config struct {
@@ -23,9 +28,11 @@ type Config struct {
 	Plugins    []Plugin
 	// Routes in the order of the file.
 	Routes []Route
+	// Catalog has the built-in plugins and those of Plugins.
+	Catalog Catalog
 }
 
-// TLS names the certificate and key files (PEM).
+// TLS names the certificate and key files (PEM), as paths that can be opened.
 type TLS struct{ CertFile, KeyFile string }
 
 // A Plugin is what the configuration says of a plugin; first-party plugins
@@ -80,6 +87,11 @@ type Target struct {
 	// Options of the plugin's own as JSON, and the files they name.
 	Options []byte
 	Files   map[string][]byte
+}
+
+// KeyFor is the key for one stream: ${stream} in it becomes the stream's name.
+func (t *Target) KeyFor(stream string) secret.String {
+	return secret.New(strings.ReplaceAll(t.Key.Reveal(), streamRef, stream))
 }
 
 // Defaults of the configuration.
