@@ -81,7 +81,7 @@ func (p *Publication) setTracks(tracks []media.Track) {
 	for _, t := range tracks {
 		pt := old[t.ID]
 		if pt == nil || pt.track.Codec != t.Codec {
-			pt = &pubTrack{own: t.ID, video: isVideo(t), needKey: isVideo(t)}
+			pt = &pubTrack{own: t.ID, video: isVideo(t), needKey: isVideo(t), discont: true}
 		}
 		id := pt.track.ID // 0: not assigned yet
 		pt.track = t
@@ -91,8 +91,8 @@ func (p *Publication) setTracks(tracks []media.Track) {
 	}
 }
 
-// assign gives stream ids to tracks that have none: that of a track that the
-// stream shows already, if kind and codec are the same, else a new one.
+// assign gives stream ids to tracks that have none: that of a track of the same
+// codec that the stream had before, if it is free, else a new one.
 func (p *Publication) assign() {
 	s := p.stream
 	taken := make(map[media.TrackID]bool, len(p.order))
@@ -103,14 +103,15 @@ func (p *Publication) assign() {
 		if pt.track.ID != 0 {
 			continue
 		}
-		for _, t := range s.tracks {
-			if t.DerivedFrom == 0 && !taken[t.ID] && t.Codec == pt.track.Codec {
-				pt.track.ID = t.ID
+		for _, k := range s.known {
+			if !taken[k.id] && k.codec == pt.track.Codec {
+				pt.track.ID = k.id
 				break
 			}
 		}
 		if pt.track.ID == 0 {
 			pt.track.ID = s.newID()
+			s.known = append(s.known, knownTrack{pt.track.ID, pt.track.Codec})
 		}
 		taken[pt.track.ID] = true
 	}

@@ -29,6 +29,7 @@ type Stream struct {
 
 	derivations []*Derivation
 	tracks      []media.Track // replaced, never changed
+	known       []knownTrack  // the ids that originals had so far
 	times       map[media.TrackID]*trackTime
 	lastID      media.TrackID
 	subs        []*Subscription
@@ -40,6 +41,12 @@ type Stream struct {
 	newestAt time.Time
 
 	dropped map[Reason]uint64
+}
+
+// knownTrack is an id that a track of some codec has, over all publishers.
+type knownTrack struct {
+	id    media.TrackID
+	codec media.Codec
 }
 
 // trackTime is what the next unit of a track follows.
