@@ -1,7 +1,6 @@
 package conventions
 
 import (
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -204,13 +203,15 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 		if f.ast.Doc != nil {
 			comments[f.dir] = append(comments[f.dir], f.name)
 			text := f.ast.Doc.Text()
-			if f.ast.Name.Name == "main" {
-				if !strings.HasPrefix(text, "Command ") {
-					t.Errorf("%s: the comment of a command starts with %q", f.name, "Command "+path.Base(f.dir))
-				}
-			} else if !strings.HasPrefix(text, "Package "+f.ast.Name.Name+" ") {
-				t.Errorf("%s: the package comment starts with %q", f.name, "Package "+f.ast.Name.Name)
-			} else if len(strings.Fields(text)) < 20 {
+			start := "Package " + f.ast.Name.Name + " "
+			command := f.ast.Name.Name == "main"
+			if command {
+				start = "Command "
+			}
+			switch {
+			case !strings.HasPrefix(text, start):
+				t.Errorf("%s: its comment starts with %q", f.name, start)
+			case !command && len(strings.Fields(text)) < 20:
 				t.Errorf("%s: the package comment says too little: what does %s know, and what not?", f.name, f.dir)
 			}
 		}
@@ -379,6 +380,6 @@ func TestModuleNeedsNoReplace(t *testing.T) {
 		}
 	}
 	if strings.Contains(string(text), "pion/transport/v5") {
-		t.Error(fmt.Sprint("go.mod names pion/transport/v5, whose newest versions cannot be downloaded"))
+		t.Error("go.mod names pion/transport/v5, whose newest versions cannot be downloaded")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"image"
 	"os/exec"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -322,4 +323,19 @@ func CheckSync(s Sync, pairs int, limit time.Duration) error {
 		return fmt.Errorf("sound and picture are apart by more than %v in %d of %d pairs: %v", limit, far, len(s.Offsets), s)
 	}
 	return nil
+}
+
+// Sizes returns the sizes of the decoded pictures of a file, in the order of
+// their first appearance: 640x360.
+func Sizes(t testing.TB, file string) []string {
+	t.Helper()
+	out := runOrFail(t, "ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "frame=width,height", "-of", "csv=p=0:s=x", file)
+	var sizes []string
+	for line := range strings.Lines(string(out)) {
+		size := strings.Trim(strings.TrimSpace(line), "x")
+		if size != "" && !slices.Contains(sizes, size) {
+			sizes = append(sizes, size)
+		}
+	}
+	return sizes
 }

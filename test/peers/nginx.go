@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -256,4 +257,30 @@ func (n *Nginx) get(path string) ([]byte, error) {
 		return nil, fmt.Errorf("GET %s at nginx: %s", path, resp.Status)
 	}
 	return body, nil
+}
+
+// Unpublished returns an error unless the last publisher of a stream has said
+// goodbye before its connection ended.
+func (n *Nginx) Unpublished(key string) error {
+	b, err := os.ReadFile(filepath.Join(n.dir, "error.log"))
+	if err != nil {
+		return err
+	}
+	// Of a connection that just ends, nginx logs "disconnect" before it deletes
+	// the stream by itself.
+	var connection, goodbye string
+	for line := range strings.Lines(string(b)) {
+		_, said, _ := strings.Cut(line, ": *")
+		id, said, _ := strings.Cut(said, " ")
+		switch {
+		case strings.HasPrefix(said, "publish: name='"+key+"'"):
+			connection, goodbye = id, ""
+		case connection != "" && id == connection && goodbye == "" && (strings.HasPrefix(said, "deleteStream") || strings.HasPrefix(said, "disconnect")):
+			goodbye = strings.TrimSpace(said)
+		}
+	}
+	if !strings.HasPrefix(goodbye, "deleteStream") {
+		return fmt.Errorf("nginx has heard no goodbye from the publisher of %s, but %q", key, goodbye)
+	}
+	return nil
 }

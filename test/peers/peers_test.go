@@ -107,6 +107,9 @@ func TestNginxRecordsAndPauses(t *testing.T) {
 		}
 		return nil
 	})
+	if n.Unpublished("x") == nil {
+		t.Error("a publisher that was killed has said goodbye")
+	}
 	files := n.Recordings(t, "a")
 	if len(files) != 1 {
 		t.Fatalf("recordings: %q, want one", files)
