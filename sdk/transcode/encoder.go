@@ -1,0 +1,117 @@
+package transcode
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// frameSamples is how many samples of each channel an AAC access unit codes.
+const frameSamples = 1024
+
+// An AACEncoder turns frames of 1024 planar samples, from -1 to 1, into raw AAC-LC
+// access units. It is not safe for concurrent use.
+type AACEncoder interface {
+	// Config returns the AudioSpecificConfig. It never changes.
+	Config() []byte
+	// Delay returns by how many samples decoded sound is late: the first sample
+	// of a frame put in is that many samples after the first sample that comes out.
+	Delay() int
+	// Encode takes one frame and appends at most one unit to dst.
+	Encode(dst []byte, planar [][]float32) ([]byte, error)
+	// Reset forgets all frames, as if the encoder were new.
+	Reset() error
+}
+
+// guard keeps an encoder in step: whatever happens inside, each frame that goes
+// in yields what the encoder's delay says, so that a unit never stands for
+// another stretch of time than it should.
+type guard struct {
+	enc     AACEncoder
+	silence []byte // a unit that decodes to silence
+	started bool   // the encoder has returned a unit, from now on it owes one per frame
+	last    [][]float32
+	buf     []byte
+	errors  int // frames whose unit was replaced by silence
+}
+
+// primeFrames is how many frames an encoder must have seen for its next unit to
+// join on to what came before.
+const primeFrames = 2
+
+// newGuard takes enc over; it is new or reset.
+func newGuard(enc AACEncoder, channels int) (*guard, error) {
+	g := &guard{enc: enc, last: planes(channels), buf: make([]byte, 0, 2048)}
+	quiet := planes(channels)
+	for range primeFrames + 2 {
+		unit, err := enc.Encode(g.buf[:0], quiet)
+		if err != nil {
+			return nil, fmt.Errorf("encoding silence: %w", err)
+		}
+		g.silence = bytes.Clone(unit)
+	}
+	if len(g.silence) == 0 {
+		return nil, errors.New("encoding silence: no unit")
+	}
+	return g, enc.Reset()
+}
+
+func planes(channels int) [][]float32 {
+	p := make([][]float32, channels)
+	for i := range p {
+		p[i] = make([]float32, frameSamples)
+	}
+	return p
+}
+
+// encode takes one frame and returns one unit, or nil where the encoder's delay
+// calls for none yet. The unit belongs to the caller. An error is one that no
+// reset cures.
+func (g *guard) encode(planar [][]float32) ([]byte, error) {
+	out, err := g.enc.Encode(g.buf[:0], planar)
+	if err != nil {
+		g.errors++
+		out = g.silence
+		if err := g.restart(planar); err != nil {
+			return nil, err
+		}
+		if !g.started {
+			out = nil // the first call: the encoder owes nothing yet
+		}
+	} else {
+		g.buf = out
+	}
+	for i := range planar {
+		copy(g.last[i], planar[i])
+	}
+	if len(out) == 0 {
+		if !g.started {
+			g.started = true
+			return nil, nil
+		}
+		g.errors++ // a unit is missing
+		out = g.silence
+	}
+	g.started = true
+	return bytes.Clone(out), nil
+}
+
+// restart resets the encoder and feeds it the last two frames, or silence where
+// it takes them no more, so that the next frame yields the next unit.
+func (g *guard) restart(planar [][]float32) error {
+	quiet := planes(len(planar))
+	var errs []error
+	for _, frames := range [][2][][]float32{{g.last, planar}, {quiet, quiet}} {
+		err := g.enc.Reset()
+		for _, f := range frames {
+			if err == nil {
+				_, err = g.enc.Encode(g.buf[:0], f)
+			}
+		}
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("restarting the AAC encoder: %w", errors.Join(errs...))
+}
