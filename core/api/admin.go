@@ -1,0 +1,143 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/status"
+)
+
+const adminIndex = `Headgate, admin address
+
+GET /v1/streams    streams, publishers, tracks and targets, as JSON
+GET /v1/plugins    plugin processes, as JSON
+GET /metrics       the same for Prometheus
+GET /livez         200 while the process answers
+GET /readyz        200 while the gateway can take streams
+GET /debug/pprof/  profiles of the gateway's process
+`
+
+func (s *Server) adminHandler() http.Handler {
+	metrics := promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{ErrorLog: promLog{s.log}})
+	table := map[string]http.HandlerFunc{
+		"/": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			_, _ = w.Write([]byte(adminIndex)) // who asked is gone: there is nobody to tell
+		},
+		"/v1/streams":          s.streams,
+		"/v1/plugins":          s.plugins,
+		"/metrics":             metrics.ServeHTTP,
+		"/livez":               s.livez,
+		"/readyz":              s.readyz,
+		"/debug/pprof/":        pprof.Index,
+		"/debug/pprof/cmdline": pprofCmdline,
+		"/debug/pprof/profile": pprof.Profile,
+		"/debug/pprof/symbol":  pprof.Symbol,
+		"/debug/pprof/trace":   pprof.Trace,
+	}
+	for _, name := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {
+		table["/debug/pprof/"+name] = pprof.Handler(name).ServeHTTP
+	}
+	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, ok := table[r.URL.Path]
+		if !ok {
+			problem(w, http.StatusNotFound, "There is nothing at this address. / says what there is.")
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+		only(h)(w, r)
+	})
+	origin := http.NewCrossOriginProtection()
+	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		problem(w, http.StatusForbidden, "A page of another origin may not ask this.")
+	}))
+	return s.guard(s.authorized(origin.Handler(serve)))
+}
+
+// pprofCmdline shows the program alone: the arguments may contain keys.
+func pprofCmdline(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("gateway")) // who asked is gone: there is nobody to tell
+}
+
+// authorized asks for the token if there is one. Without, the listener is on
+// loopback, and a request must name it so: a page whose host name leads to
+// 127.0.0.1 gets nothing.
+func (s *Server) authorized(next http.Handler) http.Handler {
+	token := s.opt.Config.AdminToken
+	want := sha256.Sum256([]byte(token.Reveal()))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if token.Empty() {
+			if !localHost(r.Host) {
+				problem(w, http.StatusForbidden, "The admin address answers to localhost and IP addresses only while it has no admin_token.")
+				return
+			}
+			next.ServeHTTP(w, r)
+			return
+		}
+		scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		got := sha256.Sum256([]byte(strings.TrimSpace(given)))
+		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="gateway admin"`)
+			problem(w, http.StatusUnauthorized, "Send the admin_token of the configuration as a bearer token.")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// localHost reports whether the Host of a request is localhost or an address.
+func localHost(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	return strings.EqualFold(host, "localhost") || net.ParseIP(host) != nil
+}
+
+func (s *Server) streams(w http.ResponseWriter, _ *http.Request) {
+	out := status.Streams{Streams: []status.Stream{}}
+	for _, st := range s.opt.Gateway.Streams() {
+		// A list that is empty is [] for who reads it, not null.
+		if st.Tracks == nil {
+			st.Tracks = []status.Track{}
+		}
+		targets := make([]status.Target, len(st.Targets))
+		for i, t := range st.Targets {
+			if t.UnitsDropped == nil {
+				t.UnitsDropped = map[string]uint64{}
+			}
+			targets[i] = t
+		}
+		st.Targets = targets
+		out.Streams = append(out.Streams, st)
+	}
+	answer(w, out)
+}
+
+// pluginList is the answer of GET /v1/plugins.
+type pluginList struct {
+	Plugins []status.Plugin `json:"plugins"`
+}
+
+func (s *Server) plugins(w http.ResponseWriter, _ *http.Request) {
+	answer(w, pluginList{append([]status.Plugin{}, s.opt.Gateway.Plugins()...)})
+}
+
+// configured are the streams that routes name; others matched a pattern.
+func configured(cfg *config.Config) map[string]bool {
+	out := map[string]bool{}
+	for _, r := range cfg.Routes {
+		if !config.IsPattern(r.Name) {
+			out[r.Name] = true
+		}
+	}
+	return out
+}
