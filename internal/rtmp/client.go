@@ -30,6 +30,10 @@ const (
 	maxClientMessage    = 1 << 20 // servers send publishers nothing big
 )
 
+// capsReconnect is the bit of capsEx that says that we understand
+// [ReconnectError].
+const capsReconnect = 1.0
+
 // flashVersion is what encoders say: some servers treat others as players.
 const flashVersion = "FMLE/3.0 (compatible; Headgate)"
 
@@ -364,7 +368,7 @@ func connectObject(app, tcURL string) amf0.Object {
 		{Key: "fourCcList", Value: list},
 		{Key: "videoFourCcInfoMap", Value: video},
 		{Key: "audioFourCcInfoMap", Value: audio},
-		{Key: "capsEx", Value: 0.0},
+		{Key: "capsEx", Value: capsReconnect},
 	}
 }
 
@@ -638,8 +642,11 @@ func (c *Conn) Close(ctx context.Context) error {
 	})
 	defer stop()
 
-	var err error
-	if err = c.Err(); err == nil {
+	err := c.Err()
+	if reconnect := (*ReconnectError)(nil); errors.As(err, &reconnect) {
+		err = nil // this server is well and deserves its goodbye
+	}
+	if err == nil {
 		err = c.locked(func(w *chunkWriter) error {
 			key := c.target.Key.Reveal()
 			return firstError(

@@ -125,6 +125,25 @@ func (t *Target) parseAuthority(s string) error {
 	return nil
 }
 
+// Redirect returns the target that a server sends us on to: tcURL is an URL or
+// the path of another app at the same server. The key and what proves who we are
+// stay. A redirection that leaves TLS is refused.
+func (t Target) Redirect(tcURL secret.String) (Target, error) {
+	raw := tcURL.Reveal()
+	if strings.HasPrefix(raw, "/") && !strings.HasPrefix(raw, "//") {
+		raw = t.scheme() + "://" + t.authority + raw
+	}
+	to, err := ParseTarget(secret.New(raw), t.Key)
+	switch {
+	case err != nil:
+		return Target{}, errors.New("the server redirects to something that is no RTMP URL")
+	case t.TLS && !to.TLS:
+		return Target{}, errors.New("the server redirects from rtmps to rtmp")
+	}
+	to.User, to.Password = t.User, t.Password
+	return to, nil
+}
+
 // Address is what to dial.
 func (t Target) Address() string { return net.JoinHostPort(t.Host, t.Port) }
 
