@@ -54,8 +54,9 @@ func main() {
 	flag.StringVar(&o.audio, "audio", "", "Ogg file with one Opus packet of 20 ms per page")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
-	if err := o.run(ctx, os.Stdout); err != nil {
+	err := o.run(ctx, os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "publisher:", err)
 		os.Exit(1)
 	}
