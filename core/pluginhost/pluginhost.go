@@ -13,9 +13,10 @@ import (
 	"github.com/headgate/gateway/sdk/wire"
 )
 
-// A SessionHandler hears what one session says. Its methods are called from the
-// receiving goroutine of the plugin's process, in order, and must not block.
-// After Ended nothing is called any more.
+// A SessionHandler hears what one session says. Its methods are called one at a
+// time, in order, almost always from the receiving goroutine of the plugin's
+// process, and must not block. They are never called from within a method of the
+// session or the host. After Ended nothing is called any more.
 type SessionHandler interface {
 	// Ready: media may flow. accepts is set for egress sessions.
 	Ready(accepts Accepts)
@@ -34,21 +35,14 @@ type SessionHandler interface {
 }
 
 // A Source is where a session's media comes from. The send loop of the process
-// calls Pull when the session has credit and was woken; it must not block.
-type Source interface {
-	// Pull takes at most maxBytes of payload from the queue, but at least one
-	// unit if there is any.
-	Pull(maxBytes int) []Item
-}
+// calls Pull when the session has credit and was woken; it must not block. Pull
+// takes at most maxBytes of payload from the queue, but at least one item if
+// there is any.
+type Source = wire.Source
 
-// An Item is one step of a session's media: new tracks, or a unit.
-type Item struct {
-	Tracks []media.Track     // set: the tracks from here on
-	Unit   *media.AccessUnit // else this
-	// Discontinuity: units of this track were left out for this session before
-	// this one; beside the unit's own flag, which is for all sessions.
-	Discontinuity bool
-}
+// An Item is one step of a session's media: new tracks, or a unit. A unit that
+// several sessions of one process pull at the same time crosses once.
+type Item = wire.Item
 
 // Accepts says what a peer takes.
 type Accepts struct {

@@ -57,6 +57,7 @@ type outSession struct {
 	window int  // what credit and sent come to
 	woken  bool // its source may have items
 	inTurn bool
+	muted  bool // nothing more is pulled
 }
 
 // NewOutbox returns an empty outbox.
@@ -73,13 +74,26 @@ func (o *Outbox[M]) Control(m M) {
 }
 
 // Open adds a session with credit for window bytes; zero lets nothing pass until
-// [Outbox.SetWindow]. control is sent before its media.
+// [Outbox.SetWindow]. control is sent before its media. A session that sends
+// none has no source.
 func (o *Outbox[M]) Open(session uint32, source Source, window int, control ...M) {
 	o.mu.Lock()
 	o.control = append(o.control, control...)
 	s := &outSession{id: session, source: source, credit: window, window: window, woken: true}
 	o.sessions[session] = s
 	o.schedule(s)
+	o.mu.Unlock()
+	o.signal()
+}
+
+// Mute stops pulling from the session's source and appends control messages,
+// which go out after the media that was pulled before. Credit is still counted.
+func (o *Outbox[M]) Mute(session uint32, control ...M) {
+	o.mu.Lock()
+	if s := o.sessions[session]; s != nil {
+		s.muted = true
+	}
+	o.control = append(o.control, control...)
 	o.mu.Unlock()
 	o.signal()
 }
@@ -208,7 +222,7 @@ func (o *Outbox[M]) pop() *outSession {
 		s := o.turn[0]
 		o.turn = slices.Delete(o.turn, 0, 1)
 		s.inTurn = false
-		if o.sessions[s.id] == s && s.woken && s.credit > 0 {
+		if o.sessions[s.id] == s && s.woken && s.credit > 0 && !s.muted {
 			return s
 		}
 	}
@@ -218,7 +232,7 @@ func (o *Outbox[M]) pop() *outSession {
 // schedule queues s for its turn if it can send, and reports whether it did. The
 // caller holds mu.
 func (o *Outbox[M]) schedule(s *outSession) bool {
-	if s.inTurn || !s.woken || s.credit <= 0 {
+	if s.inTurn || !s.woken || s.credit <= 0 || s.muted || s.source == nil {
 		return false
 	}
 	s.inTurn = true

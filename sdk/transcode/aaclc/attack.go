@@ -45,6 +45,17 @@ func (o *onset) watch(pcm []float32) (attack bool) {
 	return attack
 }
 
+// peaky reports whether the energy of the frame at hand is uneven enough in time
+// for temporal noise shaping to be worth a look.
+func (o *onset) peaky() bool {
+	sum, top := float32(0), float32(0)
+	for _, e := range o.block[:12] {
+		sum += e
+		top = max(top, e)
+	}
+	return top > tnsPeak/12.*sum
+}
+
 // nextSequence returns the window sequence of a frame from that of the one
 // before, and from whether this frame and the next contain attacks.
 func nextSequence(last windowSequence, attack, next bool) windowSequence {

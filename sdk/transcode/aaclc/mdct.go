@@ -68,7 +68,7 @@ func (f *filterbank) fill() {
 	twiddle := func(pre, post []c64) {
 		m := float64(2 * len(pre))
 		for n := range pre {
-			s, c := math.Sincos(-math.Pi * (float64(n) + 0.25) / m)
+			s, c := math.Sincos(-math.Pi * (float64(n) + 0.125) / m)
 			pre[n] = c64{float32(c), float32(s)}
 			post[n] = c64{float32(2 * c), float32(2 * s)} // the standard's transform has a factor of 2
 		}

@@ -49,7 +49,7 @@ type scaleBand struct {
 
 // smooth chooses the scalefactors of the bands in c.active, and fills sf.
 func (c *coder) smooth(sf []int32) {
-	t := &c.t.scale
+	t := &c.scale
 	active := c.active
 	if len(active) == 0 {
 		return
@@ -116,7 +116,7 @@ func (c *coder) far(cost, own, next *[sfCandidates]float32, from *[sfCandidates]
 			d := int32(k) - int32(j) + shift
 			v := cost[j] + 1e8 // not allowed: repaired by legalise
 			if d >= -maxSfDelta && d <= maxSfDelta {
-				v = cost[j] + c.t.scale.difference[d+maxSfDelta]
+				v = cost[j] + c.scale.difference[d+maxSfDelta]
 			}
 			if v < best {
 				best, at = v, uint8(j)

@@ -34,6 +34,7 @@ type tnsFilter struct {
 type tnsModel struct {
 	firstBand, endBand int
 	begin, end         int                   // lines
+	length             int                   // as the bitstream counts: bands from firstBand to the last there is
 	lag                [tnsOrder + 1]float64 // smooths the envelope: a window on the autocorrelation
 	value              [1 << tnsRes]float32  // of a coefficient by index + 8
 }
@@ -43,6 +44,7 @@ func (m *tnsModel) fill(r *rateTable, bands, sampleRate int) {
 	for m.firstBand < m.endBand && r.long[m.firstBand]*sampleRate/(2*frameLines) < tnsLowestHz {
 		m.firstBand++
 	}
+	m.length = len(r.long) - 1 - m.firstBand
 	m.begin, m.end = r.long[m.firstBand], r.long[m.endBand]
 	// A Gaussian lag window stands for a resolution of some 1.5 ms in time.
 	for k := range m.lag {
@@ -118,7 +120,7 @@ func (m *tnsModel) design(f *tnsFilter, spec []float32, off []int, energy []floa
 	if r[0] < tnsGain*e || order == 0 {
 		return false
 	}
-	f.on, f.order, f.length = true, order, 0
+	f.on, f.order, f.length = true, order, m.length
 	f.gain = float32(r[0] / e)
 	for i := range f.a {
 		f.a[i] = float32(a[i])

@@ -1,0 +1,127 @@
+package pluginhost
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+)
+
+const (
+	// logLineBytes caps one line of a plugin's log.
+	logLineBytes = 8 << 10
+	// lastWordsLines is how much of what a dying plugin printed is kept.
+	lastWordsLines = 3
+)
+
+// A logWriter turns what a plugin prints into records of the gateway's log: lines
+// of hclog's JSON, which the SDK writes, keep level and attributes; others are
+// taken for what they look like. Long lines are cut.
+//
+// The lines are parsed here and not by go-plugin, which panics when the level or
+// the message in a line is not a text.
+type logWriter struct {
+	log    *slog.Logger
+	stream string // stdout or stderr, for lines that are no records
+
+	mu      sync.Mutex // guards the fields below
+	line    []byte     // of the line so far, at most logLineBytes
+	cut     int        // bytes left out of it
+	inPanic bool       // a stack trace is being printed
+	last    []string   // the last lines that look like a crash
+}
+
+// Write takes a piece of the output. It never fails.
+func (w *logWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := len(p)
+	for len(p) > 0 {
+		piece, rest, complete := bytes.Cut(p, []byte{'\n'})
+		room := min(len(piece), logLineBytes-len(w.line))
+		w.line = append(w.line, piece[:room]...)
+		w.cut += len(piece) - room
+		p = rest
+		if !complete {
+			break
+		}
+		if len(w.line) > 0 {
+			w.emit(string(w.line), w.cut)
+		}
+		w.line, w.cut = w.line[:0], 0
+	}
+	return n, nil
+}
+
+// emit logs one line. The caller holds mu.
+func (w *logWriter) emit(line string, cut int) {
+	ctx := context.Background()
+	if cut == 0 && line[0] == '{' {
+		if level, msg, attrs, ok := parseRecord(line); ok {
+			w.log.LogAttrs(ctx, level, msg, attrs...)
+			return
+		}
+	}
+	level := slog.LevelInfo
+	switch {
+	case strings.HasPrefix(line, "panic: "), strings.HasPrefix(line, "fatal error: "):
+		w.inPanic, w.last = true, nil
+		level = slog.LevelError
+	case w.inPanic:
+		level = slog.LevelError
+	case strings.HasPrefix(line, "[TRACE]"), strings.HasPrefix(line, "[DEBUG]"):
+		level = slog.LevelDebug
+	case strings.HasPrefix(line, "[WARN]"):
+		level = slog.LevelWarn
+	case strings.HasPrefix(line, "[ERROR]"):
+		level = slog.LevelError
+	}
+	if cut > 0 {
+		line = fmt.Sprintf("%s... (%d bytes more)", line, cut)
+	}
+	if w.inPanic && len(w.last) < lastWordsLines {
+		w.last = append(w.last, line)
+	}
+	w.log.LogAttrs(ctx, level, line, slog.String("stream", w.stream))
+}
+
+// lastWords returns what the process printed when it crashed, or nothing.
+func (w *logWriter) lastWords() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.last, "; ")
+}
+
+// parseRecord reads one line of hclog's JSON.
+func parseRecord(line string) (slog.Level, string, []slog.Attr, bool) {
+	var fields map[string]any
+	if json.Unmarshal([]byte(line), &fields) != nil {
+		return 0, "", nil, false
+	}
+	msg, ok := fields["@message"].(string)
+	if !ok {
+		return 0, "", nil, false
+	}
+	level := slog.LevelInfo
+	switch fields["@level"] {
+	case "trace", "debug":
+		level = slog.LevelDebug
+	case "warn":
+		level = slog.LevelWarn
+	case "error":
+		level = slog.LevelError
+	}
+	var attrs []slog.Attr
+	for key, v := range fields {
+		// The gateway stamps the time, and "plugin" is for it alone to say.
+		if !strings.HasPrefix(key, "@") && key != "plugin" {
+			attrs = append(attrs, slog.Any(key, v))
+		}
+	}
+	slices.SortFunc(attrs, func(a, b slog.Attr) int { return strings.Compare(a.Key, b.Key) })
+	return level, msg, attrs, true
+}

@@ -1,0 +1,288 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// plugin is one plugin of the host over all its processes.
+type plugin struct {
+	host *Host
+	spec Spec
+	log  *slog.Logger
+	// needed holds a token once the process is needed.
+	needed chan struct{}
+
+	mu        sync.Mutex // guards the fields below
+	info      *wire.DescribeResponse
+	state     State
+	since     time.Time
+	restarts  int
+	lastError string
+	process   *process      // the one that is attached, nil if there is none
+	ready     chan struct{} // closed while process is not nil
+	waiting   []*session    // for the next process
+	retryAt   time.Time     // when a broken plugin is tried again
+	stopped   bool          // the host is stopping
+}
+
+func newPlugin(h *Host, spec Spec) *plugin {
+	return &plugin{
+		host:   h,
+		spec:   spec,
+		log:    h.log.With("plugin", spec.Name),
+		needed: make(chan struct{}, 1),
+		info:   spec.Info,
+		state:  Stopped,
+		since:  time.Now(),
+		ready:  make(chan struct{}),
+	}
+}
+
+// need asks for the process.
+func (pl *plugin) need() {
+	select {
+	case pl.needed <- struct{}{}:
+	default:
+	}
+}
+
+// supervise keeps the plugin's process running from its first need until ctx ends.
+func (pl *plugin) supervise(ctx context.Context) {
+	defer pl.stop()
+	select {
+	case <-pl.needed:
+	case <-ctx.Done():
+		return
+	}
+	b := newBackoff(pl.host.timings)
+	for {
+		pl.enter(Starting, "")
+		p, err := pl.attach(ctx)
+		var up time.Duration
+		if err == nil {
+			readyAt := time.Now()
+			pl.enterReady(p)
+			pl.log.Info("plugin is ready", "pid", p.pid)
+			err = p.serve(ctx)
+			up = time.Since(readyAt)
+			pl.leaveReady()
+		}
+		if ctx.Err() != nil {
+			if err != nil && !errors.Is(err, context.Canceled) {
+				pl.log.Warn("plugin died while it was stopped", "error", err)
+			}
+			return
+		}
+		wait, broken := b.died(time.Now(), up)
+		state := Backoff
+		if broken {
+			state = Broken
+		}
+		pl.log.Error("plugin died", "error", err, "after", up.Round(time.Millisecond), "restart_in", wait.Round(time.Millisecond))
+		pl.died(state, err, wait, up == 0)
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
+}
+
+// enter changes the state.
+func (pl *plugin) enter(s State, lastError string) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	pl.state, pl.since = s, time.Now()
+	if lastError != "" {
+		pl.lastError = lastError
+	}
+}
+
+// enterReady makes p the process that takes sessions, and opens those that wait.
+func (pl *plugin) enterReady(p *process) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	pl.state, pl.since, pl.process = Ready, time.Now(), p
+	for _, s := range pl.waiting {
+		p.add(s)
+	}
+	pl.waiting = nil
+	close(pl.ready)
+}
+
+// leaveReady takes the process away again.
+func (pl *plugin) leaveReady() {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	pl.process = nil
+	select {
+	case <-pl.ready:
+		pl.ready = make(chan struct{})
+	default:
+	}
+}
+
+// died records a death. Sessions that waited for a process that did not start, or
+// that would have to wait for a broken plugin, end; others wait on.
+func (pl *plugin) died(s State, err error, wait time.Duration, atStart bool) {
+	pl.mu.Lock()
+	pl.state, pl.since = s, time.Now()
+	pl.restarts++
+	pl.lastError = err.Error()
+	pl.retryAt = pl.since.Add(wait)
+	var over []*session
+	if atStart || s == Broken {
+		over, pl.waiting = pl.waiting, nil
+	}
+	pl.mu.Unlock()
+	e := End{Failed: true, Cause: CausePlugin, Message: "plugin " + pl.spec.Name + ": " + err.Error()}
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		e.Cause, e.Permanent = CauseConfig, true
+	}
+	var checksum *ChecksumError
+	if errors.As(err, &checksum) {
+		e.Cause, e.Permanent = CauseConfig, true
+	}
+	for _, w := range over {
+		w.end(e)
+	}
+}
+
+// stop ends what waits and takes no more.
+func (pl *plugin) stop() {
+	pl.mu.Lock()
+	pl.state, pl.since, pl.stopped = Stopped, time.Now(), true
+	over := pl.waiting
+	pl.waiting = nil
+	pl.mu.Unlock()
+	for _, s := range over {
+		s.end(End{Failed: true, Cause: CauseGateway, Message: "the gateway is shutting down"})
+	}
+}
+
+// refuse takes no more sessions; the process may still be there.
+func (pl *plugin) refuse() {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	pl.stopped = true
+}
+
+// openSession opens s in the process, now or when there is one.
+func (pl *plugin) openSession(s *session) (Session, error) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	switch {
+	case pl.stopped:
+		return nil, ErrStopped
+	case pl.state == Broken:
+		return nil, &UnavailableError{Plugin: pl.spec.Name, RetryAfter: max(time.Until(pl.retryAt), 0), LastError: pl.lastError}
+	}
+	if pl.process == nil || !pl.process.add(s) {
+		pl.waiting = append(pl.waiting, s)
+		pl.need()
+	}
+	return s, nil
+}
+
+// forget removes s from those that wait, and reports whether it was one.
+func (pl *plugin) forget(s *session) bool {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	i := slices.Index(pl.waiting, s)
+	if i < 0 {
+		return false
+	}
+	pl.waiting = slices.Delete(pl.waiting, i, i+1)
+	return true
+}
+
+// current returns the process that is attached, nil if there is none.
+func (pl *plugin) current() *process {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	return pl.process
+}
+
+func (pl *plugin) readyChan() <-chan struct{} {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	return pl.ready
+}
+
+// describedAs returns what the plugin is, nil if that is not known yet.
+func (pl *plugin) describedAs() *wire.DescribeResponse {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	return pl.info
+}
+
+func (pl *plugin) describe(info *wire.DescribeResponse) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	pl.info = info
+}
+
+func (pl *plugin) status() Status {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	st := Status{
+		Name:      pl.spec.Name,
+		Version:   pl.info.GetVersion(),
+		State:     pl.state,
+		Since:     pl.since,
+		Restarts:  pl.restarts,
+		LastError: pl.lastError,
+		Sessions:  len(pl.waiting),
+	}
+	if pl.process != nil {
+		st.PID = pl.process.pid
+		st.Sessions += pl.process.sessionCount()
+	}
+	return st
+}
+
+// backoff decides how long a plugin that died waits for its next process. It
+// belongs to the supervisor.
+type backoff struct {
+	t      timings
+	row    int         // deaths without a healthy time between them
+	quick  []time.Time // deaths soon after being ready, in the circuit's span
+	jitter func() float64
+}
+
+func newBackoff(t timings) *backoff { return &backoff{t: t, jitter: rand.Float64} }
+
+// died counts a death at now of a process that was ready for up (0: never), and
+// returns the wait before the next one, and whether the plugin counts as broken.
+func (b *backoff) died(now time.Time, up time.Duration) (time.Duration, bool) {
+	if up >= b.t.healthy {
+		b.row = 0
+	}
+	b.row++
+	b.quick = slices.DeleteFunc(b.quick, func(t time.Time) bool { return now.Sub(t) > b.t.circuitSpan })
+	if up < b.t.quickDeath {
+		b.quick = append(b.quick, now)
+		if len(b.quick) > b.t.circuitDeaths {
+			b.quick = nil
+			b.row = 0
+			return b.t.circuitRest, true
+		}
+	}
+	if b.row == 1 {
+		return 0, false
+	}
+	d := b.t.restartMin << min(b.row-2, 16)
+	d = min(d, b.t.restartMax)
+	return time.Duration(float64(d) * (0.75 + b.jitter()/2)), false
+}

@@ -1,0 +1,590 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// process is one life of a plugin: a process that is attached.
+type process struct {
+	plugin    *plugin
+	launched  *launched
+	pid       int
+	stream    grpc.BidiStreamingClient[wire.HostMsg, wire.PluginMsg]
+	detach    context.CancelFunc // ends the stream
+	out       *wire.Outbox[*wire.HostMsg]
+	transport *http.Transport // to its mounts; nil if there are none
+	complain  complaint       // the receiving goroutine's
+	silent    atomic.Int32    // pings since the last message
+
+	mu       sync.Mutex // guards the fields below
+	why      error      // it is to die, or died
+	dead     bool       // takes no sessions any more
+	lastID   uint32
+	sessions map[uint32]*session
+	offers   int           // that wait for a decision
+	idle     chan struct{} // closed when draining and the last session is gone
+}
+
+// attach starts a process of the plugin and attaches to it.
+func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
+	h := pl.host
+	l, err := h.launcher(pl.log).launch(ctx, pl.spec)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{
+		plugin:   pl,
+		launched: l,
+		pid:      l.child.pid(),
+		out:      wire.NewOutbox[*wire.HostMsg](),
+		sessions: make(map[uint32]*session),
+		complain: complaint{log: pl.log},
+	}
+	streamCtx, detach := context.WithCancel(context.Background())
+	p.detach = detach
+	defer func() {
+		if err != nil {
+			detach()
+			l.kill()
+			err = explain(err, l)
+		}
+	}()
+	// No wait below has a bound of its own; without the stream they end.
+	late := time.AfterFunc(h.timings.start, detach)
+	defer late.Stop()
+	stopWaiting := context.AfterFunc(ctx, detach)
+	defer stopWaiting()
+
+	client := wire.NewPluginClient(l.conn)
+	info := pl.describedAs()
+	if info == nil {
+		info, err = client.Describe(streamCtx, &wire.DescribeRequest{CoreVersion: h.version})
+		if err != nil {
+			return nil, fmt.Errorf("asking what it is: %w", err)
+		}
+		pl.describe(info)
+	}
+	if p.stream, err = client.Attach(streamCtx); err != nil {
+		return nil, fmt.Errorf("attaching: %w", err)
+	}
+	err = p.stream.Send(&wire.HostMsg{M: &wire.HostMsg_Hello{Hello: &wire.Hello{
+		CoreVersion:     h.version,
+		MaxMessageBytes: wire.MaxMessageBytes,
+		OptionsJson:     pl.spec.Options,
+		Files:           pl.spec.Files,
+	}}})
+	if err != nil {
+		return nil, fmt.Errorf("attaching: %w", err)
+	}
+	first, err := p.stream.Recv()
+	if err != nil {
+		return nil, fmt.Errorf("attaching: %w", err)
+	}
+	ack := first.GetHello()
+	switch {
+	case ack == nil:
+		return nil, errors.New("its first message is no HelloAck")
+	case ack.GetError() != "":
+		return nil, &refusedError{cut(ack.GetError(), messageBytesMax)}
+	}
+	if name := ack.GetHttpSocket(); name != "" {
+		if name != filepath.Base(name) {
+			return nil, fmt.Errorf("its HTTP socket %q is not in its socket directory", name)
+		}
+		path := filepath.Join(l.child.socketDir(), name)
+		p.transport = &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", path)
+			},
+			DisableCompression:    true,
+			MaxIdleConns:          16,
+			MaxIdleConnsPerHost:   16,
+			IdleConnTimeout:       30 * time.Second,
+			ResponseHeaderTimeout: 30 * time.Second,
+		}
+	}
+	return p, nil
+}
+
+// refusedError is a plugin's answer to options that it cannot use.
+type refusedError struct{ message string }
+
+func (e *refusedError) Error() string { return "it cannot use its options: " + e.message }
+
+// serve keeps the process attached until it dies (an error), or until ctx ends
+// and its sessions have been closed politely (nil). The process is gone then and
+// its sessions are over.
+func (p *process) serve(ctx context.Context) error {
+	var wg sync.WaitGroup
+	sendCtx, stopSending := context.WithCancel(context.Background())
+	wg.Go(func() {
+		if err := p.send(sendCtx); err != nil && sendCtx.Err() == nil {
+			p.fail(fmt.Errorf("sending to it: %w", err))
+		}
+	})
+	wg.Go(func() { p.ping(sendCtx) })
+	lost := make(chan struct{})
+	wg.Go(func() {
+		defer close(lost)
+		p.fail(p.receive())
+	})
+
+	polite := false
+	select {
+	case <-lost:
+	case <-ctx.Done():
+		polite = p.drain(lost)
+	}
+	p.detachAll(polite)
+	stopSending()
+	if polite {
+		// Shutdown goes over the same connection: the stream ends with the process.
+		p.launched.stop(p.plugin.host.timings.stopGrace)
+		p.detach()
+	} else {
+		p.detach()
+		p.launched.kill()
+	}
+	wg.Wait()
+	if p.transport != nil {
+		p.transport.CloseIdleConnections()
+	}
+	if polite {
+		return nil
+	}
+	return explain(p.reason(), p.launched)
+}
+
+// drain asks the process to end its sessions and waits for that, up to a bound.
+// It reports false if the process died meanwhile.
+func (p *process) drain(lost <-chan struct{}) bool {
+	limit := p.plugin.host.timings.drain
+	idle := make(chan struct{})
+	p.mu.Lock()
+	p.idle = idle
+	if len(p.sessions) == 0 {
+		close(idle)
+		p.idle = nil
+	}
+	p.mu.Unlock()
+	p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Drain{Drain: &wire.Drain{DeadlineNs: uint64(limit)}}})
+	bound := time.NewTimer(limit)
+	defer bound.Stop()
+	select {
+	case <-lost:
+		return false
+	case <-idle:
+	case <-bound.C:
+	}
+	return true
+}
+
+// detachAll ends all sessions, and takes no new ones.
+func (p *process) detachAll(polite bool) {
+	p.mu.Lock()
+	p.dead = true
+	all := p.sessions
+	p.sessions = make(map[uint32]*session)
+	p.mu.Unlock()
+	e := End{Failed: true, Cause: CausePlugin, Message: "the process of plugin " + p.plugin.spec.Name + " died"}
+	if polite {
+		e = End{Failed: true, Cause: CauseGateway, Message: "the gateway is shutting down"}
+	}
+	for _, s := range all {
+		s.end(e)
+	}
+}
+
+// fail records why the process dies; the first reason counts.
+func (p *process) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.why == nil {
+		p.why = err
+	}
+}
+
+func (p *process) reason() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.why
+}
+
+// send is the one goroutine that sends on the stream.
+func (p *process) send(ctx context.Context) error {
+	for {
+		control, steps, err := p.out.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, m := range control {
+			if err := p.stream.Send(m); err != nil {
+				return err
+			}
+		}
+		err = wire.Messages(steps, time.Now(),
+			func(m *wire.AccessUnits) error {
+				return p.stream.Send(&wire.HostMsg{M: &wire.HostMsg_Media{Media: m}})
+			},
+			func(m *wire.TrackSet) error {
+				return p.stream.Send(&wire.HostMsg{M: &wire.HostMsg_Tracks{Tracks: m}})
+			})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// ping kills the process when it has been silent for too many pings. It counts
+// pings, not time: a gateway that was stopped itself must not blame its plugins.
+func (p *process) ping(ctx context.Context) {
+	t := p.plugin.host.timings
+	tick := time.NewTicker(t.ping)
+	defer tick.Stop()
+	var id uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if n := p.silent.Add(1); time.Duration(n-1)*t.ping >= t.silence {
+			p.fail(fmt.Errorf("it did not answer for %v and was killed", t.silence))
+			_ = p.launched.child.Kill(ctx)
+			return
+		}
+		id++
+		p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Ping{Ping: &wire.Ping{Id: id}}})
+	}
+}
+
+// add opens the session in this process. It reports false if the process takes no
+// more.
+func (p *process) add(s *session) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead {
+		return false
+	}
+	p.lastID++
+	s.open.Session = p.lastID
+	p.sessions[p.lastID] = s
+	s.mu.Lock()
+	s.process = p
+	s.mu.Unlock()
+	p.out.Open(p.lastID, s.source, 0, &wire.HostMsg{M: &wire.HostMsg_Open{Open: s.open}})
+	return true
+}
+
+// end ends one session.
+func (p *process) end(s *session, e End) {
+	id := s.open.GetSession()
+	p.mu.Lock()
+	delete(p.sessions, id)
+	if len(p.sessions) == 0 && p.idle != nil {
+		close(p.idle)
+		p.idle = nil
+	}
+	p.mu.Unlock()
+	p.out.Close(id)
+	s.end(e)
+}
+
+// expel ends a session that broke the rules, here and in the plugin.
+func (p *process) expel(s *session, err error) {
+	id := s.open.GetSession()
+	p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Close{Close: &wire.Close{Session: id, Reason: err.Error()}}})
+	p.end(s, End{Failed: true, Cause: CausePlugin, Message: "plugin " + p.plugin.spec.Name + " sent " + err.Error()})
+}
+
+// session returns an open session. A number that was never given away is a fault
+// of the plugin; one that is over is a message that crossed the end.
+func (p *process) session(id uint32) *session {
+	p.mu.Lock()
+	s, last := p.sessions[id], p.lastID
+	p.mu.Unlock()
+	if s == nil && (id == 0 || id > last) {
+		p.complain.about(id, errors.New("a message for a session that does not exist"))
+	}
+	return s
+}
+
+// receive reads what the plugin says until the stream breaks.
+func (p *process) receive() error {
+	for {
+		msg, err := p.stream.Recv()
+		if err != nil {
+			return fmt.Errorf("the connection broke: %w", err)
+		}
+		p.silent.Store(0)
+		switch m := msg.GetM().(type) {
+		case *wire.PluginMsg_Media:
+			now := time.Now()
+			for _, u := range m.Media.GetUnits() {
+				p.unit(u, now)
+			}
+		case *wire.PluginMsg_Credit:
+			p.credit(m.Credit)
+		case *wire.PluginMsg_Tracks:
+			for _, id := range m.Tracks.GetSessions() {
+				p.tracks(id, m.Tracks)
+			}
+		case *wire.PluginMsg_State:
+			p.state(m.State)
+		case *wire.PluginMsg_Stats:
+			if s := p.session(m.Stats.GetSession()); s != nil {
+				s.deliver(func(h SessionHandler) { h.Stats(statsOf(m.Stats)) })
+			}
+		case *wire.PluginMsg_Keyframe:
+			if s := p.session(m.Keyframe.GetSession()); s != nil {
+				s.deliver(func(h SessionHandler) { h.Keyframe(media.TrackID(m.Keyframe.GetTrack())) })
+			}
+		case *wire.PluginMsg_Offer:
+			p.offer(m.Offer)
+		case *wire.PluginMsg_Hello, *wire.PluginMsg_Configured, *wire.PluginMsg_Pong:
+			// Nothing to do: a sign of life.
+		default:
+			p.complain.about(0, errors.New("a message that this version does not know"))
+		}
+	}
+}
+
+// unit takes in one unit.
+func (p *process) unit(m *wire.AccessUnit, now time.Time) {
+	if len(m.GetSessions()) != 1 {
+		p.complain.about(0, errors.New("a unit that is not from one session"))
+		return
+	}
+	s := p.session(m.GetSessions()[0])
+	if s == nil {
+		return
+	}
+	if s.open.GetKind() == wire.SessionKind_SESSION_KIND_EGRESS {
+		p.complain.about(s.open.GetSession(), errors.New("a unit from an egress session"))
+		return
+	}
+	u := wire.ToUnit(m, now, wire.MaxAge)
+	err := s.in.unit(u)
+	if err == nil {
+		s.deliver(func(h SessionHandler) { h.Unit(u) })
+	} else {
+		p.complain.about(s.open.GetSession(), err)
+		if s.in.bad >= badUnitsMax {
+			p.expel(s, err)
+			return
+		}
+	}
+	// Credit is a safety net here: what arrived was dealt with.
+	s.in.owed += len(m.GetPayload())
+	if s.in.owed >= wire.IngestWindowBytes/8 {
+		p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Credit{
+			Credit: &wire.Credit{Session: s.open.GetSession(), Bytes: uint64(s.in.owed)},
+		}})
+		s.in.owed = 0
+	}
+}
+
+// tracks takes in new tracks of one session.
+func (p *process) tracks(id uint32, m *wire.TrackSet) {
+	s := p.session(id)
+	if s == nil {
+		return
+	}
+	tracks := wire.ToTracks(m.GetTracks())
+	if err := s.in.setTracks(tracks); err != nil {
+		p.complain.about(id, err)
+		p.expel(s, err)
+		return
+	}
+	s.deliver(func(h SessionHandler) { h.Tracks(tracks) })
+}
+
+// credit takes in what a session has dealt with.
+func (p *process) credit(m *wire.Credit) {
+	s := p.session(m.GetSession())
+	if s == nil {
+		return
+	}
+	n := p.out.Grant(m.GetSession(), m.GetBytes())
+	if uint64(n) != m.GetBytes() {
+		p.complain.about(m.GetSession(), fmt.Errorf("credit for %d bytes of which %d had been sent", m.GetBytes(), n))
+	}
+	if w := m.GetWindowBytes(); w > 0 {
+		p.out.SetWindow(m.GetSession(), window(w))
+	}
+	if n > 0 {
+		s.deliver(func(h SessionHandler) { h.Credited(n) })
+	}
+}
+
+// window returns the window that a plugin asks for, within reason.
+func window(bytes uint64) int {
+	return int(min(max(bytes, wire.MinWindowBytes), wire.MaxMessageBytes))
+}
+
+// state takes in a session's state.
+func (p *process) state(m *wire.SessionState) {
+	s := p.session(m.GetSession())
+	if s == nil {
+		return
+	}
+	switch m.GetState() {
+	case wire.SessionState_READY:
+		s.deliver(func(h SessionHandler) { h.Ready(acceptsOf(m.GetAccepts())) })
+		if s.source != nil {
+			p.out.SetWindow(m.GetSession(), window(m.GetWindowBytes()))
+		}
+	case wire.SessionState_FAILED:
+		p.end(s, End{
+			Failed:     true,
+			Permanent:  m.GetPermanent(),
+			Cause:      causeOf(m.GetCause()),
+			Message:    cut(m.GetMessage(), messageBytesMax),
+			RetryAfter: wire.Duration(m.GetRetryAfterNs()),
+		})
+	case wire.SessionState_CLOSED:
+		p.end(s, p.closed(s, m))
+	default:
+		p.complain.about(m.GetSession(), errors.New("a state that this version does not know"))
+	}
+}
+
+// closed returns the end of a session that says it is closed: as asked, or
+// because the publisher said goodbye. Anything else is a failure.
+func (p *process) closed(s *session, m *wire.SessionState) End {
+	s.mu.Lock()
+	asked := s.closing
+	s.mu.Unlock()
+	p.mu.Lock()
+	draining := p.idle != nil
+	p.mu.Unlock()
+	switch {
+	case asked, m.GetEnded():
+		return End{}
+	case draining:
+		return End{Failed: true, Cause: CauseGateway, Message: "the gateway is shutting down"}
+	default:
+		return End{Failed: true, Cause: CausePlugin, Message: "plugin " + p.plugin.spec.Name + " closed the session by itself"}
+	}
+}
+
+// offer passes a publisher's wish on.
+func (p *process) offer(m *wire.Offer) {
+	pl := p.plugin
+	reject := func(r Rejection) {
+		p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Reject{Reject: &wire.OfferRejected{
+			Offer: m.GetOffer(), Reason: r.Reason, Message: r.Message, RetryAfterNs: uint64(max(r.RetryAfter, 0)),
+		}}})
+	}
+	p.mu.Lock()
+	full := p.offers >= offersMax
+	if !full {
+		p.offers++
+	}
+	p.mu.Unlock()
+	if full || pl.host.offers == nil || len(m.GetName()) > nameBytesMax {
+		if !full {
+			p.decided()
+		}
+		reject(Rejection{Reason: wire.OfferRejected_BUSY, Message: "the gateway cannot decide on this now", RetryAfter: time.Second})
+		return
+	}
+	var once sync.Once
+	accept := func(streamID uint64, h SessionHandler) Session {
+		s := &session{plugin: pl, handler: h, open: &wire.Open{
+			Kind:               wire.SessionKind_SESSION_KIND_INGEST,
+			StreamId:           streamID,
+			Stream:             m.GetName(),
+			Offer:              m.GetOffer(),
+			InitialCreditBytes: wire.IngestWindowBytes,
+		}}
+		once.Do(func() {
+			p.decided()
+			if !p.add(s) {
+				pl.host.async(func() {
+					s.end(End{Failed: true, Cause: CausePlugin, Message: "the process of plugin " + pl.spec.Name + " died"})
+				})
+			}
+		})
+		return s
+	}
+	codecs := make([]media.Codec, len(m.GetCodecs()))
+	for i, c := range m.GetCodecs() {
+		codecs[i] = media.Codec(c)
+	}
+	pl.host.offers.Offer(pl.spec.Name, Offer{
+		Name:        m.GetName(),
+		Credentials: secret.New(string(m.GetCredentials())),
+		Remote:      cut(m.GetRemote(), nameBytesMax),
+		Agent:       cut(m.GetAgent(), nameBytesMax),
+		Codecs:      codecs,
+	}, accept, func(r Rejection) {
+		once.Do(func() {
+			p.decided()
+			reject(r)
+		})
+	})
+}
+
+func (p *process) decided() {
+	p.mu.Lock()
+	p.offers--
+	p.mu.Unlock()
+}
+
+// sessionCount returns how many sessions are open.
+func (p *process) sessionCount() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.sessions)
+}
+
+func acceptsOf(m *wire.Accepts) Accepts {
+	a := Accepts{VideoTracks: int(min(m.GetVideoTracks(), tracksMax)), AudioTracks: int(min(m.GetAudioTracks(), tracksMax))}
+	for _, c := range m.GetCodecs() {
+		a.Codecs = append(a.Codecs, media.Codec(strings.ToLower(c)))
+	}
+	return a
+}
+
+func statsOf(m *wire.SessionStats) Stats {
+	return Stats{
+		Bytes:        m.GetBytes(),
+		AckedBytes:   m.GetAckedBytes(),
+		UnsentBytes:  m.GetUnsentBytes(),
+		UnsentAge:    wire.Duration(m.GetUnsentAgeNs()),
+		DeliveryBPS:  m.GetDeliveryBps(),
+		RTT:          wire.Duration(m.GetRttNs()),
+		UnitsLost:    m.GetUnitsLost(),
+		UnitsDropped: m.GetUnitsDropped(),
+		Values:       m.GetValues(),
+	}
+}
+
+func causeOf(c wire.SessionState_Cause) Cause {
+	switch c {
+	case wire.SessionState_CONFIG:
+		return CauseConfig
+	case wire.SessionState_PLUGIN:
+		return CausePlugin
+	case wire.SessionState_GATEWAY:
+		return CauseGateway
+	default:
+		return CauseRemote
+	}
+}

@@ -1,0 +1,109 @@
+package pluginhost
+
+import (
+	"sync"
+	"time"
+
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// session is one session: waiting for its plugin's process, open in it, or over.
+//
+// Locks are taken in the order plugin, process, session.mu; delivery is taken
+// with none of them held.
+type session struct {
+	plugin  *plugin
+	handler SessionHandler
+	source  Source // nil for an ingest
+	open    *wire.Open
+
+	// delivery makes the calls of the handler one at a time.
+	delivery sync.Mutex // guards over
+	over     bool
+
+	mu      sync.Mutex // guards the fields below
+	process *process   // that it is open in
+	closing bool
+	timer   *time.Timer // ends a close that takes too long
+
+	in input // what came from the plugin; the receiving goroutine's
+}
+
+// Wake implements [Session].
+func (s *session) Wake() {
+	if p := s.where(); p != nil && s.source != nil {
+		p.out.Wake(s.open.GetSession())
+	}
+}
+
+// RequestKeyframe implements [Session].
+func (s *session) RequestKeyframe(track media.TrackID) {
+	if p := s.where(); p != nil {
+		p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Keyframe{
+			Keyframe: &wire.KeyframeRequest{Session: s.open.GetSession(), Track: uint32(track)},
+		}})
+	}
+}
+
+// SetTargetBitrate implements [Session].
+func (s *session) SetTargetBitrate(bps uint64) {
+	if p := s.where(); p != nil {
+		p.out.Control(&wire.HostMsg{M: &wire.HostMsg_TargetBitrate{
+			TargetBitrate: &wire.TargetBitrate{Session: s.open.GetSession(), Bps: bps},
+		}})
+	}
+}
+
+// Close implements [Session].
+func (s *session) Close(reason string, drain bool) {
+	if s.plugin.forget(s) { // it was still waiting
+		s.plugin.host.async(func() { s.end(End{}) })
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil || s.closing {
+		return
+	}
+	s.closing = true
+	id := s.open.GetSession()
+	s.process.out.Mute(id, &wire.HostMsg{M: &wire.HostMsg_Close{
+		Close: &wire.Close{Session: id, Reason: reason, Drain: drain},
+	}})
+	p := s.process
+	s.timer = time.AfterFunc(s.plugin.host.timings.closeTimeout, func() { p.end(s, End{}) })
+}
+
+// where returns the process that the session is open in, nil if it is not.
+func (s *session) where() *process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.process
+}
+
+// deliver calls f with the handler unless the session is over.
+func (s *session) deliver(f func(SessionHandler)) {
+	s.delivery.Lock()
+	defer s.delivery.Unlock()
+	if !s.over {
+		f(s.handler)
+	}
+}
+
+// end tells the handler, once, that the session is over.
+func (s *session) end(e End) {
+	s.mu.Lock()
+	s.process = nil
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.mu.Unlock()
+	s.delivery.Lock()
+	defer s.delivery.Unlock()
+	if s.over {
+		return
+	}
+	s.over = true
+	s.handler.Ended(e)
+}

@@ -1,0 +1,17 @@
+//go:build !linux
+
+package pluginhost
+
+import (
+	"os"
+	"syscall"
+)
+
+// procAttr has nothing to ask for: the SDK notices by itself that the gateway died.
+func procAttr() *syscall.SysProcAttr { return nil }
+
+// killGroup kills p.
+func killGroup(p *os.Process) error { return p.Kill() }
+
+// awaitExit leaves the waiting to p itself, whose Kill knows that p has ended.
+func awaitExit(*os.Process) {}

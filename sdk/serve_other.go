@@ -1,6 +1,0 @@
-//go:build !unix
-
-package sdk
-
-// detachStdout does nothing where descriptors cannot be redirected.
-func detachStdout() error { return nil }
