@@ -16,6 +16,8 @@ type Choose func(tracks []media.Track) []media.Track
 type SubscriptionConfig struct {
 	// MaxLag is how far the reader may be behind.
 	MaxLag time.Duration
+	// NoVideo: the reader wants no pictures; no keyframe is asked for.
+	NoVideo bool
 	// Wake is called when there is something to pull, without a lock of this
 	// package held. It must not block.
 	Wake func()
@@ -93,7 +95,7 @@ func (s *Stream) Subscribe(c SubscriptionConfig) *Subscription {
 		tracks: make(map[media.TrackID]*subTrack), dropped: make(map[Reason]uint64),
 	}
 	s.subs = append(s.subs, sub)
-	if p := s.publisher(); p != nil && slices.ContainsFunc(s.tracks, isVideo) &&
+	if p := s.publisher(); p != nil && !c.NoVideo && slices.ContainsFunc(s.tracks, isVideo) &&
 		(p.keyframeAt.IsZero() || now.Sub(p.keyframeAt) > freshKeyframe) {
 		s.requestKeyframe(0, now, &do)
 	}

@@ -1,0 +1,159 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/pluginhost"
+	"github.com/headgate/gateway/core/retry"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+)
+
+// slowLane is the time between tries after a permanent failure.
+const slowLane = time.Minute
+
+// A Puller opens pull sessions; see [pluginhost.Host.OpenPull].
+type Puller interface {
+	OpenPull(plugin string, streamID uint64, stream string, url secret.String, handler pluginhost.SessionHandler) (pluginhost.Session, error)
+}
+
+// A Pull fetches a stream from elsewhere, and again when it ends. Make it with
+// [NewPull].
+type Pull struct {
+	stream *Stream
+	from   config.From
+	puller Puller
+	log    *slog.Logger
+}
+
+// NewPull makes a pull. It starts nothing.
+func NewPull(s *Stream, from config.From, puller Puller) *Pull {
+	return &Pull{stream: s, from: from, puller: puller, log: s.log.With("plugin", from.Plugin)}
+}
+
+// Run fetches the stream until ctx ends.
+func (p *Pull) Run(ctx context.Context) error {
+	var backoff retry.Backoff
+	for {
+		started := time.Now()
+		end, err := p.once(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		wait := backoff.Next(time.Now(), time.Since(started), rand.Float64())
+		var out *pluginhost.UnavailableError
+		switch {
+		case errors.As(err, &out):
+			wait = max(wait, out.RetryAfter)
+		case err == nil && end.Permanent:
+			wait = slowLane
+		}
+		wait = max(wait, end.RetryAfter)
+		p.log.Warn("source ended; it is opened again", "cause", end.Cause, "error", end.Message, "in", wait)
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		}
+	}
+}
+
+// once runs one session to its end.
+func (p *Pull) once(ctx context.Context) (pluginhost.End, error) {
+	done := make(chan pluginhost.End, 1)
+	// The stream gets its publisher when the source delivers, not while it is tried.
+	h := &pullHandler{pull: p, done: done}
+	s, err := p.puller.OpenPull(p.from.Plugin, p.stream.router.ID(), p.stream.router.Name(), p.from.URL, h)
+	if err != nil {
+		return pluginhost.End{Failed: true, Cause: pluginhost.CausePlugin, Message: err.Error()}, err
+	}
+	h.bind(s)
+	select {
+	case end := <-done:
+		return end, nil
+	case <-ctx.Done():
+		s.Close("the gateway ends", false)
+		return <-done, nil
+	}
+}
+
+// pullHandler stands in for a publisher until the source delivers: a stream whose
+// source cannot be reached has none. It implements [pluginhost.SessionHandler].
+type pullHandler struct {
+	pull *Pull
+	done chan<- pluginhost.End
+
+	mu        sync.Mutex // guards the fields below
+	session   pluginhost.Session
+	publisher *publisher
+}
+
+var _ pluginhost.SessionHandler = (*pullHandler)(nil)
+
+func (h *pullHandler) bind(s pluginhost.Session) {
+	h.mu.Lock()
+	h.session = s
+	p := h.publisher
+	h.mu.Unlock()
+	if p != nil {
+		p.bind(s)
+	}
+}
+
+// delivers makes the publisher. It is called from the receiving goroutine alone.
+func (h *pullHandler) delivers() *publisher {
+	h.mu.Lock()
+	p := h.publisher
+	h.mu.Unlock()
+	if p != nil {
+		return p
+	}
+	p = h.pull.stream.attach(h.pull.from.Plugin, "")
+	p.ended = func(end pluginhost.End) { h.done <- end }
+	h.mu.Lock()
+	h.publisher = p
+	s := h.session
+	h.mu.Unlock()
+	if s != nil {
+		p.bind(s)
+	}
+	return p
+}
+
+// Ready implements [pluginhost.SessionHandler].
+func (h *pullHandler) Ready(pluginhost.Accepts) { h.delivers() }
+
+// Tracks implements [pluginhost.SessionHandler].
+func (h *pullHandler) Tracks(tracks []media.Track) { h.delivers().Tracks(tracks) }
+
+// Unit implements [pluginhost.SessionHandler].
+func (h *pullHandler) Unit(u *media.AccessUnit) { h.delivers().Unit(u) }
+
+// Credited implements [pluginhost.SessionHandler].
+func (h *pullHandler) Credited(int) {}
+
+// Keyframe implements [pluginhost.SessionHandler].
+func (h *pullHandler) Keyframe(media.TrackID) {}
+
+// Stats implements [pluginhost.SessionHandler].
+func (h *pullHandler) Stats(pluginhost.Stats) {}
+
+// Ended implements [pluginhost.SessionHandler].
+func (h *pullHandler) Ended(end pluginhost.End) {
+	h.mu.Lock()
+	p := h.publisher
+	h.mu.Unlock()
+	if p == nil {
+		h.done <- end
+		return
+	}
+	p.Ended(end)
+}

@@ -1,0 +1,255 @@
+package publish
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/headgate/gateway/core/pluginhost"
+	"github.com/headgate/gateway/core/router"
+	"github.com/headgate/gateway/core/status"
+	"github.com/headgate/gateway/sdk/media"
+)
+
+// A Stream is a stream as its publishers see it: who feeds it, and how long it is
+// held after he was lost. Its methods may be called from any goroutine.
+type Stream struct {
+	router    *router.Stream
+	hold      time.Duration
+	holdOnEnd bool
+	log       *slog.Logger
+
+	mu         sync.Mutex // guards the fields below
+	publishers []*publisher
+	release    *time.Timer // ends the hold; nil if there is none
+	closed     bool
+	dropped    map[string]uint64
+}
+
+// NewStream makes the publishers' side of a stream.
+func NewStream(r *router.Stream, hold time.Duration, holdOnEnd bool, log *slog.Logger) *Stream {
+	return &Stream{
+		router: r, hold: hold, holdOnEnd: holdOnEnd,
+		log: log.With("stream", r.Name()), dropped: make(map[string]uint64),
+	}
+}
+
+// Publisher tells who feeds the stream, or is about to if nobody does; nil if
+// there is none.
+func (s *Stream) Publisher() *status.Publisher {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var newest *publisher
+	for _, p := range s.publishers {
+		newest = p
+		if p.pub.Feeding() {
+			break
+		}
+	}
+	if newest == nil {
+		return nil
+	}
+	return &status.Publisher{Plugin: newest.plugin, Remote: newest.remote, Since: newest.since}
+}
+
+// reasonMalformed is why units are dropped that do not have the shape of their codec.
+const reasonMalformed = "malformed"
+
+// Dropped counts the units that no target was offered, by reason.
+func (s *Stream) Dropped() map[string]uint64 {
+	out := make(map[string]uint64)
+	for r, n := range s.router.Dropped() {
+		out[string(r)] = n
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for r, n := range s.dropped {
+		out[r] += n
+	}
+	return out
+}
+
+// Close tells all publishers that the stream ends, and lets go of a hold.
+func (s *Stream) Close(reason string) {
+	s.mu.Lock()
+	s.closed = true
+	s.stopRelease()
+	list := s.publishers
+	s.mu.Unlock()
+	for _, p := range list {
+		p.close(reason)
+	}
+	s.router.Release()
+}
+
+func (s *Stream) stopRelease() {
+	if s.release != nil {
+		s.release.Stop()
+		s.release = nil
+	}
+}
+
+// attach makes a publisher of the stream.
+func (s *Stream) attach(plugin, remote string) *publisher {
+	p := &publisher{stream: s, plugin: plugin, remote: remote, since: time.Now()}
+	p.pub = s.router.Publish(p) // a hold that ends from here on ends nothing
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopRelease()
+	s.publishers = append(s.publishers[:len(s.publishers):len(s.publishers)], p)
+	return p
+}
+
+// left takes a publisher off the stream. lost: he did not say goodbye.
+func (s *Stream) left(p *publisher, lost bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rest []*publisher
+	for _, o := range s.publishers {
+		if o != p {
+			rest = append(rest, o)
+		}
+	}
+	s.publishers = rest
+	if p.pub.End((lost || s.holdOnEnd) && s.hold > 0 && !s.closed) != router.Held {
+		return
+	}
+	s.stopRelease()
+	s.log.Info("publisher lost; targets are held", "for", s.hold)
+	s.release = time.AfterFunc(s.hold, func() {
+		if s.router.Release() {
+			s.log.Info("publisher did not come back; targets are ended")
+		}
+	})
+}
+
+func (s *Stream) drop(reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropped[reason]++
+}
+
+// A publisher is one ingest session on a stream. It implements
+// [pluginhost.SessionHandler] towards the plugin and [router.Source] towards the
+// stream.
+type publisher struct {
+	stream *Stream
+	plugin string
+	remote string
+	since  time.Time
+	pub    *router.Publication
+	ended  func(pluginhost.End) // for a pull; nil for an offer
+
+	// Used by the receiving goroutine alone.
+	codecs map[media.TrackID]media.Codec
+	gap    map[media.TrackID]bool
+	warned bool
+
+	mu      sync.Mutex // guards the fields below
+	session pluginhost.Session
+	over    string // why the session is to be closed that is not there yet
+	wanted  bool   // a keyframe, of a session that is not there yet
+}
+
+var (
+	_ pluginhost.SessionHandler = (*publisher)(nil)
+	_ router.Source             = (*publisher)(nil)
+)
+
+// bind tells the publisher its session, which may have spoken already.
+func (p *publisher) bind(s pluginhost.Session) {
+	p.mu.Lock()
+	p.session = s
+	over, wanted := p.over, p.wanted
+	p.mu.Unlock()
+	if over != "" {
+		s.Close(over, false)
+	} else if wanted {
+		s.RequestKeyframe(0)
+	}
+}
+
+func (p *publisher) close(reason string) {
+	p.mu.Lock()
+	s := p.session
+	if p.over == "" {
+		p.over = reason
+	}
+	p.mu.Unlock()
+	if s != nil {
+		s.Close(reason, false)
+	}
+}
+
+// RequestKeyframe implements [router.Source].
+func (p *publisher) RequestKeyframe(track media.TrackID) {
+	p.mu.Lock()
+	s := p.session
+	p.wanted = true
+	p.mu.Unlock()
+	if s != nil {
+		s.RequestKeyframe(track)
+	}
+}
+
+// Superseded implements [router.Source].
+func (p *publisher) Superseded() { p.close("another publisher took over") }
+
+// Ready implements [pluginhost.SessionHandler].
+func (p *publisher) Ready(pluginhost.Accepts) {}
+
+// Credited implements [pluginhost.SessionHandler].
+func (p *publisher) Credited(int) {}
+
+// Keyframe implements [pluginhost.SessionHandler].
+func (p *publisher) Keyframe(media.TrackID) {}
+
+// Stats implements [pluginhost.SessionHandler].
+func (p *publisher) Stats(pluginhost.Stats) {}
+
+// Tracks implements [pluginhost.SessionHandler].
+func (p *publisher) Tracks(tracks []media.Track) {
+	good, wrong := validTracks(tracks)
+	if len(wrong) > 0 {
+		p.stream.log.Warn("tracks left out", "plugin", p.plugin, "wrong", wrong)
+	}
+	p.codecs = make(map[media.TrackID]media.Codec, len(good))
+	for _, t := range good {
+		p.codecs[t.ID] = t.Codec
+	}
+	p.pub.SetTracks(good)
+}
+
+// Unit implements [pluginhost.SessionHandler].
+func (p *publisher) Unit(u *media.AccessUnit) {
+	if !wellFormed(p.codecs[u.Track], u) {
+		p.stream.drop(reasonMalformed)
+		if !p.warned {
+			p.warned = true
+			p.stream.log.Warn("units dropped that are not well formed", "plugin", p.plugin, "track", u.Track)
+		}
+		if p.gap == nil {
+			p.gap = make(map[media.TrackID]bool)
+		}
+		p.gap[u.Track] = true
+		return
+	}
+	if p.gap[u.Track] {
+		u.Discontinuity = true
+		delete(p.gap, u.Track)
+	}
+	p.pub.Write(u)
+}
+
+// Ended implements [pluginhost.SessionHandler].
+func (p *publisher) Ended(end pluginhost.End) {
+	p.stream.left(p, end.Failed || p.ended != nil)
+	if end.Failed {
+		p.stream.log.Warn("publisher lost", "plugin", p.plugin, "remote", p.remote, "cause", end.Cause, "error", end.Message)
+	} else {
+		p.stream.log.Info("publisher left", "plugin", p.plugin, "remote", p.remote)
+	}
+	if p.ended != nil {
+		p.ended(end)
+	}
+}

@@ -1,0 +1,347 @@
+// Package push keeps one target fed: it opens the egress session when there is
+// something to send, chooses the tracks that the peer accepts, watches that media
+// really arrives, and tries again when it does not. It tells how the target is
+// doing.
+//
+// It knows one stream and one target's settings. It does not know protocols (the
+// plugin does), queues and drops (the router does), or who publishes.
+//
+// # States
+//
+//   - idle: nobody publishes, and no session is held.
+//   - connecting: a session is being opened, or is open and has written nothing to
+//     its peer so far.
+//   - live: the peer took media since the publisher came. A session that is open
+//     and has credited nothing is not live.
+//   - waiting: nothing is wrong with the session, but something is to be waited
+//     for: the time of the next try (NextRetry is set), the publisher who was lost
+//     and may come back (the session stays connected), or what he is going to send.
+//   - failed: trying again soon does not help. Either the peer refused for good
+//     (tried again once a minute, NextRetry is set), or the target cannot carry the
+//     stream (looked at again when its tracks change).
+package push
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/derive"
+	"github.com/headgate/gateway/core/pluginhost"
+	"github.com/headgate/gateway/core/retry"
+	"github.com/headgate/gateway/core/router"
+	"github.com/headgate/gateway/core/session"
+	"github.com/headgate/gateway/core/status"
+	"github.com/headgate/gateway/sdk/media"
+)
+
+// Times.
+const (
+	// slowLane is the time between tries after a permanent failure.
+	slowLane = time.Minute
+	// stallLimit is how long a peer may take nothing of what was sent to it.
+	stallLimit = 10 * time.Second
+	// openLimit is how long a session may take to get ready, once its plugin's
+	// process could open it.
+	openLimit = 20 * time.Second
+	// trackPatience is how long a track that is announced but not described is
+	// waited for when others could be sent.
+	trackPatience = 3 * time.Second
+	// derivePatience is how long a ready session waits for a track that is being
+	// made.
+	derivePatience = 10 * time.Second
+	// closeLimit is how long a closed session is waited for.
+	closeLimit = 5 * time.Second
+	// checkInterval is the pace of looking at a running session.
+	checkInterval = time.Second
+)
+
+// An Opener opens egress sessions; see [pluginhost.Host.OpenEgress].
+type Opener interface {
+	OpenEgress(plugin string, spec pluginhost.EgressSpec, handler pluginhost.SessionHandler, src pluginhost.Source) (pluginhost.Session, error)
+}
+
+// A Deriver has tracks made; see [derive.Deriver].
+type Deriver interface {
+	Need(n derive.Need) (release func())
+	Err(n derive.Need) error
+}
+
+// Config is what a target is made of.
+type Config struct {
+	Stream *router.Stream
+	Target config.Target
+	// Accepts is what the plugin declares that its targets take; READY may say
+	// otherwise.
+	Accepts pluginhost.Accepts
+	// OpensEarly: the session may be opened before the tracks are known in full.
+	OpensEarly bool
+	Transforms derive.Transforms
+	Opener     Opener
+	Deriver    Deriver
+	Log        *slog.Logger
+	// Random is within [0, 1); nil for chance.
+	Random func() float64
+}
+
+// A Target sends one stream to one place. Make it with [New].
+type Target struct {
+	conf Config
+	log  *slog.Logger
+
+	// Used by Run alone.
+	needs   map[derive.Need]func()
+	backoff retry.Backoff
+	leftOut string // what was last logged of it
+
+	mu      sync.Mutex // guards the fields below
+	state   status.TargetState
+	since   time.Time
+	attempt int
+	next    time.Time
+	err     *status.Error
+	sub     *router.Subscription // of the session that is open
+	units   uint64               // of the sessions before it
+	bytes   uint64
+	dropped map[router.Reason]uint64
+	plugin  uint64 // units dropped by the plugin itself, of the sessions before
+	feed    *session.Feed
+}
+
+// New makes a target. It starts nothing.
+func New(c Config) *Target {
+	if c.Random == nil {
+		c.Random = rand.Float64
+	}
+	return &Target{
+		conf: c, log: c.Log.With("stream", c.Stream.Name(), "target", c.Target.Name),
+		needs: make(map[derive.Need]func()),
+		state: status.TargetIdle, since: time.Now(),
+		dropped: make(map[router.Reason]uint64),
+	}
+}
+
+// droppedByPlugin is the reason that units show under which the plugin left out.
+const droppedByPlugin = "plugin"
+
+// Status tells how the target is doing.
+func (t *Target) Status() status.Target {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	st := status.Target{
+		Name: t.conf.Target.Name, State: t.state, Since: t.since, Attempt: t.attempt,
+		BytesSent: t.bytes, UnitsSent: t.units, UnitsDropped: make(map[string]uint64, len(t.dropped)),
+	}
+	if !t.next.IsZero() {
+		next := t.next
+		st.NextRetry = &next
+	}
+	if t.err != nil {
+		e := *t.err
+		st.LastError = &e
+	}
+	for r, n := range t.dropped {
+		st.UnitsDropped[string(r)] = n
+	}
+	plugin := t.plugin
+	if t.sub != nil {
+		s := t.sub.Stats()
+		st.BytesSent += s.Bytes
+		st.UnitsSent += s.Units
+		st.LagSeconds = s.Lag.Seconds()
+		for r, n := range s.Dropped {
+			st.UnitsDropped[string(r)] += n
+		}
+		plugin += t.feed.State().Stats.UnitsDropped
+	}
+	if plugin > 0 {
+		st.UnitsDropped[droppedByPlugin] = plugin
+	}
+	return st
+}
+
+func (t *Target) set(s status.TargetState, next time.Time) {
+	t.mu.Lock()
+	changed := t.state != s
+	if changed {
+		t.state, t.since = s, time.Now()
+	}
+	t.next = next
+	t.mu.Unlock()
+	if changed {
+		t.log.Info("target "+string(s), "state", s)
+	}
+}
+
+func (t *Target) fail(e *failure) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.err = &status.Error{Cause: string(e.cause), Message: e.message, At: time.Now()}
+}
+
+// A failure is why a session ended that was not asked to.
+type failure struct {
+	cause      pluginhost.Cause
+	message    string
+	permanent  bool
+	retryAfter time.Duration
+	worked     time.Duration // how long the peer took media
+	// crashed: the plugin's process died under a session that worked.
+	crashed bool
+}
+
+// Run keeps the target fed until ctx ends; then it closes the session politely.
+func (t *Target) Run(ctx context.Context) error {
+	defer t.need(nil)
+	defer t.set(status.TargetIdle, time.Time{})
+	announced := time.Time{} // when the present tracks were first seen without being complete
+	for {
+		snap, changed := t.conf.Stream.Watch()
+		var timer <-chan time.Time
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case snap.State == router.Idle:
+			t.backoff.Reset()
+			t.need(nil)
+			t.set(status.TargetIdle, time.Time{})
+		case snap.State == router.Held || len(snap.Tracks) == 0:
+			t.set(status.TargetWaiting, time.Time{})
+		default:
+			plan := derive.Choose(snap.Tracks, t.conf.Accepts, t.conf.Transforms)
+			if plan.Refused != "" {
+				t.need(nil)
+				t.refuse(plan.Refused)
+				break
+			}
+			t.need(plan.Needs)
+			if announced.IsZero() {
+				announced = time.Now()
+			}
+			if !t.conf.OpensEarly && !plan.Complete {
+				left := trackPatience - time.Since(announced)
+				if left > 0 || len(complete(plan.Tracks)) == 0 || t.missing(plan) != nil {
+					t.set(status.TargetConnecting, time.Time{})
+					timer = time.After(max(left, checkInterval))
+					if err := t.missing(plan); err != nil && left <= 0 {
+						t.fail(&failure{cause: pluginhost.CausePlugin, message: err.Error()})
+					}
+					break
+				}
+			}
+			announced = time.Time{}
+			if e := t.session(ctx, plan); e != nil && ctx.Err() == nil {
+				t.pause(ctx, e)
+			}
+			continue
+		}
+		if snap.State != router.Live || len(snap.Tracks) == 0 {
+			announced = time.Time{}
+		}
+		select {
+		case <-changed:
+		case <-timer:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// refuse shows that the target cannot carry the stream.
+func (t *Target) refuse(why string) {
+	t.mu.Lock()
+	said := t.state == status.TargetFailed && t.err != nil && t.err.Message == why
+	t.mu.Unlock()
+	if said {
+		return
+	}
+	t.fail(&failure{cause: pluginhost.CauseConfig, message: why})
+	t.set(status.TargetFailed, time.Time{})
+	t.log.Error("the target cannot carry this stream", "reason", why)
+}
+
+// missing says which derived track of a plan is not there, and why.
+func (t *Target) missing(p derive.Plan) error {
+	for _, n := range p.Needs {
+		there := false
+		for _, tr := range p.Tracks {
+			there = there || tr.DerivedFrom == n.From && tr.Codec == n.To
+		}
+		if there {
+			continue
+		}
+		if err := t.conf.Deriver.Err(n); err != nil {
+			return err
+		}
+		return errors.New("waiting for the " + string(n.To) + " track to be made")
+	}
+	return nil
+}
+
+// need asks for the derived tracks of needs and no others.
+func (t *Target) need(needs []derive.Need) {
+	want := make(map[derive.Need]bool, len(needs))
+	for _, n := range needs {
+		want[n] = true
+		if t.needs[n] == nil {
+			t.needs[n] = t.conf.Deriver.Need(n)
+		}
+	}
+	for n, release := range t.needs {
+		if !want[n] {
+			release()
+			delete(t.needs, n)
+		}
+	}
+}
+
+// pause waits for the next try after a failure. It returns early when ctx ends
+// and when the publisher is gone for good.
+func (t *Target) pause(ctx context.Context, e *failure) {
+	t.fail(e)
+	wait, state := time.Duration(0), status.TargetWaiting
+	switch {
+	case e.permanent:
+		wait, state = slowLane, status.TargetFailed
+	case e.crashed:
+		// The session is opened the moment the process is up again.
+	default:
+		wait = t.backoff.Next(time.Now(), e.worked, t.conf.Random())
+	}
+	wait = max(wait, e.retryAfter)
+	t.log.Warn("target session ended", "cause", e.cause, "error", e.message, "permanent", e.permanent, "retry_in", wait)
+	if wait == 0 {
+		t.set(status.TargetConnecting, time.Time{})
+		return
+	}
+	t.set(state, time.Now().Add(wait))
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		snap, changed := t.conf.Stream.Watch()
+		if snap.State == router.Idle {
+			return
+		}
+		select {
+		case <-timer.C:
+			return
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// complete returns the tracks that a decoder could start on.
+func complete(tracks []media.Track) []media.Track {
+	var out []media.Track
+	for _, t := range tracks {
+		if t.Complete() {
+			out = append(out, t)
+		}
+	}
+	return out
+}
