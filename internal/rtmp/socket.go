@@ -15,7 +15,7 @@ import (
 // Write belongs to one goroutine at a time; stats and abort to any.
 type socket struct {
 	*net.TCPConn
-	timeout time.Duration // a write that moves no byte for so long has failed
+	timeout time.Duration // a write during which no byte moves for so long has failed
 	aborted atomic.Bool
 	written atomic.Uint64
 
@@ -41,13 +41,14 @@ const (
 // write to it has timed out, so what is slow but moves must be waited for here.
 func (s *socket) Write(b []byte) (int, error) {
 	s.note(len(b))
+	var p progress
 	total := 0
 	for {
 		s.arm()
 		n, err := s.TCPConn.Write(b[total:])
 		total += n
 		s.written.Add(uint64(n))
-		if err == nil || !s.moving(n, err) {
+		if err == nil || !s.moving(&p, n, err) {
 			return total, err
 		}
 	}
@@ -60,25 +61,49 @@ func (s *socket) writeBuffers(v *net.Buffers) error {
 		n += len(b)
 	}
 	s.note(n)
+	var p progress
 	for {
 		s.arm()
 		n, err := v.WriteTo(s.TCPConn)
 		s.written.Add(uint64(n))
-		if err == nil || !s.moving(int(n), err) {
+		if err == nil || !s.moving(&p, int(n), err) {
 			return err
 		}
 	}
 }
 
+// A progress is what was known of a write when it last woke up.
+type progress struct {
+	known bool
+	acked uint64
+}
+
+// arm gives the next system call half of the timeout: two of them without
+// progress are one too many.
 func (s *socket) arm() {
-	_ = s.SetWriteDeadline(time.Now().Add(s.timeout)) // fails on a closed socket, as the write will
+	_ = s.SetWriteDeadline(time.Now().Add(s.timeout / 2)) // fails on a closed socket, as the write will
 	if s.aborted.Load() {
 		_ = s.SetWriteDeadline(time.Unix(1, 0))
 	}
 }
 
-func (s *socket) moving(n int, err error) bool {
-	return n > 0 && errors.Is(err, os.ErrDeadlineExceeded) && !s.aborted.Load()
+// moving reports whether a write that ended with err may go on. The kernel takes
+// new bytes in large steps: when it took none, what counts is whether the peer
+// has acknowledged any.
+func (s *socket) moving(p *progress, n int, err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || s.aborted.Load() {
+		return false
+	}
+	if n > 0 {
+		*p = progress{}
+		return true
+	}
+	acked := s.stats().Acked
+	if p.known && acked == p.acked {
+		return false
+	}
+	*p = progress{true, acked}
+	return true
 }
 
 // abort makes the write under way, and all to come, fail at once.
