@@ -1,0 +1,372 @@
+// Package negotiate decides on session descriptions: which offers the gateway
+// can use, and what the answer must say so that senders send stereo, at a good
+// rate, over one transport. Offers it refuses get a reason for the person who
+// publishes.
+//
+// It knows SDP. It opens nothing and keeps nothing: the peer connection itself is
+// session's.
+package negotiate
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pion/sdp/v3"
+
+	"github.com/headgate/gateway/sdk/media"
+)
+
+// A Reason names why an offer is refused. The names are stable: they end the
+// type of the problem document.
+type Reason string
+
+// The reasons. Malformed offers cannot be read; the others are well-formed but of
+// no use.
+const (
+	Malformed     Reason = "malformed-offer"
+	NoMedia       Reason = "no-media"
+	Direction     Reason = "offer-direction"
+	TooManyTracks Reason = "too-many-tracks"
+	UnusableCodec Reason = "unusable-codec"
+	Unsupported   Reason = "unsupported-media"
+	Transport     Reason = "unsupported-transport"
+)
+
+// A Refusal is the error for an offer that the gateway does not take.
+type Refusal struct {
+	Reason Reason
+	Detail string // for the person who publishes
+}
+
+func (r *Refusal) Error() string { return "offer refused: " + r.Detail }
+
+// Limits of an offer. Real ones stay far below.
+const (
+	maxSections     = 16
+	maxPayloadTypes = 64
+	maxCandidates   = 64 // of one section
+)
+
+// An Offer is one that the gateway can answer.
+type Offer struct {
+	// SDP is what the peer connection is given: the offer without simulcast,
+	// which the gateway does not take.
+	SDP string
+	// Codecs are those of the publisher's that the gateway has names for.
+	Codecs       []media.Codec
+	Video, Audio *Section
+	// Passive: the publisher wants to be the DTLS server.
+	Passive bool
+	// Ufrag is the publisher's ICE user fragment.
+	Ufrag string
+}
+
+// A Section is one m-line that will be received.
+type Section struct {
+	MID     string
+	Formats []Format
+	// SSRC is the one that the sender announces; zero if it does not.
+	SSRC uint32
+	// ParameterSets are the H.264 SPS and PPS of sprop-parameter-sets.
+	ParameterSets [][]byte
+}
+
+// A Format is one payload type as the offer describes it.
+type Format struct {
+	PayloadType uint8
+	Parameters  string // fmtp
+	Feedback    []string
+}
+
+// Parse reads an offer and decides whether it can be used. The error is a *[Refusal].
+func Parse(text []byte) (*Offer, error) {
+	var d sdp.SessionDescription
+	if err := d.Unmarshal(text); err != nil {
+		return nil, &Refusal{Malformed, "the offer is not a session description: " + printable(err.Error())}
+	}
+	if len(d.MediaDescriptions) > maxSections {
+		return nil, &Refusal{Malformed, fmt.Sprintf("the offer has %d media sections, more than %d", len(d.MediaDescriptions), maxSections)}
+	}
+	o := &Offer{}
+	for _, m := range d.MediaDescriptions {
+		if err := o.add(&d, m); err != nil {
+			return nil, err
+		}
+	}
+	if o.Video == nil && o.Audio == nil {
+		return nil, &Refusal{NoMedia, "the offer has neither video nor audio"}
+	}
+	if err := o.transport(&d); err != nil {
+		return nil, err
+	}
+	out, err := withoutSimulcast(&d).Marshal()
+	if err != nil {
+		return nil, &Refusal{Malformed, "the offer cannot be written again: " + printable(err.Error())}
+	}
+	o.SDP = string(out)
+	return o, nil
+}
+
+// printable keeps what a parser quotes of its input from carrying control
+// characters, or much at all, into a document.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return ' '
+		}
+		return r
+	}, s)
+	return s[:min(len(s), 160)]
+}
+
+func (o *Offer) add(d *sdp.SessionDescription, m *sdp.MediaDescription) error {
+	kind := m.MediaName.Media
+	if len(m.MediaName.Formats) > maxPayloadTypes {
+		return &Refusal{Malformed, fmt.Sprintf("the %s section has more than %d payload types", printable(kind), maxPayloadTypes)}
+	}
+	candidates := 0
+	for _, a := range m.Attributes {
+		if a.Key == "candidate" {
+			candidates++
+		}
+	}
+	if candidates > maxCandidates {
+		return &Refusal{Malformed, fmt.Sprintf("the %s section has more than %d candidates", printable(kind), maxCandidates)}
+	}
+	var into **Section
+	switch kind {
+	case "video":
+		into = &o.Video
+	case "audio":
+		into = &o.Audio
+	case "application":
+		return &Refusal{Unsupported, "the offer has a data channel; offer video and audio only"}
+	default:
+		return &Refusal{Unsupported, fmt.Sprintf("the offer has a section of kind %q; offer video and audio only", printable(kind))}
+	}
+	if *into != nil {
+		return &Refusal{TooManyTracks, fmt.Sprintf("the offer has more than one %s track; offer one video and one audio track at most", kind)}
+	}
+	if dir := direction(d, m); dir != "sendonly" && dir != "sendrecv" {
+		return &Refusal{Direction, fmt.Sprintf("the %s section is %s; a publisher offers sendonly", kind, dir)}
+	}
+	if _, muxed := m.Attribute("rtcp-mux"); !muxed {
+		return &Refusal{Transport, fmt.Sprintf("the %s section lacks rtcp-mux", kind)}
+	}
+	s, err := o.section(m)
+	if err != nil {
+		return err
+	}
+	*into = s
+	return nil
+}
+
+func direction(d *sdp.SessionDescription, m *sdp.MediaDescription) string {
+	if m.MediaName.Port.Value == 0 {
+		if _, bundled := m.Attribute("bundle-only"); !bundled {
+			return "inactive"
+		}
+	}
+	dir := "sendrecv"
+	for _, attributes := range [][]sdp.Attribute{d.Attributes, m.Attributes} {
+		for _, a := range attributes {
+			switch a.Key {
+			case "sendonly", "sendrecv", "recvonly", "inactive":
+				dir = a.Key
+			}
+		}
+	}
+	return dir
+}
+
+// A codecName is how SDP calls a codec.
+type codecName struct {
+	sdp   string
+	codec media.Codec
+}
+
+// known returns the gateway's name of a codec; empty for those it has none for.
+func known(name string) media.Codec {
+	for _, n := range []codecName{
+		{"H264", media.H264}, {"H265", media.H265}, {"VP8", media.VP8}, {"VP9", media.VP9}, {"AV1", media.AV1},
+		{"OPUS", media.Opus}, {"PCMA", media.PCMA}, {"PCMU", media.PCMU},
+	} {
+		if strings.EqualFold(n.sdp, name) {
+			return n.codec
+		}
+	}
+	return ""
+}
+
+// auxiliary reports whether a payload format carries no media of its own.
+func auxiliary(name string) bool {
+	switch strings.ToLower(name) {
+	case "rtx", "red", "ulpfec", "flexfec-03", "cn", "telephone-event":
+		return true
+	}
+	return false
+}
+
+func (o *Offer) section(m *sdp.MediaDescription) (*Section, error) {
+	s := &Section{SSRC: firstSSRC(m)}
+	s.MID, _ = m.Attribute("mid")
+	want := media.H264
+	if m.MediaName.Media == "audio" {
+		want = media.Opus
+	}
+	var offered []string
+	var single []Format // H.264 with packetization-mode 0
+	for _, f := range formats(m) {
+		if !auxiliary(f.name) && !slices.Contains(offered, f.name) {
+			offered = append(offered, f.name)
+		}
+		c := known(f.name)
+		if c != "" && !slices.Contains(o.Codecs, c) {
+			o.Codecs = append(o.Codecs, c)
+		}
+		if c != want {
+			continue
+		}
+		if c == media.H264 && parameter(f.Parameters, "packetization-mode") != "1" {
+			single = append(single, f.Format)
+			continue
+		}
+		s.Formats = append(s.Formats, f.Format)
+	}
+	if len(s.Formats) == 0 {
+		s.Formats = single
+	}
+	if len(s.Formats) == 0 {
+		name := "H264"
+		if want == media.Opus {
+			name = "Opus"
+		}
+		return nil, &Refusal{UnusableCodec, fmt.Sprintf("your browser offered %s; this route needs %s", list(offered), name)}
+	}
+	for _, f := range s.Formats {
+		s.ParameterSets = append(s.ParameterSets, parameterSets(f.Parameters)...)
+	}
+	return s, nil
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "no codec"
+	}
+	return printable(strings.Join(names, ", "))
+}
+
+type namedFormat struct {
+	Format
+	name string
+}
+
+// formats returns what the section says of its payload types, in its order.
+func formats(m *sdp.MediaDescription) []namedFormat {
+	var out []namedFormat
+	for _, text := range m.MediaName.Formats {
+		pt, err := strconv.ParseUint(text, 10, 7)
+		if err != nil {
+			continue
+		}
+		f := namedFormat{Format: Format{PayloadType: uint8(pt)}, name: staticName(uint8(pt))}
+		for _, a := range m.Attributes {
+			of, value, _ := strings.Cut(a.Value, " ")
+			if of != text {
+				continue
+			}
+			switch a.Key {
+			case "rtpmap":
+				f.name, _, _ = strings.Cut(value, "/")
+			case "fmtp":
+				f.Parameters = value
+			case "rtcp-fb":
+				f.Feedback = append(f.Feedback, value)
+			}
+		}
+		if f.name != "" {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// staticName names the payload types that need no rtpmap.
+func staticName(pt uint8) string {
+	switch pt {
+	case 0:
+		return "PCMU"
+	case 8:
+		return "PCMA"
+	case 9:
+		return "G722"
+	}
+	return ""
+}
+
+func firstSSRC(m *sdp.MediaDescription) uint32 {
+	for _, a := range m.Attributes {
+		if a.Key == "ssrc" {
+			n, _, _ := strings.Cut(a.Value, " ")
+			v, _ := strconv.ParseUint(n, 10, 32)
+			return uint32(v)
+		}
+	}
+	return 0
+}
+
+// parameter returns the value of one parameter of an fmtp line; empty if absent.
+func parameter(fmtp, name string) string {
+	for p := range strings.SplitSeq(fmtp, ";") {
+		if k, v, _ := strings.Cut(strings.TrimSpace(p), "="); strings.EqualFold(k, name) {
+			return v
+		}
+	}
+	return ""
+}
+
+func parameterSets(fmtp string) [][]byte {
+	var out [][]byte
+	for text := range strings.SplitSeq(parameter(fmtp, "sprop-parameter-sets"), ",") {
+		if b, err := base64.StdEncoding.DecodeString(text); err == nil && len(b) > 0 {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// transport checks what every section needs of ICE and DTLS.
+func (o *Offer) transport(d *sdp.SessionDescription) error {
+	for _, m := range d.MediaDescriptions {
+		get := func(key string) string {
+			if v, ok := m.Attribute(key); ok {
+				return v
+			}
+			v, _ := d.Attribute(key)
+			return v
+		}
+		for _, key := range []string{"ice-ufrag", "ice-pwd", "fingerprint"} {
+			if get(key) == "" {
+				return &Refusal{Malformed, "the offer lacks " + key}
+			}
+		}
+		if o.Ufrag == "" {
+			o.Ufrag = get("ice-ufrag")
+		}
+		o.Passive = o.Passive || get("setup") == "passive"
+	}
+	return nil
+}
+
+// withoutSimulcast takes the layers out of the offer: the sender then sends one.
+func withoutSimulcast(d *sdp.SessionDescription) *sdp.SessionDescription {
+	for _, m := range d.MediaDescriptions {
+		m.Attributes = slices.DeleteFunc(m.Attributes, func(a sdp.Attribute) bool {
+			return a.Key == "simulcast" || a.Key == "rid"
+		})
+	}
+	return d
+}

@@ -1,0 +1,155 @@
+// Package reorder puts the RTP packets of one track back in order and decides
+// when a missing one is given up. It knows sequence numbers and time as its
+// caller tells it; it does not know what packets carry, nor who asks for them again.
+package reorder
+
+import "time"
+
+// A Packet is one RTP packet without its header.
+type Packet struct {
+	Seq     uint16
+	Time    uint32 // RTP timestamp
+	Marker  bool
+	Payload []byte
+	Arrival time.Time
+	// AfterGap is set on delivery: packets before this one are lost for good.
+	AfterGap bool
+}
+
+// window is how many packets a Buffer looks ahead; a power of two.
+const window = 1024
+
+// A Buffer holds packets back only while one before them is missing, and not
+// longer than its hold time. In order, packets pass through uncopied. Not safe
+// for concurrent use.
+type Buffer struct {
+	hold    time.Duration
+	emit    func(Packet)
+	started bool
+	gap     bool // the next delivery follows a loss
+	next    uint16
+	stored  int
+	slots   [window]slot
+
+	// Lost counts packets given up; Late those that came after that, or twice.
+	Lost, Late uint64
+}
+
+type slot struct {
+	used bool
+	Packet
+}
+
+// New returns a Buffer that waits at most hold for a missing packet and calls
+// emit for each one in order. The payload is valid during the call only.
+func New(hold time.Duration, emit func(Packet)) *Buffer {
+	return &Buffer{hold: hold, emit: emit}
+}
+
+// Push takes a packet in and delivers what has become deliverable. The payload
+// is not kept.
+func (b *Buffer) Push(p Packet) {
+	if !b.started {
+		b.started, b.next = true, p.Seq
+	}
+	ahead := int16(p.Seq - b.next)
+	if ahead <= -window || ahead >= 4*window {
+		// Not a late packet and not a loss: the sender began anew.
+		b.flush()
+		b.gap, b.next, ahead = true, p.Seq, 0
+	}
+	for ahead >= window {
+		b.skip()
+		ahead = int16(p.Seq - b.next)
+	}
+	switch {
+	case ahead < 0:
+		b.Late++
+	case ahead == 0:
+		b.deliver(p)
+		b.drain()
+	default:
+		b.store(p)
+	}
+	b.Expire(p.Arrival)
+}
+
+// Deadline returns when the missing packet is given up; ok is false if none is
+// missing. Call Expire then.
+func (b *Buffer) Deadline() (at time.Time, ok bool) {
+	if b.stored == 0 {
+		return time.Time{}, false
+	}
+	return b.first().Arrival.Add(b.hold), true
+}
+
+// Expire gives up what has been missing for too long at now.
+func (b *Buffer) Expire(now time.Time) {
+	for {
+		at, ok := b.Deadline()
+		if !ok || now.Before(at) {
+			return
+		}
+		b.skip()
+	}
+}
+
+func (b *Buffer) slot(seq uint16) *slot { return &b.slots[seq%window] }
+
+// first returns the stored packet with the lowest number.
+func (b *Buffer) first() *slot {
+	for seq := b.next; ; seq++ {
+		if s := b.slot(seq); s.used {
+			return s
+		}
+	}
+}
+
+func (b *Buffer) store(p Packet) {
+	s := b.slot(p.Seq)
+	if s.used {
+		b.Late++
+		return
+	}
+	p.Payload = append(s.Payload[:0], p.Payload...)
+	*s = slot{used: true, Packet: p}
+	b.stored++
+}
+
+func (b *Buffer) deliver(p Packet) {
+	b.next = p.Seq + 1
+	p.AfterGap, b.gap = b.gap, false
+	b.emit(p)
+}
+
+// drain delivers the stored packets up to the next missing one.
+func (b *Buffer) drain() {
+	for b.stored > 0 {
+		s := b.slot(b.next)
+		if !s.used {
+			return
+		}
+		s.used = false
+		b.stored--
+		b.deliver(s.Packet)
+	}
+}
+
+// skip gives up the missing packets before the first stored one; if none is
+// stored, one missing packet.
+func (b *Buffer) skip() {
+	to := b.next + 1
+	if b.stored > 0 {
+		to = b.first().Seq
+	}
+	b.Lost += uint64(to - b.next)
+	b.gap, b.next = true, to
+	b.drain()
+}
+
+// flush delivers all that is stored.
+func (b *Buffer) flush() {
+	for b.stored > 0 {
+		b.skip()
+	}
+}

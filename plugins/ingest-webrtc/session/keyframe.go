@@ -1,0 +1,46 @@
+package session
+
+import "time"
+
+const (
+	// keyframeEvery is the least distance of two keyframe requests to a publisher.
+	keyframeEvery = 500 * time.Millisecond
+	// keyframeTries is how often a request is repeated while no random access
+	// point comes: requests get lost, too, and some publishers ignore them.
+	keyframeTries = 3
+)
+
+// keyframes decides when a publisher is asked for a random access point. The
+// first request goes out at once, further ones are gathered. Not safe for
+// concurrent use; its caller tells it the time.
+type keyframes struct {
+	wanted      bool
+	wantedSince time.Time
+	sent        time.Time // the last request; zero before the first
+	tries       int
+}
+
+// want notes that somebody needs a random access point.
+func (k *keyframes) want(now time.Time) {
+	if !k.wanted {
+		k.wanted, k.wantedSince, k.tries = true, now, 0
+	}
+}
+
+// next returns whether to send a request at now, and otherwise when to ask again
+// (ok: there is something to wait for). latest is when the last random access
+// point came.
+func (k *keyframes) next(now, latest time.Time) (send bool, at time.Time, ok bool) {
+	if k.wanted && (latest.After(k.wantedSince) || k.tries >= keyframeTries) {
+		k.wanted = false
+	}
+	if !k.wanted {
+		return false, time.Time{}, false
+	}
+	if at := k.sent.Add(keyframeEvery); !k.sent.IsZero() && now.Before(at) {
+		return false, at, true
+	}
+	k.sent = now
+	k.tries++
+	return true, now.Add(keyframeEvery), true
+}

@@ -1,0 +1,187 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pion/dtls/v3"
+	"github.com/pion/ice/v4"
+	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/nack"
+	"github.com/pion/interceptor/pkg/report"
+	"github.com/pion/interceptor/pkg/twcc"
+	"github.com/pion/sdp/v3"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/headgate/gateway/plugins/ingest-webrtc/negotiate"
+)
+
+const (
+	videoRateHz = 90000
+	audioRateHz = 48000
+
+	gatherTimeout = 1500 * time.Millisecond
+	// Lost packets are asked for every nackInterval, as long as that can still help.
+	nackInterval = 20 * time.Millisecond
+	nackTries    = 10
+	// replayWindow is how many packets a retransmission may lie behind.
+	replayWindow = 1024
+	mtuBytes     = 1600
+)
+
+// connect makes the peer connection and returns the answer.
+func (s *session) connect(ctx context.Context) (string, error) {
+	api, err := s.newAPI()
+	if err != nil {
+		return "", fmt.Errorf("preparing peer connection: %w", err)
+	}
+	certificate, err := s.server.dtlsCertificate()
+	if err != nil {
+		return "", err
+	}
+	s.pc, err = api.NewPeerConnection(webrtc.Configuration{
+		Certificates:  []webrtc.Certificate{certificate},
+		BundlePolicy:  webrtc.BundlePolicyMaxBundle,
+		RTCPMuxPolicy: webrtc.RTCPMuxPolicyRequire,
+	})
+	if err != nil {
+		return "", fmt.Errorf("making peer connection: %w", err)
+	}
+	s.pc.OnConnectionStateChange(s.stateChanged)
+	s.pc.OnTrack(s.trackArrived)
+	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: s.offer.SDP}); err != nil {
+		return "", refusal(&negotiate.Refusal{Reason: negotiate.Malformed, Detail: "the offer cannot be used: " + err.Error()})
+	}
+	answer, err := s.pc.CreateAnswer(nil)
+	if err != nil {
+		return "", fmt.Errorf("making answer: %w", err)
+	}
+	gathered := webrtc.GatheringCompletePromise(s.pc)
+	// From here on media can come; the tracks go before them.
+	s.announce()
+	if err := s.pc.SetLocalDescription(answer); err != nil {
+		return "", fmt.Errorf("setting answer: %w", err)
+	}
+	timeout := time.NewTimer(gatherTimeout)
+	defer timeout.Stop()
+	select {
+	case <-gathered:
+	case <-timeout.C:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	return negotiate.Finish(s.pc.LocalDescription().SDP)
+}
+
+// newAPI is made for one session: what it registers is what the offer has.
+func (s *session) newAPI() (*webrtc.API, error) {
+	m, ir := &webrtc.MediaEngine{}, &interceptor.Registry{}
+	if err := registerCodecs(m, s.offer); err != nil {
+		return nil, err
+	}
+	if err := addInterceptors(ir); err != nil {
+		return nil, err
+	}
+	se, err := s.settings()
+	if err != nil {
+		return nil, err
+	}
+	return webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithInterceptorRegistry(ir), webrtc.WithSettingEngine(se)), nil
+}
+
+func (s *session) settings() (webrtc.SettingEngine, error) {
+	p := s.server.port
+	se := webrtc.SettingEngine{LoggerFactory: loggers{s.log}}
+	se.SetICEUDPMux(p.mux)
+	se.SetIncludeLoopbackCandidate(p.loopback)
+	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	se.DisableActiveTCP(true)
+	se.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
+	se.SetSRTPReplayProtectionWindow(replayWindow)
+	se.SetReceiveMTU(mtuBytes)
+	// GCM costs less than the default of browsers, which choose by this order.
+	se.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+	if len(p.rewrite) > 0 {
+		if err := se.SetICEAddressRewriteRules(p.rewrite...); err != nil {
+			return se, fmt.Errorf("announcing public_ips: %w", err)
+		}
+	}
+	if !s.offer.Passive {
+		// As the DTLS server the gateway chooses the cipher. A publisher who
+		// wants to be the server himself is let.
+		if err := se.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
+			return se, err
+		}
+	}
+	return se, nil
+}
+
+func registerCodecs(m *webrtc.MediaEngine, o *negotiate.Offer) error {
+	type kind struct {
+		section  *negotiate.Section
+		typ      webrtc.RTPCodecType
+		mime     string
+		rateHz   uint32
+		channels uint16
+	}
+	for _, k := range []kind{
+		{o.Video, webrtc.RTPCodecTypeVideo, webrtc.MimeTypeH264, videoRateHz, 0},
+		{o.Audio, webrtc.RTPCodecTypeAudio, webrtc.MimeTypeOpus, audioRateHz, 2},
+	} {
+		if k.section == nil {
+			continue
+		}
+		for _, f := range k.section.Formats {
+			if err := m.RegisterCodec(webrtc.RTPCodecParameters{
+				RTPCodecCapability: webrtc.RTPCodecCapability{
+					MimeType: k.mime, ClockRate: k.rateHz, Channels: k.channels, SDPFmtpLine: f.Parameters,
+					RTCPFeedback: feedback(f.Feedback),
+				},
+				PayloadType: webrtc.PayloadType(f.PayloadType),
+			}, k.typ); err != nil {
+				return fmt.Errorf("registering codec: %w", err)
+			}
+		}
+		for _, uri := range []string{sdp.TransportCCURI, sdp.SDESMidURI} {
+			if err := m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, k.typ); err != nil {
+				return fmt.Errorf("registering extension: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// feedback are those kinds of feedback of the offer that the gateway gives.
+func feedback(offered []string) []webrtc.RTCPFeedback {
+	var out []webrtc.RTCPFeedback
+	for _, f := range []string{"nack", "nack pli", "transport-cc", "goog-remb"} {
+		if slices.Contains(offered, f) {
+			kind, parameter, _ := strings.Cut(f, " ")
+			out = append(out, webrtc.RTCPFeedback{Type: kind, Parameter: parameter})
+		}
+	}
+	return out
+}
+
+func addInterceptors(ir *interceptor.Registry) error {
+	generator, err := nack.NewGeneratorInterceptor(nack.GeneratorInterval(nackInterval), nack.GeneratorMaxNacksPerPacket(nackTries))
+	if err != nil {
+		return err
+	}
+	receiver, err := report.NewReceiverInterceptor()
+	if err != nil {
+		return err
+	}
+	congestion, err := twcc.NewSenderInterceptor()
+	if err != nil {
+		return err
+	}
+	ir.Add(generator)
+	ir.Add(receiver)
+	ir.Add(congestion)
+	return nil
+}

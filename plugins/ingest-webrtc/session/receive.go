@@ -1,0 +1,182 @@
+package session
+
+import (
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/headgate/gateway/plugins/ingest-webrtc/clock"
+	"github.com/headgate/gateway/plugins/ingest-webrtc/depack"
+	"github.com/headgate/gateway/plugins/ingest-webrtc/reorder"
+	"github.com/headgate/gateway/sdk/media"
+)
+
+// reorderHold is how long a missing packet is waited for. Nothing is held while
+// none is missing.
+const reorderHold = 100 * time.Millisecond
+
+// maxReadErrors is how many packets in a row may be unreadable.
+const maxReadErrors = 100
+
+// A receiver carries one track from its packets to the publication.
+type receiver struct {
+	session *session
+	id      media.TrackID
+	time    *clock.Track
+	buffer  *reorder.Buffer
+	h264    *depack.H264 // nil for sound
+	opus    *depack.Opus // nil for pictures
+
+	lost, late, dropped uint64 // as last counted in the session's figures
+}
+
+// trackArrived is called by pion with the first packet of a track, on a
+// goroutine of its own, which receives the track from then on.
+func (s *session) trackArrived(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
+	video := t.Kind() == webrtc.RTPCodecTypeVideo
+	id := audioTrack
+	if video {
+		id = videoTrack
+	}
+	s.mu.Lock()
+	if s.closing || s.arrived[id] {
+		s.mu.Unlock()
+		return
+	}
+	s.arrived[id] = true
+	if video {
+		s.videoSSRC = uint32(t.SSRC())
+	}
+	s.receivers.Add(2)
+	s.mu.Unlock()
+
+	rx := &receiver{session: s, id: id}
+	if video {
+		rx.time = s.clock.AddTrack(videoRateHz, false)
+		rx.h264 = depack.NewH264(rx.emit, s.offer.Video.ParameterSets...)
+		rx.buffer = reorder.New(reorderHold, rx.h264.Push)
+	} else {
+		rx.time = s.clock.AddTrack(audioRateHz, true)
+		rx.opus = depack.NewOpus(rx.emit)
+		rx.buffer = reorder.New(reorderHold, rx.opus.Push)
+	}
+	go func() {
+		defer s.receivers.Done()
+		readReports(r, rx.time)
+	}()
+	defer s.receivers.Done()
+	rx.read(t)
+}
+
+// readReports takes the sender reports in until the receiver is closed.
+func readReports(r *webrtc.RTPReceiver, t *clock.Track) {
+	for {
+		packets, _, err := r.ReadRTCP()
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) {
+			return
+		}
+		for _, p := range packets {
+			if sr, ok := p.(*rtcp.SenderReport); ok {
+				t.SenderReport(ntpTime(sr.NTPTime), sr.RTPTime)
+			}
+		}
+	}
+}
+
+// ntpTime converts a 64-bit NTP timestamp, whose seconds count from 1900.
+func ntpTime(v uint64) time.Time {
+	const secondsTo1970 = 2208988800
+	return time.Unix(int64(v>>32)-secondsTo1970, int64((v&0xffffffff)*1e9>>32))
+}
+
+// read takes packets in until the track ends.
+func (rx *receiver) read(t *webrtc.TrackRemote) {
+	b := make([]byte, mtuBytes)
+	var header rtp.Header
+	var armed time.Time // the read deadline; zero if none
+	failed := 0
+	for failed < maxReadErrors {
+		at, _ := rx.buffer.Deadline()
+		if at != armed {
+			if err := t.SetReadDeadline(at); err != nil {
+				return
+			}
+			armed = at
+		}
+		n, _, err := t.Read(b)
+		now := time.Now()
+		var timeout net.Error
+		switch {
+		case err == nil:
+			failed = 0
+			rx.take(b[:n], &header, now)
+		case errors.As(err, &timeout) && timeout.Timeout():
+			rx.buffer.Expire(now)
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe):
+			return
+		default:
+			failed++ // a payload type that was not negotiated, or garbage
+		}
+		rx.count()
+	}
+	rx.session.log.Warn("track ended: its packets cannot be read", "track", rx.id)
+}
+
+func (rx *receiver) take(packet []byte, h *rtp.Header, now time.Time) {
+	s := rx.session
+	n, err := h.Unmarshal(packet)
+	if err != nil {
+		return
+	}
+	payload := packet[n:]
+	if h.Padding && len(payload) > 0 {
+		payload = payload[:max(0, len(payload)-int(payload[len(payload)-1]))]
+	}
+	s.figures.packets.Add(1)
+	s.figures.bytes.Add(uint64(len(packet)))
+	s.lastPacket.Store(int64(max(1, now.Sub(s.epoch))))
+	rx.buffer.Push(reorder.Packet{
+		Seq: h.SequenceNumber, Time: h.Timestamp, Marker: h.Marker, Payload: payload, Arrival: now,
+	})
+	if rx.h264 != nil && rx.h264.NeedsKeyframe() {
+		s.requestKeyframe()
+	}
+}
+
+// count adds what has happened since to the session's figures.
+func (rx *receiver) count() {
+	f := &rx.session.figures
+	var dropped uint64
+	if rx.h264 != nil {
+		dropped = rx.h264.Dropped
+	} else {
+		dropped = rx.opus.Dropped
+	}
+	f.lost.Add(rx.buffer.Lost - rx.lost)
+	f.late.Add(rx.buffer.Late - rx.late)
+	f.dropped.Add(dropped - rx.dropped)
+	rx.lost, rx.late, rx.dropped = rx.buffer.Lost, rx.buffer.Late, dropped
+}
+
+// emit hands a unit to the publication.
+func (rx *receiver) emit(u depack.Unit) {
+	s := rx.session
+	if u.Config != nil {
+		rx.time.SetReorder(u.Config.Reorder)
+		s.describe(rx.id, u.Config.Apply)
+	}
+	at := rx.time.Stamp(u.Time, u.First, u.RandomAccess)
+	if rx.h264 != nil && u.RandomAccess {
+		s.lastKey.Store(int64(u.Last.Sub(s.epoch)))
+	}
+	s.pub.WriteAccessUnit(&media.AccessUnit{
+		Track: rx.id, PTS: at.PTS, DTS: at.DTS, Duration: u.Duration,
+		RandomAccess: u.RandomAccess, Disposable: u.Disposable, Discontinuity: u.Discontinuity || at.Jumped,
+		Received: u.Last, Payload: u.Payload,
+	})
+}

@@ -1,0 +1,250 @@
+// Package session is the WebRTC side of the ingest: one UDP port for all
+// publishers, one peer connection per publisher, and the way of each packet from
+// there through reorder, depack and clock to the publication.
+//
+// It alone knows pion. It does not know HTTP or who may publish: it asks its
+// [Host] before it allocates anything for a publisher.
+package session
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"github.com/headgate/gateway/plugins/ingest-webrtc/negotiate"
+	"github.com/headgate/gateway/plugins/ingest-webrtc/whip"
+	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/media"
+)
+
+// A Host decides on offers: sdk.IngestHost, seen from here.
+type Host interface {
+	Offer(ctx context.Context, o sdk.Offer) (Publication, error)
+}
+
+// A Publication is where a session's media go: sdk.Publication, seen from here.
+type Publication interface {
+	SetTracks(tracks []media.Track)
+	WriteAccessUnit(unit *media.AccessUnit)
+	ReportStats(s sdk.IngestStats)
+	Done() <-chan struct{}
+	Err() error
+	Close(lost error)
+}
+
+// A Config is what a Server is made with.
+type Config struct {
+	// UDP is the address of the one UDP port. An unspecified host stands for all
+	// addresses of the machine, port 0 for a free one.
+	UDP string
+	// PublicIPs are announced instead of the addresses of the machine, where it
+	// stands behind a NAT that forwards the port.
+	PublicIPs []string
+	Log       *slog.Logger
+}
+
+// Limits of a Server.
+const (
+	maxSessions = 1000
+	// maxConnecting is how many sessions of one address may be without a
+	// connection at a time.
+	maxConnecting = 64
+	// certificateLife is how long one DTLS certificate is used for new sessions.
+	certificateLife = 24 * time.Hour
+)
+
+// A Server holds the port and the sessions. Make it with [Listen]; Run ends it.
+// It implements [whip.Sessions]; its methods are safe for concurrent use.
+type Server struct {
+	host Host
+	log  *slog.Logger
+	port *port
+
+	running sync.WaitGroup  // one per session
+	ctx     context.Context // of all sessions, done when Run ends
+	cancel  context.CancelFunc
+
+	mu          sync.Mutex // guards the fields below
+	closed      bool
+	places      int // taken by sessions, also by those that are being made
+	sessions    map[string]*session
+	connecting  map[string]int // by remote host
+	certificate *webrtc.Certificate
+	certified   time.Time
+}
+
+// Listen opens the port. Sessions begin with Publish; Run must be called, too.
+func Listen(cfg Config, host Host) (*Server, error) {
+	p, err := openPort(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{host: host, log: cfg.Log, port: p, sessions: map[string]*session{}, connecting: map[string]int{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Addr is the address of the port; the first one if there are several.
+func (s *Server) Addr() net.Addr { return s.port.conns[0].LocalAddr() }
+
+// Run waits for ctx, ends all sessions as lost and closes the port.
+func (s *Server) Run(ctx context.Context) error {
+	<-ctx.Done()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	s.running.Wait()
+	return s.port.close()
+}
+
+// Session implements [whip.Sessions].
+func (s *Server) Session(id string) (whip.Session, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sess, ok := s.sessions[id]; ok && !sess.over() {
+		return sess, true
+	}
+	return nil, false
+}
+
+// Publish implements [whip.Sessions].
+func (s *Server) Publish(ctx context.Context, r whip.Request) (whip.Created, error) {
+	offer, err := negotiate.Parse(r.Offer)
+	if err != nil {
+		return whip.Created{}, refusal(err)
+	}
+	sess := newSession(s, offer, r)
+	if err := s.enter(sess); err != nil {
+		return whip.Created{}, err
+	}
+	started := false
+	defer func() {
+		if !started {
+			sess.closePeer()
+			close(sess.done)
+			s.leave(sess)
+			s.running.Done()
+		}
+	}()
+	pub, err := s.host.Offer(ctx, sdk.Offer{
+		Name: r.Stream, Credentials: r.Token, Remote: r.Remote, Agent: r.Agent, Codecs: offer.Codecs,
+		OnKeyframeRequest: func(media.TrackID) { sess.requestKeyframe() },
+		OnTargetBitrate:   sess.setTargetBitrate,
+	})
+	var rejected *sdk.RejectedError
+	switch {
+	case errors.As(err, &rejected):
+		return whip.Created{}, whip.Rejected(rejected)
+	case err != nil:
+		return whip.Created{}, fmt.Errorf("offering stream %s: %w", r.Stream, err)
+	}
+	sess.pub = pub
+	answer, err := sess.connect(ctx)
+	if err != nil {
+		pub.Close(err)
+		return whip.Created{}, err
+	}
+	started = true
+	s.mu.Lock()
+	s.sessions[sess.id] = sess
+	s.mu.Unlock()
+	go func() {
+		defer s.running.Done()
+		sess.run(s.ctx)
+	}()
+	return whip.Created{ID: sess.id, ETag: sess.etag, Answer: answer}, nil
+}
+
+// refusal is the problem document of an offer that cannot be used.
+func refusal(err error) error {
+	var r *negotiate.Refusal
+	if !errors.As(err, &r) {
+		return err
+	}
+	status := http.StatusUnprocessableEntity
+	if r.Reason == negotiate.Malformed {
+		status = http.StatusBadRequest
+	}
+	return &whip.Problem{Status: status, Type: string(r.Reason), Detail: r.Detail}
+}
+
+// enter takes a place for a new session within the limits.
+func (s *Server) enter(sess *session) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return &whip.Problem{Status: http.StatusServiceUnavailable, Type: "stopping", Detail: "the gateway is stopping", RetryAfter: 2 * time.Second}
+	case s.places >= maxSessions:
+		return &whip.Problem{Status: http.StatusServiceUnavailable, Type: "busy", Detail: "the gateway has as many publishers as it takes", RetryAfter: 10 * time.Second}
+	case s.connecting[sess.remoteHost] >= maxConnecting:
+		return &whip.Problem{Status: http.StatusTooManyRequests, Type: "too-many-requests", Detail: "too many publishers of your address are still connecting", RetryAfter: connectTimeout}
+	}
+	s.running.Add(1)
+	s.places++
+	s.connecting[sess.remoteHost]++
+	return nil
+}
+
+// connected gives back the place among those still connecting; once per session.
+func (s *Server) connected(sess *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.connectedLocked(sess)
+}
+
+func (s *Server) connectedLocked(sess *session) {
+	if sess.countedConnected {
+		return
+	}
+	sess.countedConnected = true
+	if s.connecting[sess.remoteHost]--; s.connecting[sess.remoteHost] == 0 {
+		delete(s.connecting, sess.remoteHost)
+	}
+}
+
+func (s *Server) leave(sess *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.connectedLocked(sess)
+	s.places--
+	delete(s.sessions, sess.id)
+}
+
+// dtlsCertificate returns the certificate of new sessions.
+func (s *Server) dtlsCertificate() (webrtc.Certificate, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.certificate != nil && time.Since(s.certified) < certificateLife {
+		return *s.certificate, nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return webrtc.Certificate{}, fmt.Errorf("making DTLS key: %w", err)
+	}
+	c, err := webrtc.GenerateCertificate(key)
+	if err != nil {
+		return webrtc.Certificate{}, fmt.Errorf("making DTLS certificate: %w", err)
+	}
+	s.certificate, s.certified = c, time.Now()
+	return *c, nil
+}
+
+// newID returns 128 random bits.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}

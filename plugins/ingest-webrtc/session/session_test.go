@@ -1,0 +1,439 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/headgate/gateway/internal/clip"
+	"github.com/headgate/gateway/internal/whipclient"
+	"github.com/headgate/gateway/plugins/ingest-webrtc/session"
+	"github.com/headgate/gateway/plugins/ingest-webrtc/whip"
+	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/media/h264"
+	"github.com/headgate/gateway/sdk/secret"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const goodToken = "open-sesame"
+
+// A host accepts the one token and keeps what is published.
+type host struct {
+	mu     sync.Mutex
+	offers int
+	pubs   []*publication
+}
+
+func (h *host) Offer(_ context.Context, o sdk.Offer) (session.Publication, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.offers++
+	if o.Credentials.Reveal() != goodToken {
+		return nil, &sdk.RejectedError{Reason: sdk.Unauthenticated, Message: "wrong token"}
+	}
+	p := &publication{offer: o, done: make(chan struct{}), closed: make(chan error, 1), changed: make(chan struct{}, 1)}
+	h.pubs = append(h.pubs, p)
+	return p, nil
+}
+
+func (h *host) last() *publication {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.pubs[len(h.pubs)-1]
+}
+
+type publication struct {
+	offer   sdk.Offer
+	done    chan struct{}
+	closed  chan error
+	changed chan struct{}
+
+	mu     sync.Mutex
+	tracks [][]media.Track
+	units  []*media.AccessUnit
+	at     []int // len(tracks) when each unit came
+	stats  sdk.IngestStats
+}
+
+func (p *publication) note() {
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (p *publication) SetTracks(t []media.Track) {
+	p.mu.Lock()
+	p.tracks = append(p.tracks, t)
+	p.mu.Unlock()
+	p.note()
+}
+
+func (p *publication) WriteAccessUnit(u *media.AccessUnit) {
+	p.mu.Lock()
+	p.units = append(p.units, u)
+	p.at = append(p.at, len(p.tracks))
+	p.mu.Unlock()
+	p.note()
+}
+
+func (p *publication) ReportStats(s sdk.IngestStats) {
+	p.mu.Lock()
+	p.stats = s
+	p.mu.Unlock()
+	p.note()
+}
+func (p *publication) Done() <-chan struct{} { return p.done }
+func (p *publication) Err() error            { return errors.New("taken over") }
+func (p *publication) Close(lost error) {
+	p.closed <- lost
+}
+
+// wait returns when ok is true of p.
+func (p *publication) wait(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	timeout := time.After(15 * time.Second)
+	for {
+		p.mu.Lock()
+		done := ok()
+		p.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-p.changed:
+		case <-timeout:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func (p *publication) count(id media.TrackID) int {
+	n := 0
+	for _, u := range p.units {
+		if u.Track == id {
+			n++
+		}
+	}
+	return n
+}
+
+type gateway struct {
+	host *host
+	url  string
+	port net.Addr
+}
+
+func start(t *testing.T) gateway {
+	t.Helper()
+	h := &host{}
+	log := slog.New(slog.NewTextHandler(writer{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	s, err := session.Listen(session.Config{UDP: "127.0.0.1:0", Log: log}, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.Run(ctx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	web := httptest.NewServer(whip.NewHandler(s, log))
+	t.Cleanup(func() {
+		web.Close()
+		http.DefaultClient.CloseIdleConnections()
+		cancel()
+		wg.Wait()
+	})
+	return gateway{host: h, url: web.URL + "/whip/studio", port: s.Addr()}
+}
+
+type writer struct{ t *testing.T }
+
+func (w writer) Write(b []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+var card = sync.OnceValues(clip.Load)
+
+func config(t *testing.T, g gateway) whipclient.Config {
+	t.Helper()
+	c, err := card()
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	return whipclient.Config{
+		URL: g.url, Token: secret.New(goodToken), HTTP: &http.Client{Transport: transport},
+		Video:  &whipclient.Media{Track: c.Tracks[0], Units: c.Units(clip.VideoTrack)},
+		Audio:  &whipclient.Media{Track: c.Tracks[1], Units: c.Units(clip.AudioTrack)},
+		Length: clip.Duration, Timing: true,
+	}
+}
+
+// A running publisher of the test card.
+type running struct {
+	*whipclient.Publisher
+	stop func()
+}
+
+func publish(t *testing.T, cfg whipclient.Config) running {
+	t.Helper()
+	p, err := whipclient.Publish(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = p.Run(ctx) })
+	r := running{p, sync.OnceFunc(func() { cancel(); wg.Wait() })}
+	t.Cleanup(func() {
+		r.stop()
+		p.Close()
+	})
+	return r
+}
+
+func ended(t *testing.T, p *publication) error {
+	t.Helper()
+	select {
+	case err := <-p.closed:
+		return err
+	case <-time.After(15 * time.Second):
+		t.Fatal("the publication was not closed")
+		return nil
+	}
+}
+
+// A publisher's pictures and sound arrive as they were sent, in the normal form,
+// on one clock, and DELETE ends the publication cleanly.
+func TestPublish(t *testing.T) {
+	g := start(t)
+	r := publish(t, config(t, g))
+	p := g.host.last()
+	p.wait(t, "media", func() bool { return p.count(1) >= 60 && p.count(2) >= 100 })
+	r.stop()
+	if err := r.Delete(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := ended(t, p); err != nil {
+		t.Errorf("DELETE closed the publication with %v", err)
+	}
+	checkTracks(t, p)
+	checkUnits(t, p)
+	if err := r.Delete(t.Context()); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("a second DELETE: %v, want 404", err)
+	}
+}
+
+func checkTracks(t *testing.T, p *publication) {
+	t.Helper()
+	first := p.tracks[0]
+	if len(first) != 2 || first[0].Codec != media.H264 || len(first[0].DecoderConfig) != 0 || !first[1].Complete() || first[1].Channels != 2 {
+		t.Errorf("announced at first: %+v", first)
+	}
+	last := p.tracks[len(p.tracks)-1]
+	c, _ := card()
+	if v := last[0]; v.Width != clip.Width || v.Height != clip.Height || !slices.Equal(v.DecoderConfig, c.Tracks[0].DecoderConfig) {
+		t.Errorf("video track %+v, want %+v", v, c.Tracks[0])
+	}
+	if len(p.tracks) != 2 {
+		t.Errorf("tracks were announced %d times, want 2", len(p.tracks))
+	}
+}
+
+func checkUnits(t *testing.T, p *publication) {
+	t.Helper()
+	c, _ := card()
+	known := map[media.TrackID]map[string]time.Duration{1: {}, 2: {}}
+	for _, u := range c.Units(clip.VideoTrack) {
+		known[1][string(u.Payload)] = u.PTS
+	}
+	for _, u := range c.Units(clip.AudioTrack) {
+		known[2][string(u.Payload)] = u.PTS
+	}
+	last := map[media.TrackID]time.Duration{1: -time.Hour, 2: -time.Hour}
+	// The distance of each unit's time from the content's: the same for both tracks.
+	var shift [3][]time.Duration
+	for i, u := range p.units {
+		if u.DTS <= last[u.Track] || u.PTS != u.DTS {
+			t.Errorf("unit %d of track %d: DTS %v after %v, PTS %v", i, u.Track, u.DTS, last[u.Track], u.PTS)
+		}
+		last[u.Track] = u.DTS
+		payload := u.Payload
+		if u.Track == 1 {
+			nalus, err := h264.SplitLengthPrefixed(nil, payload)
+			if err != nil {
+				t.Fatalf("unit %d: %v", i, err)
+			}
+			if _, ok := whipclient.FindTiming(payload); !ok {
+				t.Errorf("unit %d has lost its SEI", i)
+			}
+			payload = h264.AppendLengthPrefixed(nil, nalus[1:]...)
+			if p.at[i] < 2 {
+				t.Errorf("unit %d came before its decoder config", i)
+			}
+		}
+		pts, ok := known[u.Track][string(payload)]
+		if !ok {
+			t.Fatalf("unit %d of track %d is none that was sent", i, u.Track)
+		}
+		if u.Discontinuity {
+			t.Errorf("unit %d of track %d is marked discontinuous", i, u.Track)
+		}
+		shift[u.Track] = append(shift[u.Track], u.PTS-pts)
+	}
+	v, a := median(shift[1]), median(shift[2])
+	t.Logf("%d pictures, %d packets of sound, apart by %v", len(shift[1]), len(shift[2]), v-a)
+	if d := v - a; d.Abs() > 25*time.Millisecond {
+		t.Errorf("picture and sound are apart by %v", d)
+	}
+	if !p.units[slices.IndexFunc(p.units, func(u *media.AccessUnit) bool { return u.Track == 1 })].RandomAccess {
+		t.Error("the first picture is no random access point")
+	}
+}
+
+func median(d []time.Duration) time.Duration {
+	d = slices.Clone(d)
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+// A keyframe that is asked for comes at once.
+func TestKeyframeRequest(t *testing.T) {
+	g := start(t)
+	r := publish(t, config(t, g))
+	p := g.host.last()
+	p.wait(t, "a picture", func() bool { return p.count(1) >= 5 })
+	before := r.Stats().KeyframeRequests
+	asked := time.Now()
+	p.offer.OnKeyframeRequest(0)
+	p.wait(t, "a key picture", func() bool {
+		return slices.ContainsFunc(p.units, func(u *media.AccessUnit) bool { return u.Track == 1 && u.RandomAccess && u.Received.After(asked) })
+	})
+	if d := time.Since(asked); d > 800*time.Millisecond {
+		t.Errorf("the key picture came after %v", d)
+	}
+	if r.Stats().KeyframeRequests <= before {
+		t.Error("the publisher was not asked")
+	}
+}
+
+// A publisher who starts within a group of pictures is asked for a random access
+// point as soon as the connection stands.
+func TestFirstKeyframeIsAskedFor(t *testing.T) {
+	g := start(t)
+	cfg := config(t, g)
+	units := cfg.Video.Units
+	cfg.Video.Units = append(units[1:len(units):len(units)], units[0])
+	base := units[1].DTS
+	for i, u := range cfg.Video.Units {
+		u.DTS, u.PTS = base+time.Duration(i)*time.Second/30, base+time.Duration(i)*time.Second/30
+	}
+	r := publish(t, cfg)
+	p := g.host.last()
+	p.wait(t, "a picture", func() bool { return p.count(1) >= 1 })
+	d := time.Since(r.Posted())
+	t.Logf("first picture %v after POST", d)
+	if d > 900*time.Millisecond {
+		t.Errorf("the first picture came after %v: not asked for", d)
+	}
+}
+
+// However a publisher goes without DELETE, the publication is closed as lost.
+func TestLost(t *testing.T) {
+	g := start(t)
+	t.Run("closed tab", func(t *testing.T) {
+		r := publish(t, config(t, g))
+		p := g.host.last()
+		p.wait(t, "media", func() bool { return p.count(1) >= 3 })
+		r.stop()
+		r.Close()
+		if err := ended(t, p); err == nil {
+			t.Error("a closed tab counts as goodbye")
+		}
+	})
+	t.Run("killed", func(t *testing.T) {
+		r := publish(t, config(t, g))
+		p := g.host.last()
+		p.wait(t, "media", func() bool { return p.count(1) >= 3 })
+		r.stop()
+		from := time.Now()
+		r.Vanish()
+		if err := ended(t, p); err == nil {
+			t.Error("a vanished publisher counts as goodbye")
+		}
+		if d := time.Since(from); d > 12*time.Second {
+			t.Errorf("noticed after %v", d)
+		}
+	})
+	t.Run("taken over", func(t *testing.T) {
+		r := publish(t, config(t, g))
+		p := g.host.last()
+		p.wait(t, "media", func() bool { return p.count(1) >= 3 })
+		close(p.done)
+		if err := ended(t, p); err == nil {
+			t.Error("a takeover counts as goodbye")
+		}
+		if err := r.Delete(t.Context()); err == nil || !strings.Contains(err.Error(), "404") {
+			t.Errorf("DELETE of a session that was taken over: %v", err)
+		}
+	})
+}
+
+// Who may not publish costs nothing.
+func TestWrongTokenAllocatesNothing(t *testing.T) {
+	g := start(t)
+	cfg := config(t, g)
+	cfg.Token = secret.New("wrong")
+	before := runtime.NumGoroutine()
+	for range 20 {
+		_, err := whipclient.Publish(t.Context(), cfg)
+		var refused *whipclient.StatusError
+		if !errors.As(err, &refused) || refused.Status != http.StatusUnauthorized || refused.Header.Get("WWW-Authenticate") == "" {
+			t.Fatalf("error %v, want 401 with a challenge", err)
+		}
+	}
+	g.host.mu.Lock()
+	defer g.host.mu.Unlock()
+	if len(g.host.pubs) != 0 || g.host.offers != 20 {
+		t.Errorf("%d publications from %d offers", len(g.host.pubs), g.host.offers)
+	}
+	if after := runtime.NumGoroutine(); after > before+5 {
+		t.Errorf("%d goroutines, %d before", after, before)
+	}
+}
+
+// An offer that is refused never reaches the gateway: it must not end a
+// publication of the same name.
+func TestUnusableOfferIsRefusedBeforeTheGatewayIsAsked(t *testing.T) {
+	g := start(t)
+	res, err := http.Post(g.url, "application/sdp", strings.NewReader("v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, _ := io.ReadAll(res.Body)
+	if res.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(string(b), "urn:headgate:whip:no-media") {
+		t.Errorf("%d %s", res.StatusCode, b)
+	}
+	if g.host.offers != 0 {
+		t.Error("the gateway was asked")
+	}
+}

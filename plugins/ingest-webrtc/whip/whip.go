@@ -1,0 +1,277 @@
+// Package whip is the HTTP side of WHIP (RFC 9725): the endpoint /whip/NAME, on
+// which publishers post their offers, and the sessions /whip/~/ID that come of
+// them. Every answer that is not success is a problem document whose type is
+// stable and whose detail a person understands.
+//
+// It knows HTTP. It knows nothing of WebRTC: what an offer says and who may
+// publish is decided by [Sessions].
+package whip
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/headgate/gateway/sdk/secret"
+)
+
+// Prefix is where the handler is mounted.
+const Prefix = "/whip/"
+
+// sessionPrefix begins the path of a session: "~" is in no stream's name.
+const sessionPrefix = Prefix + "~/"
+
+// Limits of bodies.
+const (
+	maxOfferBytes    = 64 << 10
+	maxFragmentBytes = 16 << 10
+)
+
+const (
+	offerType    = "application/sdp"
+	fragmentType = "application/trickle-ice-sdpfrag"
+)
+
+// A Request is a publisher's wish to publish.
+type Request struct {
+	Stream string
+	Token  secret.String
+	Remote string // address of the publisher
+	Agent  string // its User-Agent
+	Offer  []byte
+}
+
+// Created is a session that has begun.
+type Created struct {
+	ID     string
+	ETag   string // strong, with its quotes
+	Answer string
+}
+
+// Sessions makes and holds sessions. Its methods are called concurrently.
+type Sessions interface {
+	// Publish begins a session. A *[Problem] is passed on to the publisher.
+	Publish(ctx context.Context, r Request) (Created, error)
+	// Session returns a session that has not ended.
+	Session(id string) (Session, bool)
+}
+
+// A Session is one that has not ended, or has only just.
+type Session interface {
+	ETag() string
+	// Ufrag is the publisher's ICE user fragment.
+	Ufrag() string
+	// AddCandidates takes in candidates of the publisher; those that cannot be
+	// used are left out silently.
+	AddCandidates(c []Candidate)
+	// End ends the session as the publisher wishes, and returns when its peer
+	// connection is gone.
+	End()
+}
+
+// A Handler serves [Prefix]. Safe for concurrent use.
+type Handler struct {
+	sessions Sessions
+	log      *slog.Logger
+}
+
+// NewHandler returns a Handler over sessions.
+func NewHandler(sessions Sessions, log *slog.Logger) *Handler {
+	return &Handler{sessions: sessions, log: log}
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	cors(w.Header())
+	var err error
+	if id, ok := strings.CutPrefix(r.URL.Path, sessionPrefix); ok {
+		err = h.serveSession(w, r, id)
+	} else {
+		err = h.serveEndpoint(w, r, strings.TrimPrefix(r.URL.Path, Prefix))
+	}
+	if err == nil {
+		return
+	}
+	var p *Problem
+	if !errors.As(err, &p) {
+		h.log.Error("WHIP request", "method", r.Method, "error", err)
+		p = &Problem{Status: http.StatusInternalServerError, Type: "internal", Detail: "the gateway could not do this; its log says why"}
+	}
+	p.write(w, r)
+}
+
+// cors lets pages of any origin publish: what is protected is protected by a
+// token that the page must have, never by a cookie.
+func cors(h http.Header) {
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Expose-Headers", "Location, ETag, Link, Accept-Post, Accept-Patch, Retry-After, WWW-Authenticate")
+}
+
+func preflight(w http.ResponseWriter, allow string) {
+	h := w.Header()
+	h.Set("Allow", allow)
+	h.Set("Access-Control-Allow-Methods", allow)
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match, Link")
+	h.Set("Access-Control-Max-Age", "86400")
+	h.Set("Content-Length", "0")
+	w.WriteHeader(http.StatusOK)
+}
+
+func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, stream string) error {
+	const allow = "POST, OPTIONS, GET, HEAD"
+	if !ValidStream(stream) {
+		return &Problem{Status: http.StatusNotFound, Type: "no-such-route", Detail: "the path names no stream; publish to " + Prefix + "NAME"}
+	}
+	switch r.Method {
+	case http.MethodOptions:
+		w.Header().Set("Accept-Post", offerType)
+		preflight(w, allow)
+		return nil
+	case http.MethodGet, http.MethodHead:
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	case http.MethodPost:
+		return h.publish(w, r, stream)
+	default:
+		return &Problem{Status: http.StatusMethodNotAllowed, Type: "method-not-allowed", allow: allow}
+	}
+}
+
+func (h *Handler) publish(w http.ResponseWriter, r *http.Request, stream string) error {
+	if !hasType(r, offerType) {
+		w.Header().Set("Accept-Post", offerType)
+		return &Problem{Status: http.StatusUnsupportedMediaType, Type: "content-type", Detail: "the body must be " + offerType}
+	}
+	offer, err := body(w, r, maxOfferBytes)
+	if err != nil {
+		return err
+	}
+	if len(offer) == 0 {
+		return &Problem{Status: http.StatusBadRequest, Type: "malformed-offer", Detail: "the body is empty; it must be an SDP offer"}
+	}
+	created, err := h.sessions.Publish(r.Context(), Request{
+		Stream: stream, Token: token(r), Remote: r.RemoteAddr, Agent: r.UserAgent(), Offer: offer,
+	})
+	if err != nil {
+		return err
+	}
+	header := w.Header()
+	header.Set("Content-Type", offerType)
+	header.Set("Location", sessionPrefix+created.ID)
+	header.Set("ETag", created.ETag)
+	header.Set("Accept-Patch", fragmentType)
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Length", strconv.Itoa(len(created.Answer)))
+	w.WriteHeader(http.StatusCreated)
+	_, _ = io.WriteString(w, created.Answer)
+	return nil
+}
+
+func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request, id string) error {
+	const allow = "PATCH, DELETE, OPTIONS, GET, HEAD"
+	if r.Method == http.MethodOptions {
+		w.Header().Set("Accept-Patch", fragmentType)
+		preflight(w, allow)
+		return nil
+	}
+	s, ok := h.sessions.Session(id)
+	if !ok {
+		return &Problem{Status: http.StatusNotFound, Type: "no-such-session", Detail: "the session has ended or never was; publish again"}
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	case http.MethodDelete:
+		s.End()
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusOK)
+		return nil
+	case http.MethodPatch:
+		return patch(w, r, s)
+	default:
+		return &Problem{Status: http.StatusMethodNotAllowed, Type: "method-not-allowed", allow: allow}
+	}
+}
+
+func patch(w http.ResponseWriter, r *http.Request, s Session) error {
+	if !hasType(r, fragmentType) {
+		w.Header().Set("Accept-Patch", fragmentType)
+		return &Problem{Status: http.StatusUnsupportedMediaType, Type: "content-type", Detail: "the body must be " + fragmentType}
+	}
+	text, err := body(w, r, maxFragmentBytes)
+	if err != nil {
+		return err
+	}
+	f, err := ParseFragment(string(text))
+	if err != nil {
+		return &Problem{Status: http.StatusBadRequest, Type: "malformed-fragment", Detail: "the body is not an SDP fragment: " + err.Error()}
+	}
+	match := r.Header.Get("If-Match")
+	switch {
+	case match == "":
+		return &Problem{Status: http.StatusPreconditionRequired, Type: "if-match-missing", Detail: "PATCH needs If-Match with the session's ETag"}
+	case match == "*" || f.Ufrag != "" && f.Ufrag != s.Ufrag():
+		return &Problem{Status: http.StatusUnprocessableEntity, Type: "ice-restart", Detail: "the gateway does not restart ICE; publish again"}
+	case match != s.ETag():
+		return &Problem{Status: http.StatusPreconditionFailed, Type: "if-match", Detail: "If-Match is not the session's ETag"}
+	}
+	s.AddCandidates(f.Candidates)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func hasType(r *http.Request, want string) bool {
+	got, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err == nil && got == want
+}
+
+func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		return nil, &Problem{Status: http.StatusRequestEntityTooLarge, Type: "too-large", Detail: "the body is longer than " + strconv.FormatInt(limit>>10, 10) + " KiB"}
+	case err != nil:
+		return nil, &Problem{Status: http.StatusBadRequest, Type: "body", Detail: "the body did not arrive whole"}
+	}
+	return b, nil
+}
+
+func token(r *http.Request) secret.String {
+	scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return secret.String{}
+	}
+	return secret.New(strings.TrimSpace(value))
+}
+
+const (
+	maxStreamBytes    = 128
+	maxStreamSegments = 4
+)
+
+var segment = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*$`)
+
+// ValidStream reports whether name can be the name of a stream.
+func ValidStream(name string) bool {
+	if len(name) > maxStreamBytes {
+		return false
+	}
+	parts := strings.Split(name, "/")
+	if len(parts) > maxStreamSegments {
+		return false
+	}
+	for _, p := range parts {
+		if !segment.MatchString(p) {
+			return false
+		}
+	}
+	return true
+}
