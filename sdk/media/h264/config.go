@@ -65,6 +65,9 @@ func takeSets(want NALUType, count int, b []byte) (sets [][]byte, rest []byte, e
 	return sets, b, nil
 }
 
+// What the counts of avcC can say.
+const maxSPS, maxPPS = 31, 255
+
 // Marshal returns c as avcC. Profile, level and chroma format are those of the
 // first SPS.
 func (c DecoderConfig) Marshal() ([]byte, error) {
@@ -76,7 +79,6 @@ func (c DecoderConfig) Marshal() ([]byte, error) {
 }
 
 func (c DecoderConfig) marshal() ([]byte, error) {
-	const maxSPS, maxPPS = 31, 255
 	if len(c.SPS) == 0 || len(c.SPS) > maxSPS || len(c.PPS) == 0 || len(c.PPS) > maxPPS {
 		return nil, fmt.Errorf("%d SPS and %d PPS, want 1 to %d and 1 to %d", len(c.SPS), len(c.PPS), maxSPS, maxPPS)
 	}
@@ -190,13 +192,14 @@ func (p *ParameterSets) Config() (c DecoderConfig, ok bool) {
 	for _, s := range p.sps {
 		if s.id == uint32(p.latest.ID) {
 			c.SPS = slices.Insert(c.SPS, 0, s.nalu)
-		} else if len(c.SPS) < 31 {
+		} else {
 			c.SPS = append(c.SPS, s.nalu)
 		}
 	}
+	c.SPS = c.SPS[:min(len(c.SPS), maxSPS)]
 	for _, s := range p.pps {
 		has := slices.ContainsFunc(p.sps, func(sps parameterSet) bool { return sps.id == s.of })
-		if has && len(c.PPS) < 255 {
+		if has && len(c.PPS) < maxPPS {
 			c.PPS = append(c.PPS, s.nalu)
 			ok = ok || s.of == uint32(p.latest.ID)
 		}

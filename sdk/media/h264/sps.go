@@ -294,13 +294,26 @@ func (s SPS) MaxNumReorderFrames() (n int, ok bool) {
 // MayReorder reports whether pictures may be shown in another order than they
 // are decoded, so that DTS and PTS may differ.
 func (s SPS) MayReorder() bool {
-	const baseline, constrainedBaselineSet1 = 66, 0x40
+	const baseline = 66
 	switch {
-	case s.PicOrderCntType == 2, s.ProfileIDC == baseline, s.ConstraintFlags&constrainedBaselineSet1 != 0 && s.ProfileIDC < 77:
+	case s.PicOrderCntType == 2, s.ProfileIDC == baseline:
 		return false
 	case s.hasRestriction:
 		return s.maxReorderFrames > 0
 	default:
+		return !s.intraOnly()
+	}
+}
+
+// intraOnly reports whether the profile is one of pictures that stand alone.
+func (s SPS) intraOnly() bool {
+	const set3 = 0x10
+	switch s.ProfileIDC {
+	case 44:
 		return true
+	case 100, 110, 122, 244:
+		return s.ConstraintFlags&set3 != 0
+	default:
+		return false
 	}
 }

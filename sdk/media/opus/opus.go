@@ -151,7 +151,7 @@ func (h Head) check() error {
 		return fmt.Errorf("%d channels in mapping family %d", h.Channels, h.MappingFamily)
 	case h.MappingFamily == 0:
 		return nil
-	case h.Streams < 1 || h.CoupledStreams > h.Streams || h.Streams+h.CoupledStreams > 255:
+	case h.Streams < 1 || h.CoupledStreams < 0 || h.CoupledStreams > h.Streams || h.Streams+h.CoupledStreams > 255:
 		return fmt.Errorf("%d streams, %d of them coupled", h.Streams, h.CoupledStreams)
 	case len(h.Mapping) != h.Channels:
 		return fmt.Errorf("%d channels mapped, want %d", len(h.Mapping), h.Channels)
