@@ -186,33 +186,11 @@ func ticks(d time.Duration, rateHz int64) uint32 {
 
 // parameterSets returns the SPS and PPS of an avcC record.
 func parameterSets(avcC []byte) ([][]byte, error) {
-	var out [][]byte
-	if len(avcC) < 7 {
-		return nil, errors.New("video has no decoder config")
+	c, err := h264.ParseDecoderConfig(avcC)
+	if err != nil {
+		return nil, err
 	}
-	b := avcC[5:]
-	for set := range 2 {
-		if len(b) < 1 {
-			return nil, errors.New("decoder config is cut off")
-		}
-		n := int(b[0])
-		if set == 0 {
-			n &= 0x1f
-		}
-		b = b[1:]
-		for range n {
-			if len(b) < 2 {
-				return nil, errors.New("decoder config is cut off")
-			}
-			size := int(b[0])<<8 | int(b[1])
-			if len(b) < 2+size {
-				return nil, errors.New("decoder config is cut off")
-			}
-			out = append(out, b[2:2+size])
-			b = b[2+size:]
-		}
-	}
-	return out, nil
+	return append(c.SPS, c.PPS...), nil
 }
 
 // packetize appends to dst the RTP payloads of one picture (RFC 6184,

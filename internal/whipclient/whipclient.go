@@ -25,6 +25,7 @@ import (
 	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/interceptor/pkg/twcc"
+	"github.com/pion/logging"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/sdp/v3"
@@ -182,8 +183,11 @@ func (p *Publisher) newPeerConnection(endpoint *url.URL) (*webrtc.PeerConnection
 	if p.socket, err = net.ListenUDP("udp", &net.UDPAddr{IP: local}); err != nil {
 		return nil, fmt.Errorf("opening socket: %w", err)
 	}
-	p.mux = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: p.socket})
-	var se webrtc.SettingEngine
+	// What goes wrong is told by errors: a library that writes to the terminal
+	// as well would only disturb those who run this.
+	quiet := &logging.DefaultLoggerFactory{Writer: io.Discard, DefaultLogLevel: logging.LogLevelDisabled}
+	p.mux = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: p.socket, Logger: quiet.NewLogger("ice")})
+	se := webrtc.SettingEngine{LoggerFactory: quiet}
 	se.SetICEUDPMux(p.mux)
 	se.SetIncludeLoopbackCandidate(local.IsLoopback())
 	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)

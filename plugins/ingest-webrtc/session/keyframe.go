@@ -20,16 +20,16 @@ type keyframes struct {
 	tries       int
 }
 
-// want notes that somebody needs a random access point.
-func (k *keyframes) want(now time.Time) {
-	if !k.wanted {
+// want notes that somebody needs a random access point. latest is when the last
+// one came.
+func (k *keyframes) want(now, latest time.Time) {
+	if !k.wanted || latest.After(k.wantedSince) {
 		k.wanted, k.wantedSince, k.tries = true, now, 0
 	}
 }
 
 // next returns whether to send a request at now, and otherwise when to ask again
-// (ok: there is something to wait for). latest is when the last random access
-// point came.
+// (ok: there is something to wait for).
 func (k *keyframes) next(now, latest time.Time) (send bool, at time.Time, ok bool) {
 	if k.wanted && (latest.After(k.wantedSince) || k.tries >= keyframeTries) {
 		k.wanted = false

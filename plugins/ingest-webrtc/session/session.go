@@ -272,7 +272,7 @@ func (s *session) hold(ctx context.Context) error {
 				s.server.connected(s)
 				deadline, missed = time.Now().Add(firstMediaTimeout), errFirstMedia
 				if s.lastKey.Load() == 0 {
-					keys.want(time.Now())
+					keys.want(time.Now(), s.latestKey())
 				}
 			case webrtc.PeerConnectionStateFailed:
 				return errICE
@@ -281,7 +281,7 @@ func (s *session) hold(ctx context.Context) error {
 			default:
 			}
 		case <-s.keyframe:
-			keys.want(time.Now())
+			keys.want(time.Now(), s.latestKey())
 		case <-keyTimer.C:
 		case <-s.bitrate:
 			s.limitBitrate()
@@ -300,6 +300,9 @@ func (s *session) hold(ctx context.Context) error {
 	}
 }
 
+// latestKey is when the last random access point of the video came.
+func (s *session) latestKey() time.Time { return s.epoch.Add(time.Duration(s.lastKey.Load())) }
+
 func (s *session) askForKeyframe(keys *keyframes, timer *time.Timer) {
 	s.mu.Lock()
 	ssrc := s.videoSSRC
@@ -308,7 +311,7 @@ func (s *session) askForKeyframe(keys *keyframes, timer *time.Timer) {
 		return
 	}
 	now := time.Now()
-	send, at, wait := keys.next(now, s.epoch.Add(time.Duration(s.lastKey.Load())))
+	send, at, wait := keys.next(now, s.latestKey())
 	if send {
 		s.figures.keyframeRequests.Add(1)
 		s.write(&rtcp.PictureLossIndication{MediaSSRC: ssrc})
