@@ -7,11 +7,31 @@ package core
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/derive"
 	"github.com/headgate/gateway/core/pluginhost"
+	"github.com/headgate/gateway/core/publish"
+	"github.com/headgate/gateway/core/push"
+	"github.com/headgate/gateway/core/router"
 	"github.com/headgate/gateway/core/status"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+const (
+	// drainLimit is how long targets get to say goodbye before their plugins are
+	// told to end. The plugins' own end fits into what is left of 5 s.
+	drainLimit = 2500 * time.Millisecond
+	// linger is how long a stream that matched a pattern is shown after it ended,
+	// and kept for a publisher who comes again.
+	linger = 10 * time.Second
 )
 
 // Options say what a [Gateway] is made of. All fields are read once, by [New].
@@ -20,16 +40,58 @@ type Options struct {
 	Log *slog.Logger
 	// Version is told to the plugins.
 	Version string
-	// Plugins are those that the configuration may name, each with Info. The ones
-	// that no route needs are not started.
+	// Plugins are those that the configuration may name, each with Info. Options
+	// and Files come from the configuration. The ones that no route needs are not
+	// started.
 	Plugins []pluginhost.Spec
+	// RunDir is where the directory for the plugins' sockets is made; empty for the
+	// default.
+	RunDir string
+}
+
+// host is what the gateway needs of [pluginhost.Host].
+type host interface {
+	push.Opener
+	derive.Opener
+	publish.Puller
+	Run(ctx context.Context) error
+	Need(plugin string)
+	Ready(plugin string) <-chan struct{}
+	Mounts() []pluginhost.Mount
+	Status() []pluginhost.Status
 }
 
 // A Gateway runs a configuration. Make it with [New]; its methods may be called
 // from any goroutine.
 type Gateway struct {
-	log *slog.Logger
-	opt Options
+	log     *slog.Logger
+	opt     Options
+	newHost func([]pluginhost.Spec, pluginhost.Offers) host
+	ready   chan struct{}
+
+	// Set by Run before anything is started.
+	transforms derive.Transforms
+	egress     map[string]*wire.EgressInfo
+
+	running sync.WaitGroup // streams
+
+	mu      sync.Mutex // guards the fields below
+	host    host       // nil before Run
+	ctx     context.Context
+	closed  bool // no stream is made any more
+	streams map[string]*stream
+	lastID  uint64
+}
+
+// stream is all that belongs to one stream.
+type stream struct {
+	router  *router.Stream
+	publish *publish.Stream
+	derive  *derive.Deriver
+	targets []*push.Target
+	pull    *publish.Pull // nil if publishers come by themselves
+	pattern bool          // made for a publisher, not by the configuration
+	claims  int           // publishers about to attach; guarded by Gateway.mu
 }
 
 // New makes a gateway. It starts nothing.
@@ -37,7 +99,15 @@ func New(o Options) *Gateway {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Gateway{log: o.Log, opt: o}
+	g := &Gateway{log: o.Log, opt: o, ready: make(chan struct{}), streams: make(map[string]*stream)}
+	g.newHost = func(specs []pluginhost.Spec, offers pluginhost.Offers) host {
+		opts := []pluginhost.Option{pluginhost.WithVersion(o.Version)}
+		if o.RunDir != "" {
+			opts = append(opts, pluginhost.WithRunDir(o.RunDir))
+		}
+		return pluginhost.New(specs, offers, g.log, opts...)
+	}
+	return g
 }
 
 // Run runs cfg until ctx ends, then shuts down in order: no offer is accepted
@@ -45,20 +115,373 @@ func New(o Options) *Gateway {
 // processes end. It returns within 5 s after ctx, and leaves nothing behind. The
 // error is nil if ctx ended it. Run is called once.
 func (g *Gateway) Run(ctx context.Context, cfg *config.Config) error {
-	return errors.New("running the gateway: not built into this revision")
+	specs, err := g.specs(cfg)
+	if err != nil {
+		return err
+	}
+	g.transforms = derive.TransformsOf(specs)
+	g.egress = make(map[string]*wire.EgressInfo)
+	for _, s := range specs {
+		if e := s.Info.GetEgress(); e != nil {
+			g.egress[s.Name] = e
+		}
+	}
+	door := publish.NewDoor(cfg, g, g.accepts, g.transforms, g.log)
+	h := g.newHost(specs, door)
+
+	hostCtx, stopHost := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopHost()
+	streamCtx, stopStreams := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopStreams()
+	g.mu.Lock()
+	g.host, g.ctx = h, streamCtx
+	g.mu.Unlock()
+
+	first := needed(cfg, specs)
+	for _, name := range first {
+		h.Need(name)
+	}
+	hostEnded := make(chan error, 1)
+	go func() { hostEnded <- h.Run(hostCtx) }()
+	for i := range cfg.Routes {
+		if r := &cfg.Routes[i]; !config.IsPattern(r.Name) {
+			g.claim(r, r.Name, false)
+		}
+	}
+
+	err, hostGone := g.wait(ctx, h, offering(cfg, specs), hostEnded)
+	g.log.Info("gateway ends")
+	door.Close()
+	g.end(stopStreams)
+	stopHost()
+	if !hostGone {
+		if e := <-hostEnded; e != nil {
+			err = errors.Join(err, fmt.Errorf("ending the plugins: %w", e))
+		}
+	}
+	g.running.Wait()
+	return err
+}
+
+// wait reports the gateway ready when the plugins are that take publishers, and
+// returns when ctx ends or the host does, which it does not by itself.
+func (g *Gateway) wait(ctx context.Context, h host, offering []string, hostEnded <-chan error) (err error, hostGone bool) {
+	for _, name := range offering {
+		select {
+		case <-h.Ready(name):
+		case <-ctx.Done():
+			return nil, false
+		case err := <-hostEnded:
+			return hostError(err), true
+		}
+	}
+	close(g.ready)
+	g.log.Info("gateway ready")
+	select {
+	case <-ctx.Done():
+		return nil, false
+	case err := <-hostEnded:
+		return hostError(err), true
+	}
+}
+
+func hostError(err error) error {
+	if err == nil {
+		err = errors.New("the host ended by itself")
+	}
+	return fmt.Errorf("running the plugins: %w", err)
+}
+
+// end tells the publishers and drains the targets, within drainLimit.
+func (g *Gateway) end(stopStreams func()) {
+	g.mu.Lock()
+	g.closed = true
+	list := make([]*stream, 0, len(g.streams))
+	for _, s := range g.streams {
+		list = append(list, s)
+	}
+	g.mu.Unlock()
+	for _, s := range list {
+		s.publish.Close("the gateway ends")
+	}
+	stopStreams()
+	drained := make(chan struct{})
+	go func() {
+		g.running.Wait()
+		close(drained)
+	}()
+	limit := time.NewTimer(drainLimit)
+	defer limit.Stop()
+	select {
+	case <-drained:
+	case <-limit.C:
+		g.log.Warn("targets did not end in time", "limit", drainLimit)
+	}
+}
+
+// specs are the plugins with the options that cfg has for them.
+func (g *Gateway) specs(cfg *config.Config) ([]pluginhost.Spec, error) {
+	specs := slices.Clone(g.opt.Plugins)
+	for i := range specs {
+		if specs[i].Info == nil {
+			return nil, fmt.Errorf("plugin %s: it is not known what it can do", specs[i].Name)
+		}
+		for _, p := range cfg.Plugins {
+			if p.Name == specs[i].Name {
+				specs[i].Options, specs[i].Files = p.Options, p.Files
+			}
+		}
+	}
+	return specs, nil
+}
+
+// offering are the plugins that publishers come to by themselves, if any route
+// waits for one.
+func offering(cfg *config.Config, specs []pluginhost.Spec) []string {
+	if !slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.From == nil }) {
+		return nil
+	}
+	var out []string
+	for _, s := range specs {
+		in := s.Info.GetIngest()
+		if in == nil {
+			continue
+		}
+		configured := slices.ContainsFunc(cfg.Plugins, func(p config.Plugin) bool { return p.Name == s.Name })
+		if configured || len(s.Info.GetMounts()) > 0 || len(in.GetSchemes()) == 0 {
+			out = append(out, s.Name)
+		}
+	}
+	return out
+}
+
+// needed are the plugins to start at once: those that publishers come to, and
+// those of targets and sources, whose start would delay the first picture.
+func needed(cfg *config.Config, specs []pluginhost.Spec) []string {
+	names := offering(cfg, specs)
+	for _, r := range cfg.Routes {
+		if r.From != nil {
+			names = append(names, r.From.Plugin)
+		}
+		for _, t := range r.To {
+			if t.Enabled {
+				names = append(names, t.Plugin)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// accepts is what the targets of a plugin take, as it declares.
+func (g *Gateway) accepts(plugin string) (pluginhost.Accepts, bool) {
+	e := g.egress[plugin]
+	if e.GetAccepts() == nil {
+		return pluginhost.Accepts{}, e != nil
+	}
+	a := pluginhost.Accepts{
+		VideoTracks: int(e.GetAccepts().GetVideoTracks()),
+		AudioTracks: int(e.GetAccepts().GetAudioTracks()),
+	}
+	for _, c := range e.GetAccepts().GetCodecs() {
+		a.Codecs = append(a.Codecs, media.Codec(c))
+	}
+	return a, true
+}
+
+// Claim implements [publish.Streams].
+func (g *Gateway) Claim(route *config.Route, name string, use func(*publish.Stream)) bool {
+	s := g.claim(route, name, true)
+	if s == nil {
+		return false
+	}
+	use(s.publish)
+	g.mu.Lock()
+	s.claims--
+	g.mu.Unlock()
+	return true
+}
+
+// claim returns the stream of a name, made and started if there is none; nil if
+// the gateway ends. With hold the stream is not given up until claims is counted
+// down again.
+func (g *Gateway) claim(route *config.Route, name string, hold bool) *stream {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return nil
+	}
+	s := g.streams[name]
+	if s == nil {
+		g.lastID++
+		s = g.make(route, name, g.lastID)
+		g.streams[name] = s
+		g.running.Go(func() { g.run(g.ctx, s) })
+	}
+	if hold {
+		s.claims++
+	}
+	return s
+}
+
+// make makes a stream of a route. It starts nothing.
+func (g *Gateway) make(route *config.Route, name string, id uint64) *stream {
+	log := g.log
+	r := router.NewStream(id, name)
+	s := &stream{
+		router:  r,
+		publish: publish.NewStream(r, route.Hold, route.HoldOnEnd, log),
+		derive:  derive.New(r, g.host, log),
+		pattern: config.IsPattern(route.Name),
+	}
+	if route.From != nil {
+		s.pull = publish.NewPull(s.publish, *route.From, g.host)
+	}
+	for _, t := range route.To {
+		if !t.Enabled {
+			continue
+		}
+		a, _ := g.accepts(t.Plugin)
+		s.targets = append(s.targets, push.New(push.Config{
+			Stream: r, Target: t, Accepts: a, OpensEarly: g.egress[t.Plugin].GetOpensEarly(),
+			Transforms: g.transforms, Opener: g.host, Deriver: s.derive, Log: log,
+		}))
+	}
+	return s
+}
+
+// run runs all of a stream until ctx ends, or until a stream that matched a
+// pattern is idle and given up.
+func (g *Gateway) run(ctx context.Context, s *stream) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// The tracks that are being derived outlive the targets, which release them.
+	deriveCtx, stopDeriving := context.WithCancel(context.WithoutCancel(ctx))
+	var deriver, rest sync.WaitGroup
+	report := func(what string, err error) {
+		if err != nil {
+			g.log.Error("part of a stream ended", "stream", s.router.Name(), "part", what, "error", err)
+		}
+	}
+	deriver.Go(func() { report("derive", s.derive.Run(deriveCtx)) })
+	for _, t := range s.targets {
+		rest.Go(func() { report("target", t.Run(ctx)) })
+	}
+	if s.pull != nil {
+		rest.Go(func() { report("pull", s.pull.Run(ctx)) })
+	}
+	if s.pattern {
+		g.expire(ctx, s)
+		cancel()
+	}
+	rest.Wait()
+	stopDeriving()
+	deriver.Wait()
+}
+
+// expire waits until a stream was idle for linger, and forgets it then. It returns
+// early when ctx ends.
+func (g *Gateway) expire(ctx context.Context, s *stream) {
+	for {
+		snap, changed := s.router.Watch()
+		var idle <-chan time.Time
+		if snap.State == router.Idle {
+			left := linger - time.Since(snap.Since)
+			if left <= 0 && g.forget(s) {
+				return
+			}
+			idle = time.After(max(left, 10*time.Millisecond))
+		}
+		select {
+		case <-changed:
+		case <-idle:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// forget takes an idle stream off the list; not if a publisher is coming.
+func (g *Gateway) forget(s *stream) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if snap, _ := s.router.Watch(); s.claims > 0 || snap.State != router.Idle {
+		return false
+	}
+	delete(g.streams, s.router.Name())
+	return true
 }
 
 // Streams tells how the streams are: the configured names, publishing or not,
 // and those that matched a pattern. Sorted by name.
-func (g *Gateway) Streams() []status.Stream { return nil }
+func (g *Gateway) Streams() []status.Stream {
+	g.mu.Lock()
+	list := make([]*stream, 0, len(g.streams))
+	for _, s := range g.streams {
+		list = append(list, s)
+	}
+	g.mu.Unlock()
+	slices.SortFunc(list, func(a, b *stream) int { return strings.Compare(a.router.Name(), b.router.Name()) })
+	out := make([]status.Stream, len(list))
+	for i, s := range list {
+		out[i] = s.status()
+	}
+	return out
+}
 
-// Plugins tells how the plugins are that the configuration needs. Sorted by name.
-func (g *Gateway) Plugins() []status.Plugin { return nil }
+func (s *stream) status() status.Stream {
+	snap, _ := s.router.Watch()
+	st := status.Stream{
+		Name: s.router.Name(), State: status.StreamState(snap.State), Since: snap.Since,
+		Publisher: s.publish.Publisher(),
+		Tracks:    make([]status.Track, len(snap.Tracks)), Targets: make([]status.Target, len(s.targets)),
+		UnitsDropped: s.publish.Dropped(),
+	}
+	for i, t := range snap.Tracks {
+		st.Tracks[i] = status.Track{
+			ID: uint32(t.ID), Codec: string(t.Codec), Width: t.Width, Height: t.Height,
+			Channels: t.Channels, DerivedFrom: uint32(t.DerivedFrom),
+		}
+	}
+	for i, t := range s.targets {
+		st.Targets[i] = t.Status()
+	}
+	return st
+}
 
-// Mounts are the HTTP path prefixes that the plugins of the configuration serve.
-// It is empty before [Gateway.Run]; from then on it does not change.
-func (g *Gateway) Mounts() []pluginhost.Mount { return nil }
+// Plugins tells how the plugins are, those that nothing needed so far included.
+// Sorted by name.
+func (g *Gateway) Plugins() []status.Plugin {
+	g.mu.Lock()
+	h := g.host
+	g.mu.Unlock()
+	if h == nil {
+		return []status.Plugin{}
+	}
+	list := h.Status()
+	out := make([]status.Plugin, len(list))
+	for i, p := range list {
+		out[i] = status.Plugin{
+			Name: p.Name, Version: p.Version, State: string(p.State), Since: p.Since, PID: p.PID,
+			Restarts: p.Restarts, LastError: p.LastError, Sessions: p.Sessions,
+		}
+	}
+	slices.SortFunc(out, func(a, b status.Plugin) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
 
-// Ready is closed once the configuration runs: the plugins that bring media in
-// are up and offers are answered.
-func (g *Gateway) Ready() <-chan struct{} { return nil }
+// Mounts are the HTTP path prefixes that the plugins serve. It is empty before
+// [Gateway.Run]; from then on it does not change.
+func (g *Gateway) Mounts() []pluginhost.Mount {
+	g.mu.Lock()
+	h := g.host
+	g.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	return h.Mounts()
+}
+
+// Ready is closed once the configuration runs: the plugins that publishers come
+// to are up, and offers are answered.
+func (g *Gateway) Ready() <-chan struct{} { return g.ready }
