@@ -78,8 +78,8 @@ func (g *gateway) waitReady(t *testing.T) {
 
 func (g *gateway) whip(stream string) string { return "http://" + g.listen + "/whip/" + stream }
 
-func (g *gateway) page(stream string) string {
-	return "http://" + g.listen + "/publish/" + stream + "#token=" + token
+func (g *gateway) page(stream, source string) string {
+	return "http://" + g.listen + "/publish/" + stream + "?source=" + source + "#token=" + token
 }
 
 func get(url string) (code int, body string, err error) {

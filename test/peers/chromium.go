@@ -66,62 +66,6 @@ const keepPeerConnections = `(() => {
   };
 })();`
 
-// FlashAndBeep replaces camera and microphone of all pages opened from now on:
-// a canvas that is dark and turns white for a tenth of each second, and silence
-// in which a tone sounds for the same tenth. Both follow one clock, that of the
-// audio output. Text moves in the dark so that pictures differ.
-func (c *Chromium) FlashAndBeep(t testing.TB) {
-	t.Helper()
-	c.run(t, 10*time.Second, "replacing the camera", chromedp.ActionFunc(func(ctx context.Context) error {
-		_, err := page.AddScriptToEvaluateOnNewDocument(flashAndBeep).Do(ctx)
-		return err
-	}))
-}
-
-const flashAndBeep = `(() => {
-  const media = navigator.mediaDevices;
-  if (!media) return;
-  media.getUserMedia = async (want) => {
-    const tracks = [];
-    const audio = new AudioContext({sampleRate: 48000, latencyHint: 'interactive'});
-    await audio.resume();
-    const start = audio.currentTime + 0.5;
-    if (!want || want.audio) {
-      const tone = new OscillatorNode(audio, {frequency: 1000});
-      const gate = new GainNode(audio, {gain: 0});
-      const out = new MediaStreamAudioDestinationNode(audio, {channelCount: 2});
-      for (let s = 0; s < 600; s++) {
-        gate.gain.setValueAtTime(0.5, start + s);
-        gate.gain.setValueAtTime(0, start + s + 0.1);
-      }
-      tone.connect(gate).connect(out);
-      tone.start();
-      tracks.push(...out.stream.getAudioTracks());
-      window.testAudio = [audio, tone, gate, out];
-    }
-    if (!want || want.video) {
-      const canvas = document.createElement('canvas');
-      canvas.width = 1280; canvas.height = 720;
-      const draw = canvas.getContext('2d', {alpha: false});
-      let n = 0;
-      const paint = () => {
-        const t = audio.currentTime - start;
-        const on = t >= 0 && t % 1 < 0.1;
-        draw.fillStyle = on ? '#fff' : '#111';
-        draw.fillRect(0, 0, canvas.width, canvas.height);
-        draw.fillStyle = on ? '#000' : '#999';
-        draw.font = '48px monospace';
-        draw.fillText('picture ' + n++, 40 + (n * 7) % 700, 360);
-      };
-      paint();
-      setInterval(paint, 1000 / 60);
-      tracks.push(...canvas.captureStream(30).getVideoTracks());
-      window.testCanvas = canvas;
-    }
-    return new MediaStream(tracks);
-  };
-})();`
-
 // Open loads a page and waits until it has loaded.
 func (c *Chromium) Open(t testing.TB, url string) {
 	t.Helper()

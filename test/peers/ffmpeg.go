@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"image"
 	"os/exec"
 	"slices"
 	"sort"
@@ -238,6 +237,10 @@ func onsets(list []sample, low, high float64, quiet time.Duration) []time.Durati
 	return at
 }
 
+// An Area is a part of a picture, in fractions of its width and height, whatever
+// its size is.
+type Area struct{ Left, Top, Width, Height float64 }
+
 // Sync says how far sound and picture are apart in a recording.
 type Sync struct {
 	// Offsets are the times from a flash to the beep that belongs to it; positive
@@ -276,14 +279,10 @@ func (s Sync) String() string {
 
 // MeasureSync decodes a recording of flashes (white pictures on dark ones) and
 // beeps (sound in silence), one of each per second at the same instant, and
-// pairs them. The flash is looked for in area alone, or in the whole picture if
-// that is empty.
-func MeasureSync(t testing.TB, file string, area image.Rectangle) Sync {
+// pairs them. The flash is looked for in area alone.
+func MeasureSync(t testing.TB, file string, area Area) Sync {
 	t.Helper()
-	crop := ""
-	if !area.Empty() {
-		crop = fmt.Sprintf("crop=%d:%d:%d:%d,", area.Dx(), area.Dy(), area.Min.X, area.Min.Y)
-	}
+	crop := fmt.Sprintf("crop=iw*%f:ih*%f:iw*%f:ih*%f,", area.Width, area.Height, area.Left, area.Top)
 	luma := measure(t, file, "v", crop+"scale=32:18:flags=area,signalstats,metadata=print:key=lavfi.signalstats.YAVG:file=-", "lavfi.signalstats.YAVG")
 	// Blocks of 2.5 ms: the resolution of a beep's begin.
 	sound := measure(t, file, "a", "asetnsamples=n=120:p=0,astats=metadata=1:reset=1,ametadata=print:key=lavfi.astats.Overall.Peak_level:file=-", "lavfi.astats.Overall.Peak_level")

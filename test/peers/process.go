@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,7 +48,9 @@ func Start(t testing.TB, c Command) *Process {
 	}
 	p := &Process{name: c.Name, cmd: exec.Command(c.Path, c.Args...), out: newOutput(), done: make(chan struct{})}
 	p.cmd.Dir = c.Dir
-	p.cmd.Env = append(os.Environ(), c.Env...)
+	// What is for the tests themselves is none of the program's business.
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GATEWAY_") })
+	p.cmd.Env = append(env, c.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if c.Stdin != "" {
 		p.cmd.Stdin = strings.NewReader(c.Stdin)
