@@ -123,7 +123,7 @@ func Dial(ctx context.Context, cfg ClientConfig) (*Conn, error) {
 			return nil, err
 		}
 	}
-	return nil, &StatusError{Stage: StageConnect, Description: "the server asks for user and password again and again"}
+	return nil, &StatusError{Stage: StageConnect, Description: "authmod: the server asks for user and password again and again"}
 }
 
 // connectRefusedError is a refused connect, unredacted: it may hold a challenge.

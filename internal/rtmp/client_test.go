@@ -180,7 +180,7 @@ func TestRefusals(t *testing.T) {
 		s.send("_error", c.id, nil, status("error", "NetConnection.Connect.Rejected", "[ authmod=adobe ] : ?reason=authfailed&opaque="+testPass))
 		s.drain()
 	})
-	f("login for ever", StageConnect, "", RefusedOther, func(s *scripted) {
+	f("login for ever", StageConnect, "", RefusedKey, func(s *scripted) {
 		c, _ := s.await("connect")
 		s.send("_error", c.id, nil, status("error", "NetConnection.Connect.Rejected", "authmod=adobe : ?reason=needauth&salt=a&challenge=b"))
 		s.drain()
@@ -397,7 +397,7 @@ func TestGoodbye(t *testing.T) {
 func TestPingingServer(t *testing.T) {
 	for _, scheme := range []string{"rtmp", "rtmps"} {
 		t.Run(scheme, func(t *testing.T) {
-			const frames, pings = 200, 200
+			const frames, pings = 60, 200
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)

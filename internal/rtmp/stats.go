@@ -198,6 +198,12 @@ func (m *meter) roll(now time.Time) {
 	if elapsed < time.Second {
 		return
 	}
+	if elapsed >= 2*time.Second {
+		// Whatever the window holds is older than a second.
+		m.video.units, m.video.bytes, m.audio.units, m.audio.bytes = 0, 0, 0, 0
+		m.video.transit, m.audio.transit, m.offset = mean{}, mean{}, mean{}
+		m.lag = 0
+	}
 	for _, t := range []*trackMeter{&m.video, &m.audio} {
 		t.st.UnitsPerSecond = float64(t.units) / elapsed.Seconds()
 		t.st.BitsPerSecond = float64(t.bytes) * 8 / elapsed.Seconds()
