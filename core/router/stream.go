@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 	"time"
@@ -197,7 +198,8 @@ func (s *Stream) setTracks(list []media.Track, do *later) {
 	}
 	for _, old := range s.tracks {
 		t, ok := find(list, old.ID)
-		if !ok || t.Codec != old.Codec || string(t.DecoderConfig) != string(old.DecoderConfig) {
+		known := len(old.DecoderConfig) > 0
+		if !ok || t.Codec != old.Codec || known && !bytes.Equal(t.DecoderConfig, old.DecoderConfig) {
 			s.cache.invalidate(old.ID)
 		}
 	}
@@ -251,8 +253,8 @@ func (s *Stream) joint(now time.Time) time.Duration {
 // early is made when the time is up, unless a keyframe came by then.
 func (s *Stream) requestKeyframe(id media.TrackID, now time.Time, do *later) {
 	p := s.publisher()
-	if p == nil {
-		return
+	if p == nil || !p.mapped {
+		return // it will begin with one
 	}
 	if p.asked && now.Sub(p.askedAt) < keyframeInterval {
 		if p.pending && p.pendingTrack != id {

@@ -1,0 +1,350 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/derive"
+	"github.com/headgate/gateway/core/pluginhost"
+	"github.com/headgate/gateway/core/router"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+)
+
+// TestTraces runs the scripts of testdata: a target with a fake egress under it
+// and a publisher above, in time that moves only by sleep and feed.
+//
+//	target [opens=early] [accepts=h264,aac] [max_lag=] [random=]
+//	publish [T ...]        attach a publisher; T is id:codec[:config]
+//	tracks T ...
+//	feed D [key]           video (1) and sound (2) for so long; what the egress gets is credited if it is eager
+//	end [hold] / release
+//	ready [codecs] / fail [permanent] [cause=] [after=] [message] / closed   what the egress says
+//	eager | lazy           whether the egress credits what it pulls
+//	out D | in             the plugin is out of order for so long, or not any more
+//	derived                the deriver publishes its aac track
+//	derive-fails MESSAGE
+//	stop                   end Run
+//
+// After each command the events since the last one are printed, and the status.
+func TestTraces(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no traces", err)
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				datadriven.RunTest(t, f, func(t *testing.T, d *datadriven.TestData) string { return w.do(t, d) })
+				if w.cancel != nil {
+					w.stop()
+				}
+			})
+		})
+	}
+}
+
+type world struct {
+	start  time.Time
+	stream *router.Stream
+	target *Target
+	cancel context.CancelFunc
+	done   chan struct{}
+	pub    *router.Publication
+	at     time.Duration
+	next   bool // a keyframe was asked for
+	track  *router.Derivation
+	derr   error
+
+	mu     sync.Mutex // guards the fields below
+	events []string
+	open   *fakeSession
+	out    time.Duration
+	lazy   bool
+}
+
+type fakeSession struct {
+	w    *world
+	spec pluginhost.EgressSpec
+	h    pluginhost.SessionHandler
+	src  pluginhost.Source
+	wake chan struct{}
+	stop chan struct{}
+	once sync.Once
+	owed int // guarded by w.mu
+}
+
+func newWorld() *world { return &world{start: time.Now(), stream: router.NewStream(1, "studio")} }
+
+func (w *world) log(format string, a ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, fmt.Sprintf("[%v] ", time.Since(w.start))+fmt.Sprintf(format, a...))
+}
+
+func (w *world) OpenEgress(plugin string, spec pluginhost.EgressSpec, h pluginhost.SessionHandler, src pluginhost.Source) (pluginhost.Session, error) {
+	w.mu.Lock()
+	out := w.out
+	w.mu.Unlock()
+	if out > 0 {
+		w.log("open refused")
+		return nil, &pluginhost.UnavailableError{Plugin: plugin, RetryAfter: out, LastError: "exit status 2"}
+	}
+	w.log("open attempt=%d key=%s tracks=%s", spec.Attempt, spec.Key.Reveal(), tracks(spec.Tracks))
+	s := &fakeSession{w: w, spec: spec, h: h, src: src, wake: make(chan struct{}, 1), stop: make(chan struct{})}
+	w.mu.Lock()
+	w.open = s
+	w.mu.Unlock()
+	go s.run()
+	return s, nil
+}
+
+// run is the sending loop and the peer in one.
+func (s *fakeSession) run() {
+	for {
+		select {
+		case <-s.wake:
+		case <-s.stop:
+			return
+		}
+		for {
+			s.w.mu.Lock()
+			lazy, owed := s.w.lazy, s.owed
+			if !lazy {
+				s.owed = 0
+			}
+			s.w.mu.Unlock()
+			if lazy && owed > 20000 {
+				break // no credit left
+			}
+			if !lazy && owed > 0 {
+				s.h.Credited(owed)
+			}
+			items := s.src.Pull(8 << 10)
+			if len(items) == 0 {
+				break
+			}
+			for _, it := range items {
+				if it.Unit == nil {
+					s.w.log("peer gets tracks %s", tracks(it.Tracks))
+					continue
+				}
+				if lazy {
+					s.w.mu.Lock()
+					s.owed += len(it.Unit.Payload)
+					s.w.mu.Unlock()
+				} else {
+					s.h.Credited(len(it.Unit.Payload))
+				}
+			}
+		}
+	}
+}
+
+func (s *fakeSession) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+func (s *fakeSession) RequestKeyframe(media.TrackID) {}
+func (s *fakeSession) SetTargetBitrate(uint64)       {}
+func (s *fakeSession) Close(reason string, drain bool) {
+	s.once.Do(func() {
+		s.w.log("close drain=%v: %s", drain, reason)
+		close(s.stop)
+		go s.h.Ended(pluginhost.End{})
+	})
+}
+
+func (s *fakeSession) end(e pluginhost.End) {
+	s.once.Do(func() { close(s.stop); s.h.Ended(e) })
+}
+
+func (w *world) Need(n derive.Need) func() {
+	w.log("needs %s of track %d", n.To, n.From)
+	return func() { w.log("needs no %s of track %d any more", n.To, n.From) }
+}
+
+func (w *world) Err(derive.Need) error { return w.derr }
+
+func (w *world) RequestKeyframe(media.TrackID) { w.next = true }
+func (w *world) Superseded()                   {}
+
+func tracks(list []media.Track) string {
+	var s []string
+	for _, t := range list {
+		s = append(s, fmt.Sprintf("%d:%s:%s", t.ID, t.Codec, t.DecoderConfig))
+	}
+	return "[" + strings.Join(s, " ") + "]"
+}
+
+func parse(list []string) []media.Track {
+	var out []media.Track
+	for _, s := range list {
+		f := strings.Split(s, ":")
+		id, _ := strconv.Atoi(f[0])
+		t := media.Track{ID: media.TrackID(id), Codec: media.Codec(f[1])}
+		if len(f) > 2 {
+			t.DecoderConfig = []byte(f[2])
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+func (w *world) stop() {
+	w.cancel()
+	<-w.done
+	w.cancel = nil
+}
+
+func (w *world) do(t *testing.T, d *datadriven.TestData) string {
+	arg := func(key, def string) string {
+		for _, a := range d.CmdArgs {
+			if a.Key == key && len(a.Vals) > 0 {
+				return strings.Join(a.Vals, ",")
+			}
+		}
+		return def
+	}
+	dur := func(s string) time.Duration {
+		v, err := time.ParseDuration(s)
+		if err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		return v
+	}
+	var words []string
+	for _, a := range d.CmdArgs {
+		if len(a.Vals) == 0 {
+			words = append(words, a.Key)
+		}
+	}
+	codecs := func(s string) (a pluginhost.Accepts) {
+		for _, c := range strings.Split(s, ",") {
+			a.Codecs = append(a.Codecs, media.Codec(c))
+		}
+		a.VideoTracks, a.AudioTracks = 1, 1
+		return a
+	}
+	switch d.Cmd {
+	case "target":
+		random, _ := strconv.ParseFloat(arg("random", "0.5"), 64)
+		w.target = New(Config{
+			Stream: w.stream, Opener: w, Deriver: w,
+			Target:  config.Target{Name: "cdn", Plugin: "egress", Key: secret.New("k-${stream}"), MaxLag: dur(arg("max_lag", "2s"))},
+			Accepts: codecs(arg("accepts", "h264,aac")), OpensEarly: d.HasArg("early"),
+			Transforms: derive.Transforms{media.Opus: {media.AAC}},
+			Log:        slog.New(slog.DiscardHandler), Random: func() float64 { return random },
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		w.cancel, w.done = cancel, make(chan struct{})
+		go func() {
+			defer close(w.done)
+			if err := w.target.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		}()
+	case "publish":
+		w.at = 0
+		w.next = true
+		w.pub = w.stream.Publish(w)
+		if len(words) > 0 {
+			w.pub.SetTracks(parse(words))
+		}
+	case "tracks":
+		w.pub.SetTracks(parse(words))
+	case "feed":
+		end := w.at + dur(words[0])
+		for ; w.at < end; w.at += 20 * time.Millisecond {
+			if w.at%(40*time.Millisecond) == 0 {
+				w.pub.Write(&media.AccessUnit{Track: 1, DTS: w.at, PTS: w.at, RandomAccess: w.next, Payload: make([]byte, 5000)})
+				w.next = false
+			}
+			w.pub.Write(&media.AccessUnit{Track: 2, DTS: w.at, PTS: w.at, RandomAccess: true, Payload: make([]byte, 100)})
+			if w.track != nil {
+				w.track.Write(&media.AccessUnit{DTS: w.at, PTS: w.at, RandomAccess: true, Payload: make([]byte, 200)})
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	case "sleep":
+		time.Sleep(dur(words[0]))
+	case "end":
+		w.pub.End(d.HasArg("hold"))
+	case "release":
+		w.stream.Release()
+	case "ready":
+		a := pluginhost.Accepts{}
+		if len(words) > 0 {
+			a = codecs(strings.Join(words, ","))
+		}
+		w.open.h.Ready(a)
+	case "fail":
+		e := pluginhost.End{Failed: true, Cause: pluginhost.Cause(arg("cause", "remote")), Permanent: d.HasArg("permanent"), Message: strings.TrimSpace(d.Input)}
+		if s := arg("after", ""); s != "" {
+			e.RetryAfter = dur(s)
+		}
+		w.open.end(e)
+	case "closed":
+		w.open.end(pluginhost.End{})
+	case "eager", "lazy":
+		w.mu.Lock()
+		w.lazy = d.Cmd == "lazy"
+		w.mu.Unlock()
+		w.open.Wake()
+	case "out":
+		w.out = dur(words[0])
+	case "in":
+		w.out = 0
+	case "derived":
+		w.track = w.stream.Derive(2)
+		w.track.SetTrack(media.Track{Codec: media.AAC, DecoderConfig: []byte("asc")})
+	case "derive-fails":
+		w.derr = errors.New(strings.TrimSpace(d.Input))
+	case "stop":
+		w.stop()
+	default:
+		d.Fatalf(t, "unknown command %s", d.Cmd)
+	}
+	synctest.Wait()
+	return w.report()
+}
+
+func (w *world) report() string {
+	w.mu.Lock()
+	var out strings.Builder
+	for _, e := range w.events {
+		fmt.Fprintln(&out, e)
+	}
+	w.events = nil
+	w.mu.Unlock()
+	st := w.target.Status()
+	fmt.Fprintf(&out, "%s since %v, attempt %d", st.State, st.Since.Sub(w.start), st.Attempt)
+	if st.NextRetry != nil {
+		fmt.Fprintf(&out, ", next in %v", time.Until(*st.NextRetry))
+	}
+	fmt.Fprintf(&out, ", sent %d units %d bytes", st.UnitsSent, st.BytesSent)
+	if len(st.UnitsDropped) > 0 {
+		fmt.Fprintf(&out, ", dropped %v", st.UnitsDropped)
+	}
+	if st.LagSeconds > 0 {
+		fmt.Fprintf(&out, ", lag %gs", st.LagSeconds)
+	}
+	if st.LastError != nil {
+		fmt.Fprintf(&out, "\nlast error at %v: %s: %s", st.LastError.At.Sub(w.start), st.LastError.Cause, st.LastError.Message)
+	}
+	return out.String() + "\n"
+}
