@@ -185,7 +185,7 @@ func (s *egressSession) write(opened []media.Track) error {
 	now := opened          // the tracks that the sink has
 	var next []media.Track // those that it shall be opened anew with
 	for {
-		it, what, more := s.in.next(failed)
+		it, what := s.in.next(failed, s.credits.flush)
 		switch what {
 		case newsClosed:
 			return nil
@@ -214,7 +214,7 @@ func (s *egressSession) write(opened []media.Track) error {
 		if next != nil {
 			if !joinsAt(it.Unit, next) {
 				s.dropped.Add(1)
-				s.credits.done(it.Unit, more)
+				s.credits.done(it.Unit)
 				continue
 			}
 			if err := s.reopen(next); err != nil {
@@ -228,7 +228,7 @@ func (s *egressSession) write(opened []media.Track) error {
 			return err
 		}
 		s.bytes.Add(uint64(len(it.Unit.Payload)))
-		s.credits.done(it.Unit, more)
+		s.credits.done(it.Unit)
 	}
 }
 

@@ -57,28 +57,28 @@ const (
 	newsFailed      // the channel failed was closed and nothing is queued
 )
 
-// next waits for an item, or for what ends the session. more says whether another
-// item follows at once.
-func (b *inbox) next(failed <-chan struct{}) (it wire.Item, what news, more bool) {
+// next waits for an item, or for what ends the session. It calls idle before it
+// waits.
+func (b *inbox) next(failed <-chan struct{}, idle func()) (wire.Item, news) {
 	for {
 		b.mu.Lock()
 		if len(b.items) > 0 {
-			it = b.items[0]
+			it := b.items[0]
 			b.items[0] = wire.Item{}
 			b.items = b.items[1:]
-			more = len(b.items) > 0
 			b.mu.Unlock()
-			return it, newsItem, more
+			return it, newsItem
 		}
 		closed := b.closing
 		b.mu.Unlock()
+		idle()
 		if closed {
-			return wire.Item{}, newsClosed, false
+			return wire.Item{}, newsClosed
 		}
 		select {
 		case <-b.notify:
 		case <-failed:
-			return wire.Item{}, newsFailed, false
+			return wire.Item{}, newsFailed
 		}
 	}
 }
@@ -115,17 +115,26 @@ func windowFor(bytesPerSecond float64) int {
 	return int(min(max(bytesPerSecond*wire.WindowTime.Seconds(), wire.MinWindowBytes), wire.MaxMessageBytes))
 }
 
-// done counts a unit as dealt with. more says that another one waits.
-func (c *credits) done(u *media.AccessUnit, more bool) {
-	window := c.measure(u)
+// done counts a unit as dealt with.
+func (c *credits) done(u *media.AccessUnit) {
 	c.owed += len(u.Payload)
-	if window == 0 && more && c.owed < c.window/8 {
-		return
+	if window := c.measure(u); window != 0 {
+		c.window = window
+		c.give(uint64(window))
+	} else if c.owed >= c.window/8 {
+		c.give(0)
 	}
-	m := &wire.Credit{Session: c.session, Bytes: uint64(c.owed)}
-	if window != 0 {
-		c.window, m.WindowBytes = window, uint64(window)
+}
+
+// flush gives back what is owed, because nothing more is there to be done.
+func (c *credits) flush() {
+	if c.owed > 0 {
+		c.give(0)
 	}
+}
+
+func (c *credits) give(window uint64) {
+	m := &wire.Credit{Session: c.session, Bytes: uint64(c.owed), WindowBytes: window}
 	c.owed = 0
 	c.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Credit{Credit: m}})
 }

@@ -160,7 +160,7 @@ type Publication struct {
 
 	mu      sync.Mutex // guards the fields below
 	queue   []wire.Item
-	bytes   int // payload in queue; at most maxQueueBytes
+	bytes   int // payload in queue; at most maxQueueBytes and one unit
 	lanes   map[media.TrackID]*lane
 	dropped uint64 // units left out here
 	closing *wire.SessionState
@@ -225,7 +225,7 @@ func (p *Publication) WriteAccessUnit(unit *media.AccessUnit) {
 	if l.dropping && unit.RandomAccess {
 		l.dropping = false
 	}
-	if p.bytes+len(unit.Payload) > maxQueueBytes && p.bytes > 0 {
+	if p.bytes > maxQueueBytes {
 		l.dropping = true
 	}
 	if l.dropping {

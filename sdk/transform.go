@@ -88,13 +88,13 @@ func (s *transformSession) run(in media.Track) error {
 		return err
 	}
 	for {
-		it, what, more := s.in.next(nil)
+		it, what := s.in.next(nil, s.credits.flush)
 		if what != newsItem {
 			return nil
 		}
 		if it.Unit != nil {
 			err := s.unit(it.Unit)
-			s.credits.done(it.Unit, more)
+			s.credits.done(it.Unit)
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,268 @@
+package pluginhost
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+)
+
+// The test binary is the gateway, a plugin ("plugin MODE") and a gateway that
+// gets killed ("host").
+func TestMain(m *testing.M) {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == "plugin":
+		servePlugin(os.Args[2])
+		os.Exit(0)
+	case len(os.Args) > 1 && os.Args[1] == "host":
+		runHost()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// servePlugin is the main function of the plugin process.
+func servePlugin(mode string) {
+	switch mode {
+	case "exit":
+		os.Exit(7)
+	case "panic":
+		panic("this plugin cannot start")
+	case "mute": // never shakes hands
+		select {}
+	case "quick": // dies soon after it is ready
+		time.AfterFunc(20*time.Millisecond, func() { os.Exit(3) })
+	}
+	sdk.Serve(testPlugin())
+	// An exit under the race detector takes a second, which the tests need not wait.
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+}
+
+type testOptions struct {
+	Greeting string        `json:"greeting,omitempty"`
+	Delay    time.Duration `json:"delay,omitempty"`
+}
+
+func testPlugin() sdk.Plugin {
+	in := &testIngest{}
+	return sdk.Plugin{
+		Name: "test", Version: "1.2.3", Options: &testOptions{},
+		Egress: &sdk.EgressPlugin{
+			Egress:  testEgress{in: in},
+			Schemes: []string{"test"},
+			Accepts: sdk.Accepts{Codecs: []media.Codec{media.H264, media.AAC}, VideoTracks: 1, AudioTracks: 1},
+		},
+		Ingest: &sdk.IngestPlugin{
+			Ingest: in, Codecs: []media.Codec{media.H264}, Schemes: []string{"pull"}, Mounts: []string{"/test/"},
+		},
+		Transforms: []sdk.Transform{{From: media.Opus, To: media.AAC, Open: openTestTransform}},
+	}
+}
+
+// testEgress opens targets that report what they get through an ingest session:
+// the path of the target's URL says how it behaves.
+type testEgress struct{ in *testIngest }
+
+func (e testEgress) Open(_ context.Context, t sdk.Target, _ []media.Track) (sdk.Sink, error) {
+	verb := strings.TrimPrefix(t.URL.Reveal(), "test://")
+	switch verb {
+	case "refuse":
+		return nil, sdk.Permanent(fmt.Errorf("the key %s of %s is refused", t.Key.Reveal(), t.URL.Reveal()))
+	case "panic":
+		panic("in Open")
+	case "print":
+		// Far more than a pipe holds, in one line, past os.Stdout and through it.
+		line := bytes.Repeat([]byte{'x'}, 70<<10)
+		for range 3 {
+			_, _ = syscall.Write(1, line)
+			fmt.Println(string(line))
+		}
+		_, _ = syscall.Write(1, []byte("\n"))
+	}
+	return &testSink{verb: verb}, nil
+}
+
+type testSink struct {
+	verb    string
+	bytes   atomic.Uint64
+	units   atomic.Uint64
+	tracks  atomic.Uint64
+	derived atomic.Uint64
+	gaps    atomic.Uint64
+}
+
+type sharedKey struct{}
+
+func (s *testSink) WriteAccessUnit(ctx context.Context, u *media.AccessUnit) error {
+	s.bytes.Add(uint64(len(u.Payload)))
+	s.units.Add(1)
+	if u.Discontinuity {
+		s.gaps.Add(1)
+	}
+	u.Derived(sharedKey{}, func() any { s.derived.Add(1); return true })
+	switch s.verb {
+	case "slow":
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	case "stall":
+		<-ctx.Done()
+		return ctx.Err()
+	case "panic-write":
+		panic("in WriteAccessUnit")
+	}
+	return nil
+}
+
+func (s *testSink) SetTracks(context.Context, []media.Track) error { s.tracks.Add(1); return nil }
+func (s *testSink) Close(context.Context) error                    { return nil }
+
+func (s *testSink) Stats() sdk.SinkStats {
+	return sdk.SinkStats{Bytes: s.bytes.Load(), Values: map[string]float64{
+		"units": float64(s.units.Load()), "tracks": float64(s.tracks.Load()),
+		"derived": float64(s.derived.Load()), "gaps": float64(s.gaps.Load()),
+	}}
+}
+
+// testIngest publishes what HTTP requests to its mount ask for.
+type testIngest struct {
+	mu   sync.Mutex
+	pubs map[string]*sdk.Publication
+}
+
+func (in *testIngest) Serve(ctx context.Context, host *sdk.IngestHost) error {
+	var o testOptions
+	if err := host.Options(&o); err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /test/env", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, strings.Join(os.Environ(), "\n"))
+	})
+	mux.HandleFunc("GET /test/hello", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "%s %v %s %s", o.Greeting, o.Delay, r.RemoteAddr, r.Host)
+	})
+	mux.HandleFunc("GET /test/stdin", func(w http.ResponseWriter, _ *http.Request) {
+		n, err := os.Stdin.Read(make([]byte, 1))
+		_, _ = fmt.Fprintf(w, "%d %v", n, err)
+	})
+	mux.HandleFunc("POST /test/offer/{name}", func(w http.ResponseWriter, r *http.Request) {
+		name := r.PathValue("name")
+		events := make(chan string, 16)
+		pub, err := host.Offer(r.Context(), sdk.Offer{
+			Name: name, Credentials: secret.New(r.Header.Get("Authorization")), Remote: r.RemoteAddr,
+			Codecs:            []media.Codec{media.H264},
+			OnKeyframeRequest: func(t media.TrackID) { events <- fmt.Sprintf("keyframe %d", t) },
+			OnTargetBitrate:   func(bps uint64) { events <- fmt.Sprintf("bitrate %d", bps) },
+		})
+		var rejected *sdk.RejectedError
+		switch {
+		case errors.As(err, &rejected):
+			http.Error(w, fmt.Sprintf("%s %s %v", rejected.Reason, rejected.Message, rejected.RetryAfter), http.StatusForbidden)
+			return
+		case err != nil:
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		pub.SetTracks([]media.Track{{ID: 1, Codec: media.H264, DecoderConfig: []byte{1}, Width: 640, Height: 360}})
+		pub.WriteAccessUnit(&media.AccessUnit{
+			Track: 1, PTS: time.Second, DTS: time.Second, RandomAccess: true, Payload: []byte("one"),
+			Received: time.Now().Add(-100 * time.Millisecond), Captured: time.Unix(1700000000, 5),
+		})
+		pub.WriteAccessUnit(&media.AccessUnit{Track: 1, DTS: 2 * time.Second, Disposable: true, Payload: []byte("two")})
+		pub.WriteAccessUnit(&media.AccessUnit{Track: 1, DTS: time.Second, Payload: []byte("back in time")})
+		pub.WriteAccessUnit(&media.AccessUnit{Track: 1, DTS: 3 * time.Second, Payload: []byte("three")})
+		pub.WriteAccessUnit(&media.AccessUnit{Track: 1, DTS: 4 * time.Second, RandomAccess: true, Payload: make([]byte, 6<<20)})
+		pub.ReportStats(sdk.IngestStats{Bytes: 42, UnitsLost: 1})
+		_, _ = fmt.Fprintln(w, <-events)
+		_, _ = fmt.Fprintln(w, <-events)
+		switch r.URL.Query().Get("end") {
+		case "clean":
+			pub.Close(nil)
+		case "lost":
+			pub.Close(errors.New("the publisher vanished"))
+		default:
+			<-pub.Done()
+			_, _ = fmt.Fprintln(w, pub.Err())
+		}
+	})
+	host.HandleHTTP(mux)
+	<-ctx.Done()
+	return nil
+}
+
+func (in *testIngest) Pull(ctx context.Context, u secret.String, pub *sdk.Publication) error {
+	switch u.Reveal() {
+	case "pull://end":
+		pub.SetTracks([]media.Track{{ID: 1, Codec: media.Opus, DecoderConfig: []byte{1}}})
+		for i := range 10 {
+			pub.WriteAccessUnit(&media.AccessUnit{Track: 1, DTS: time.Duration(i), RandomAccess: true, Payload: []byte("unit")})
+		}
+		return nil
+	case "pull://flood": // far more than a gateway that does not read can take
+		pub.SetTracks([]media.Track{{ID: 1, Codec: media.H264, DecoderConfig: []byte{1}}})
+		for i := range 4000 {
+			pub.WriteAccessUnit(&media.AccessUnit{
+				Track: 1, DTS: time.Duration(i) * time.Millisecond, RandomAccess: i%50 == 0, Payload: make([]byte, 8000),
+			})
+		}
+		pub.ReportStats(sdk.IngestStats{})
+		return nil
+	case "pull://wait":
+		<-ctx.Done()
+		return ctx.Err()
+	default:
+		return fmt.Errorf("dial %s: refused", u.Reveal())
+	}
+}
+
+// testTransform doubles the payload.
+type testTransform struct{ in media.Track }
+
+func openTestTransform(_ context.Context, in media.Track, s sdk.TransformSettings) (sdk.Transformer, error) {
+	if s.Channels == 9 {
+		return nil, errors.New("nine channels")
+	}
+	return &testTransform{in: in}, nil
+}
+
+func (t *testTransform) Track() media.Track {
+	return media.Track{Codec: media.AAC, DecoderConfig: []byte{0x11, 0x90}, SampleRateHz: 48000, Channels: t.in.Channels}
+}
+func (t *testTransform) SetTrack(in media.Track) error { t.in = in; return nil }
+func (t *testTransform) Close()                        {}
+
+func (t *testTransform) Transform(u *media.AccessUnit, emit func(*media.AccessUnit)) error {
+	if string(u.Payload) == "bad" {
+		return errors.New("a bad unit")
+	}
+	emit(&media.AccessUnit{PTS: u.PTS, DTS: u.DTS, RandomAccess: true, Payload: append(u.Payload[:len(u.Payload):len(u.Payload)], u.Payload...)})
+	return nil
+}
+
+// runHost is a gateway that runs the plugin until it is killed.
+func runHost() {
+	h := New([]Spec{spec("serve")}, nil, slog.New(slog.DiscardHandler), WithRunDir(os.Args[2]))
+	h.Need("test")
+	go func() {
+		<-h.Ready("test")
+		fmt.Println(h.Status()[0].PID)
+	}()
+	_ = h.Run(context.Background())
+}
