@@ -65,8 +65,11 @@ func Parse(ctx context.Context, file string, text []byte, o Options) (*Config, D
 
 // A Run is a configuration without a file: one stream to some targets.
 type Run struct {
-	Stream  string
+	Stream string
+	// Token is what publishers need; From is set instead if the gateway fetches
+	// the stream itself.
 	Token   secret.String
+	From    string
 	Targets []RunTarget
 }
 
@@ -101,9 +104,13 @@ func ForRun(ctx context.Context, r Run, o Options) (*Config, Diagnostics) {
 	p := path{"routes"}
 	set(routes, p, r.Stream, route)
 	p = p.child(r.Stream)
-	publish := map[string]any{}
-	set(route, p, "publish", publish)
-	set(publish, p.child("publish"), "token", escape(r.Token.Reveal()))
+	if from, publish := map[string]any{}, map[string]any{}; r.From != "" {
+		set(route, p, "from", from)
+		set(from, p.child("from"), "url", r.From)
+	} else {
+		set(route, p, "publish", publish)
+		set(publish, p.child("publish"), "token", escape(r.Token.Reveal()))
+	}
 	set(route, p, "to", to)
 	p = p.child("to")
 	names := map[string]bool{}

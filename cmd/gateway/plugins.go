@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/pluginhost"
+	rtmpegress "github.com/headgate/gateway/plugins/egress-rtmp"
+	clip "github.com/headgate/gateway/plugins/ingest-clip"
+	webrtc "github.com/headgate/gateway/plugins/ingest-webrtc"
+	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// pluginCommand is how the gateway starts itself as a built-in plugin.
+const pluginCommand = "plugin"
+
+// A builtIn is a first-party plugin that this file contains.
+type builtIn struct {
+	name   string
+	plugin func() sdk.Plugin
+}
+
+// builtIns is the table of them. A plugin is in the gateway because it stands
+// here, for no other reason.
+func builtIns() []builtIn {
+	return []builtIn{
+		{"egress-rtmp", rtmpegress.Plugin},
+		{"ingest-clip", clip.Plugin},
+		{"ingest-webrtc", webrtc.Plugin},
+	}
+}
+
+// catalog is what the built-in plugins say of themselves.
+func catalog() config.Catalog {
+	c := config.Catalog{}
+	for _, b := range builtIns() {
+		c[b.name] = sdk.Describe(b.plugin())
+	}
+	return c
+}
+
+// self is how this executable is started again. On Linux that works even after
+// the file was replaced or removed.
+func self() (string, error) {
+	if runtime.GOOS == "linux" {
+		return "/proc/self/exe", nil
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("finding the gateway's own executable: %w", err)
+	}
+	return exe, nil
+}
+
+// describe asks a third-party plugin what it is, for the configuration.
+func describe(log *slog.Logger) func(context.Context, config.Plugin) (*wire.DescribeResponse, error) {
+	return func(ctx context.Context, p config.Plugin) (*wire.DescribeResponse, error) {
+		return pluginhost.Describe(ctx, pluginhost.Spec{Name: p.Name, Command: []string{p.Path}, SHA256: p.SHA256}, log)
+	}
+}
+
+// specs say how to start every plugin that cfg may use. public is the address of
+// the public listener.
+func specs(cfg *config.Config, public net.Addr) ([]pluginhost.Spec, error) {
+	exe, err := self()
+	if err != nil {
+		return nil, err
+	}
+	entries := map[string]config.Plugin{}
+	for _, p := range cfg.Plugins {
+		entries[p.Name] = p
+	}
+	var out []pluginhost.Spec
+	for _, name := range slices.Sorted(maps.Keys(cfg.Catalog)) {
+		p := entries[name]
+		s := pluginhost.Spec{Name: name, Command: []string{exe, pluginCommand, name}, Info: cfg.Catalog[name], Options: p.Options, Files: p.Files}
+		if p.Path != "" {
+			s.Command, s.SHA256 = []string{p.Path}, p.SHA256
+		}
+		if name == webrtcPlugin {
+			if s.Options, err = withUDP(s.Options, public); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// webrtcPlugin receives its media on a UDP port that by default is 8189 of the
+// host of the public listener.
+const (
+	webrtcPlugin = "ingest-webrtc"
+	udpPort      = "8189"
+)
+
+func withUDP(options []byte, public net.Addr) ([]byte, error) {
+	m := map[string]any{}
+	if len(options) > 0 {
+		if err := json.Unmarshal(options, &m); err != nil {
+			return nil, fmt.Errorf("reading the options of %s: %w", webrtcPlugin, err)
+		}
+	}
+	if _, ok := m["udp"]; ok {
+		return options, nil
+	}
+	host, _, err := net.SplitHostPort(public.String())
+	if err != nil {
+		return nil, fmt.Errorf("reading the public address: %w", err)
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = ""
+	}
+	m["udp"] = net.JoinHostPort(host, udpPort)
+	b, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("writing the options of %s: %w", webrtcPlugin, err)
+	}
+	return b, nil
+}
+
+func newPlugins(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "plugins", Short: "Look at plugins"}
+	var output string
+	list := &cobra.Command{
+		Use:   "list [gateway.yaml]",
+		Short: "List the plugins, what they serve and their options",
+		Long: "List the built-in plugins, and with a configuration also those that it adds:\n" +
+			"what they are, the URLs they serve, and the options they take.",
+		Example: "  gateway plugins list\n  gateway plugins list -o json gateway.yaml",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c := catalog()
+			if len(args) == 1 {
+				cfg, err := a.load(cmd.Context(), args[0], nil)
+				if err != nil {
+					return err
+				}
+				c = cfg.Catalog
+			}
+			switch output {
+			case "json":
+				return failed(writePluginsJSON(a.out, c))
+			case "text":
+				return failed(writePlugins(a.out, c))
+			default:
+				return fmt.Errorf("-o %s: want text or json", output)
+			}
+		},
+	}
+	list.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.AddCommand(list)
+	return cmd
+}
+
+// pluginInfo is one plugin in `gateway plugins list -o json`.
+type pluginInfo struct {
+	Name          string          `json:"name"`
+	Version       string          `json:"version"`
+	Kinds         []string        `json:"kinds"`
+	Sends         []string        `json:"sends,omitempty"`
+	Fetches       []string        `json:"fetches,omitempty"`
+	Mounts        []string        `json:"mounts,omitempty"`
+	Transforms    []string        `json:"transforms,omitempty"`
+	Options       json.RawMessage `json:"options_schema,omitempty"`
+	TargetOptions json.RawMessage `json:"target_schema,omitempty"`
+}
+
+func info(name string, d *wire.DescribeResponse) pluginInfo {
+	p := pluginInfo{Name: name, Version: d.GetVersion(), Mounts: d.GetMounts(), Kinds: []string{},
+		Sends: d.GetEgress().GetSchemes(), Fetches: d.GetIngest().GetSchemes(),
+		Options: d.GetOptionsSchema(), TargetOptions: d.GetEgress().GetTargetSchema()}
+	if d.GetIngest() != nil {
+		p.Kinds = append(p.Kinds, "ingest")
+	}
+	if d.GetEgress() != nil {
+		p.Kinds = append(p.Kinds, "egress")
+	}
+	for _, t := range d.GetTransforms() {
+		p.Transforms = append(p.Transforms, t.GetFrom()+"->"+t.GetTo())
+	}
+	if len(p.Transforms) > 0 {
+		p.Kinds = append(p.Kinds, "transform")
+	}
+	return p
+}
+
+func writePluginsJSON(out io.Writer, c config.Catalog) error {
+	list := []pluginInfo{}
+	for _, name := range slices.Sorted(maps.Keys(c)) {
+		list = append(list, info(name, c[name]))
+	}
+	return writeJSON(out, map[string]any{"plugins": list})
+}
+
+func writePlugins(out io.Writer, c config.Catalog) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "NAME\tVERSION\tKIND\tSERVES\tOPTIONS\tOPTIONS OF A TARGET")
+	for _, name := range slices.Sorted(maps.Keys(c)) {
+		p := info(name, c[name])
+		var serves []string
+		for _, s := range append(p.Sends, p.Fetches...) {
+			serves = append(serves, s+":")
+		}
+		serves = append(append(serves, p.Mounts...), p.Transforms...)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, orDash(p.Version), strings.Join(p.Kinds, " "), orDash(strings.Join(serves, " ")),
+			orDash(strings.Join(keysOf(p.Options), " ")), orDash(strings.Join(keysOf(p.TargetOptions), " ")))
+	}
+	return w.Flush()
+}
+
+// keysOf are the keys of a JSON Schema.
+func keysOf(schema []byte) []string {
+	var s struct {
+		Properties map[string]json.RawMessage `json:"properties"`
+	}
+	if json.Unmarshal(schema, &s) != nil {
+		return nil // no schema: no keys
+	}
+	return slices.Sorted(maps.Keys(s.Properties))
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func writeJSON(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/headgate/gateway/core/config"
+)
+
+// An app is what the commands share.
+type app struct {
+	streams
+	logFormat, logLevel string
+	log                 *slog.Logger
+	level               slog.LevelVar
+}
+
+func newRoot(s streams) *cobra.Command {
+	a := &app{streams: s, log: slog.New(slog.DiscardHandler)}
+	root := &cobra.Command{
+		Use:   "gateway",
+		Short: "Headgate, a live media gateway: WebRTC in, every CDN out",
+		Long: "Headgate takes a live stream from a browser, OBS or anything else that speaks WHIP\n" +
+			"and sends it to as many RTMP and RTMPS servers as you like.",
+		Example: `  gateway demo --test-source
+  gateway run --to 'rtmps://a.rtmps.youtube.com/live2/${env:YT_KEY}'
+  gateway run gateway.yaml`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return a.startLog(cmd, s.err)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return failed(cmd.Help()) },
+	}
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.logFormat, "log-format", "", "format of the log on standard error: text or json (default text)")
+	flags.StringVar(&a.logLevel, "log-level", "", "least level that is logged: debug, info, warn or error (default info)")
+	root.AddCommand(newRun(a), newDemo(a), newValidate(a), newPlugins(a), newSink(a), newSchema(a), newVersion(a))
+	root.CompletionOptions.HiddenDefaultCmd = false
+	for _, f := range []string{"log-format", "log-level"} {
+		values := map[string][]string{"log-format": {"text", "json"}, "log-level": {"debug", "info", "warn", "error"}}[f]
+		// It fails only for a flag that does not exist.
+		_ = root.RegisterFlagCompletionFunc(f, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	return root
+}
+
+// startLog makes the log from flags and environment.
+func (a *app) startLog(cmd *cobra.Command, to io.Writer) error {
+	pick := func(flag, env, otherwise string) (value, name string) {
+		if f := cmd.Flags().Lookup(flag); f != nil && f.Changed {
+			return f.Value.String(), "--" + flag
+		}
+		if v := os.Getenv(env); v != "" {
+			return v, env
+		}
+		return otherwise, "--" + flag
+	}
+	level, from := pick("log-level", "GATEWAY_LOG_LEVEL", "info")
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return fmt.Errorf("%s %s: want debug, info, warn or error", from, level)
+	}
+	a.level.Set(l)
+	format, from := pick("log-format", "GATEWAY_LOG_FORMAT", "text")
+	switch format {
+	case "text", "json":
+	default:
+		return fmt.Errorf("%s %s: want text or json", from, format)
+	}
+	a.logFormat = format
+	a.logTo(to)
+	return nil
+}
+
+// logTo sends the log somewhere else.
+func (a *app) logTo(to io.Writer) {
+	o := &slog.HandlerOptions{Level: &a.level}
+	if a.logFormat == "json" {
+		a.log = slog.New(slog.NewJSONHandler(to, o))
+		return
+	}
+	a.log = slog.New(slog.NewTextHandler(to, o))
+}
+
+// load reads a configuration; warnings go to the log, errors to standard error.
+func (a *app) load(ctx context.Context, file string, overrides []config.Override) (*config.Config, error) {
+	return a.checked(config.Load(ctx, file, a.configOptions(overrides)))
+}
+
+func (a *app) configOptions(overrides []config.Override) config.Options {
+	return config.Options{Catalog: catalog(), Describe: describe(a.log), Overrides: overrides}
+}
+
+func (a *app) checked(cfg *config.Config, ds config.Diagnostics) (*config.Config, error) {
+	if cfg == nil {
+		fmt.Fprint(a.err, ds)
+		return nil, coded{exitUsage, errReported}
+	}
+	for _, d := range ds {
+		at := d.File
+		if d.Line > 0 {
+			at = fmt.Sprintf("%s:%d:%d", d.File, d.Line, d.Col)
+		}
+		a.log.Warn(d.Finding, "at", at, "key", d.Path, "remedy", d.Remedy)
+	}
+	return cfg, nil
+}
+
+func newValidate(a *app) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "validate gateway.yaml",
+		Short: "Check a configuration and report every mistake at once",
+		Long: "Check a configuration: every mistake is reported at once, with its place, what is\n" +
+			"wrong and what to do. The exit code is 0 if it can be used and 2 if not. Nothing is\n" +
+			"started, except third-party plugins, which are asked what they are.",
+		Example: "  gateway validate gateway.yaml\n  gateway validate -o json gateway.yaml",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if output != "text" && output != "json" {
+				return fmt.Errorf("-o %s: want text or json", output)
+			}
+			cfg, ds := config.Load(cmd.Context(), args[0], a.configOptions(nil))
+			if output == "json" {
+				if err := writeJSON(a.out, map[string]any{"valid": cfg != nil, "diagnostics": ds}); err != nil {
+					return failed(err)
+				}
+			} else {
+				fmt.Fprint(a.err, ds)
+			}
+			if cfg == nil {
+				return coded{exitUsage, errReported}
+			}
+			if output == "text" {
+				targets := 0
+				for _, r := range cfg.Routes {
+					targets += len(r.To)
+				}
+				fmt.Fprintf(a.out, "%s is valid: %s, %s\n", args[0], count(len(cfg.Routes), "route"), count(targets, "target"))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func newSchema(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON Schema of the configuration, for editors",
+		Example: "  gateway schema > gateway.schema.json\n" +
+			"  # first line of gateway.yaml: # yaml-language-server: $schema=gateway.schema.json",
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			b, err := config.Schema(catalog())
+			if err == nil {
+				_, err = a.out.Write(b)
+			}
+			return failed(err)
+		},
+	}
+}
+
+// build says which build this is.
+func build() (v, revision string) {
+	v = version
+	bi, ok := debug.ReadBuildInfo()
+	if ok {
+		for _, s := range bi.Settings {
+			if s.Key == "vcs.revision" {
+				revision = s.Value
+			}
+		}
+		if v == "" {
+			v = strings.TrimPrefix(bi.Main.Version, "(devel)")
+		}
+	}
+	if v == "" {
+		v = "devel"
+	}
+	return v, revision
+}
+
+func newVersion(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Example: "  gateway version", Args: cobra.NoArgs,
+		Run: func(*cobra.Command, []string) {
+			v, revision := build()
+			if len(revision) > 12 {
+				revision = revision[:12]
+			}
+			fmt.Fprintf(a.out, "gateway %s (%s, %s, %s/%s)\n", v, orDash(revision), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		},
+	}
+}
