@@ -48,7 +48,7 @@ type pubTrack struct {
 
 	needKey     bool // nothing until the next random access point
 	dropLeading bool // joined at the last one
-	discont     bool // the next unit follows another session's
+	discont     bool // units are missing before the next one
 	used        bool // a unit of it was delivered since the session was placed
 	seqOffset   uint32
 	lastDTS     time.Duration // in the session's time
@@ -196,6 +196,7 @@ func (p *Publication) write(u *media.AccessUnit, do *later) {
 			return
 		case u.Leading && pt.dropLeading:
 			s.drop(DroppedUndecodable)
+			pt.discont = true
 			return
 		}
 	}
@@ -215,9 +216,9 @@ func (p *Publication) deliver(pt *pubTrack, u *media.AccessUnit, now time.Time, 
 		if tt.used {
 			pt.seqOffset = tt.seq + 1 - u.Seq
 		}
-		u.Discontinuity = u.Discontinuity || pt.discont && tt.used
-		pt.discont = false
 	}
+	u.Discontinuity = u.Discontinuity || pt.discont && tt.used
+	pt.discont = false
 	u.Seq += pt.seqOffset
 	tt.used, tt.seq = true, u.Seq
 	p.stream.deliver(u, pt.video, now, do)

@@ -240,8 +240,8 @@ func (sub *Subscription) decodable(st *subTrack, u *media.AccessUnit) bool {
 	case u.Leading && st.dropLeading:
 		if st.why != "" {
 			sub.dropped[DroppedUndecodable]++
-			st.gap = true
 		}
+		st.gap = true
 		return false
 	}
 	return true
