@@ -1,0 +1,389 @@
+package publish
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/derive"
+	"github.com/headgate/gateway/core/pluginhost"
+	"github.com/headgate/gateway/core/router"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+)
+
+// house is a gateway's streams, and the ingest that offers.
+type house struct {
+	t       *testing.T
+	door    *Door
+	streams map[string]*Stream
+	routers map[string]*router.Stream
+	closed  bool
+}
+
+func newHouse(t *testing.T, routes ...config.Route) *house {
+	h := &house{t: t, streams: map[string]*Stream{}, routers: map[string]*router.Stream{}}
+	accepts := func(plugin string) (pluginhost.Accepts, bool) {
+		switch plugin {
+		case "egress-rtmp":
+			return pluginhost.Accepts{Codecs: []media.Codec{media.H264, media.AAC}, VideoTracks: 1, AudioTracks: 1}, true
+		case "egress-file":
+			return pluginhost.Accepts{}, true
+		default:
+			return pluginhost.Accepts{}, false
+		}
+	}
+	h.door = NewDoor(&config.Config{Routes: routes}, h, accepts, derive.Transforms{media.Opus: {media.AAC}}, slog.New(slog.DiscardHandler))
+	return h
+}
+
+func (h *house) Claim(route *config.Route, name string, use func(*Stream)) bool {
+	if h.closed {
+		return false
+	}
+	if h.streams[name] == nil {
+		h.routers[name] = router.NewStream(uint64(len(h.streams)+1), name)
+		h.streams[name] = NewStream(h.routers[name], route.Hold, route.HoldOnEnd, slog.New(slog.DiscardHandler))
+	}
+	use(h.streams[name])
+	return true
+}
+
+func (h *house) state(name string) router.State {
+	snap, _ := h.routers[name].Watch()
+	return snap.State
+}
+
+// ingest is one publisher's session, as the plugin sees it.
+type ingest struct {
+	id       uint64
+	h        pluginhost.SessionHandler
+	rejected *pluginhost.Rejection
+
+	mu        sync.Mutex
+	closed    string
+	keyframes int
+	over      bool
+}
+
+func (i *ingest) Wake()                   {}
+func (i *ingest) SetTargetBitrate(uint64) {}
+func (i *ingest) RequestKeyframe(media.TrackID) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.keyframes++
+}
+
+func (i *ingest) Close(reason string, _ bool) {
+	i.mu.Lock()
+	first := i.closed == ""
+	if first {
+		i.closed = reason
+	}
+	i.mu.Unlock()
+	if first {
+		go i.end(pluginhost.End{})
+	}
+}
+
+func (i *ingest) end(e pluginhost.End) {
+	i.mu.Lock()
+	over := i.over
+	i.over = true
+	i.mu.Unlock()
+	if !over {
+		i.h.Ended(e)
+	}
+}
+
+func (i *ingest) reason() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.closed
+}
+
+func (h *house) offer(name, token string, codecs ...media.Codec) *ingest {
+	h.t.Helper()
+	i := &ingest{}
+	h.door.Offer("ingest-test", pluginhost.Offer{Name: name, Credentials: secret.New(token), Remote: "192.0.2.1:5", Codecs: codecs},
+		func(id uint64, sh pluginhost.SessionHandler) pluginhost.Session {
+			i.id, i.h = id, sh
+			return i
+		},
+		func(r pluginhost.Rejection) { i.rejected = &r })
+	if (i.h == nil) == (i.rejected == nil) {
+		h.t.Fatalf("offer of %s: neither accepted nor rejected, or both", name)
+	}
+	return i
+}
+
+func (i *ingest) picture(at time.Duration, key bool) {
+	i.h.Unit(&media.AccessUnit{Track: 1, DTS: at, PTS: at, RandomAccess: key, Payload: []byte{0, 0, 0, 1, 9}})
+}
+
+func (i *ingest) tracks() {
+	i.h.Tracks([]media.Track{{ID: 1, Codec: media.H264, DecoderConfig: []byte("c")}, {ID: 2, Codec: media.Opus, DecoderConfig: []byte("h")}})
+}
+
+func to(name, plugin string) config.Target {
+	return config.Target{Name: name, Plugin: plugin, Enabled: true}
+}
+
+func TestDecide(t *testing.T) {
+	token := config.Publish{Token: secret.New("s3cret")}
+	h := newHouse(t,
+		config.Route{Name: "studio", Publish: token, To: []config.Target{to("a", "egress-rtmp"), to("b", "egress-rtmp")}},
+		config.Route{Name: "mixed", To: []config.Target{to("a", "egress-rtmp"), to("b", "egress-file")}},
+		config.Route{Name: "live/*"},
+		config.Route{Name: "live/*/x", Publish: config.Publish{Token: secret.New("x")}},
+		config.Route{Name: "live/special", Publish: config.Publish{Token: secret.New("special")}},
+		config.Route{Name: "camera", From: &config.From{}},
+	)
+	f := func(name, token string, codecs []media.Codec, want string) {
+		t.Helper()
+		got := "accepted"
+		if i := h.offer(name, token, codecs...); i.rejected != nil {
+			got = fmt.Sprintf("%v: %s", i.rejected.Reason, i.rejected.Message)
+		}
+		if got != want {
+			t.Errorf("%s with %q:\n got %s\nwant %s", name, token, got, want)
+		}
+	}
+	webrtc := []media.Codec{media.H264, media.VP8, media.Opus}
+	f("studio", "s3cret", webrtc, "accepted")
+	f("studio", "", webrtc, "UNAUTHENTICATED: a token is needed to publish studio")
+	f("studio", "wrong", webrtc, "UNAUTHENTICATED: the token is wrong")
+	f("studio", "special", webrtc, "FORBIDDEN: the token is for another stream than studio")
+	f("studio", "s3cret", nil, "accepted")
+	f("studio", "s3cret", []media.Codec{media.VP8, media.Opus},
+		"UNUSABLE: a: the target would lose all video: it takes h264, the stream has vp8, and no plugin makes one of the other; publish h264")
+	f("studio", "s3cret", []media.Codec{media.H264, media.MP3},
+		"UNUSABLE: a: the target would lose all audio: it takes aac, the stream has mp3, and no plugin makes one of the other; publish aac")
+	f("studio", "s3cret", []media.Codec{media.H264}, "accepted") // no sound is not lost sound
+	f("mixed", "", []media.Codec{media.VP8, media.Opus}, "accepted")
+	f("live/a", "", webrtc, "accepted")
+	f("live/special", "", webrtc, "UNAUTHENTICATED: a token is needed to publish live/special")
+	f("live/special", "special", webrtc, "accepted")
+	f("live/a/x", "x", webrtc, "accepted")
+	f("live/a/b", "", webrtc, "NOT_FOUND: no route has the name live/a/b")
+	f("nowhere", "s3cret", webrtc, "NOT_FOUND: no route has the name nowhere")
+	f("camera", "", webrtc, "NOT_FOUND: nobody publishes camera: the gateway fetches it itself")
+	f("../etc", "", webrtc, "NOT_FOUND: this is not the name of a stream: a segment of the name begins with a dot")
+	f("", "", webrtc, "NOT_FOUND: this is not the name of a stream: a segment of the name is empty")
+	f(strings.Repeat("a", 129), "", webrtc, "NOT_FOUND: this is not the name of a stream: the name is longer than 128 bytes")
+	h.closed = true
+	f("live/b", "", webrtc, "BUSY: the gateway is shutting down")
+	h.closed = false
+	h.door.Close()
+	f("live/b", "", webrtc, "BUSY: the gateway is shutting down")
+}
+
+func TestTakeover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, config.Route{Name: "studio", Hold: 30 * time.Second})
+		a := h.offer("studio", "")
+		a.tracks()
+		a.picture(0, true)
+		time.Sleep(time.Second)
+		b := h.offer("studio", "")
+		b.tracks()
+		if a.id != b.id {
+			t.Error("the stream has another id for another publisher")
+		}
+		b.picture(0, false)
+		a.picture(time.Second, false)
+		synctest.Wait()
+		if a.reason() != "" || b.keyframes != 1 {
+			t.Errorf("before the newcomer's first keyframe: closed %q, %d keyframes asked for", a.reason(), b.keyframes)
+		}
+		b.picture(40*time.Millisecond, true)
+		synctest.Wait()
+		if a.reason() != "another publisher took over" || b.reason() != "" {
+			t.Errorf("closed: %q and %q", a.reason(), b.reason())
+		}
+		if p := h.streams["studio"].Publisher(); p == nil || time.Since(p.Since) != 0 {
+			t.Errorf("publisher %+v", p)
+		}
+		if st := h.state("studio"); st != router.Live {
+			t.Error(st)
+		}
+	})
+}
+
+func TestHold(t *testing.T) {
+	lost := pluginhost.End{Failed: true, Cause: pluginhost.CauseRemote, Message: "gone"}
+	f := func(name string, holdOnEnd bool, end pluginhost.End, want router.State) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, config.Route{Name: "studio", Hold: 30 * time.Second, HoldOnEnd: holdOnEnd})
+			a := h.offer("studio", "")
+			a.tracks()
+			a.picture(0, true)
+			a.end(end)
+			if got := h.state("studio"); got != want {
+				t.Fatalf("%s: %s, want %s", name, got, want)
+			}
+			if h.streams["studio"].Publisher() != nil {
+				t.Errorf("%s: there is still a publisher", name)
+			}
+			if want == router.Idle {
+				return
+			}
+			// Back within hold, and lost again: the time starts anew.
+			time.Sleep(29 * time.Second)
+			b := h.offer("studio", "")
+			b.tracks()
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if got := h.state("studio"); got != router.Live {
+				t.Errorf("%s: %s after the publisher came back", name, got)
+			}
+			b.picture(0, true)
+			b.end(lost)
+			time.Sleep(29 * time.Second)
+			synctest.Wait()
+			if got := h.state("studio"); got != router.Held {
+				t.Errorf("%s: %s within hold", name, got)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got := h.state("studio"); got != router.Idle {
+				t.Errorf("%s: %s after hold", name, got)
+			}
+		})
+	}
+	f("lost", false, lost, router.Held)
+	f("said goodbye", false, pluginhost.End{}, router.Idle)
+	f("said goodbye, hold_on_end", true, pluginhost.End{}, router.Held)
+}
+
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, config.Route{Name: "studio", Hold: 30 * time.Second}, config.Route{Name: "stage", Hold: 30 * time.Second})
+		a, b := h.offer("studio", ""), h.offer("stage", "")
+		for _, i := range []*ingest{a, b} {
+			i.tracks()
+			i.picture(0, true)
+		}
+		b.end(pluginhost.End{Failed: true})
+		h.streams["studio"].Close("the gateway ends")
+		h.streams["stage"].Close("the gateway ends")
+		synctest.Wait()
+		if a.reason() != "the gateway ends" || h.state("studio") != router.Idle || h.state("stage") != router.Idle {
+			t.Errorf("closed %q, %s, %s", a.reason(), h.state("studio"), h.state("stage"))
+		}
+	})
+}
+
+func TestMalformed(t *testing.T) {
+	h := newHouse(t, config.Route{Name: "studio"})
+	a := h.offer("studio", "")
+	a.h.Tracks([]media.Track{{}, {ID: 1, Codec: "mpeg7"}, {ID: 2, Codec: media.Opus}, {ID: 2, Codec: media.AAC}, {ID: 3, Codec: media.H264}})
+	snap, _ := h.routers["studio"].Watch()
+	if len(snap.Tracks) != 2 {
+		t.Errorf("tracks %v", snap.Tracks)
+	}
+	sub := h.routers["studio"].Subscribe(router.SubscriptionConfig{MaxLag: time.Second})
+	sub.Start(func(t []media.Track) []media.Track { return t })
+	f := func(track media.TrackID, dts, pts time.Duration, payload ...byte) {
+		a.h.Unit(&media.AccessUnit{Track: track, DTS: dts, PTS: pts, RandomAccess: dts == 0, Payload: payload})
+	}
+	f(3, 0, 0, 0, 0, 0, 2, 9, 9, 0, 0, 0, 1, 9)
+	f(3, 1, 1, 0, 0, 0, 2, 9)          // cut short
+	f(3, 2, 2, 0, 0, 0, 1, 9, 0, 0, 0) // a length cut short
+	f(3, 3, 3, 0, 0, 0, 0)             // an empty unit
+	f(3, 4, 4, 0xff, 0xff, 0xff, 0xff, 1)
+	f(3, 5, 5)
+	f(3, 6, time.Hour, 0, 0, 0, 1, 9)
+	f(3, 7, 7, 0, 0, 0, 1, 9)
+	f(2, 8, 8)
+	f(2, 9, 9, 1)
+	f(9, 9, 9, 1)
+	var got []string
+	for _, it := range sub.Pull(nil, 1000) {
+		if it.Unit != nil {
+			got = append(got, fmt.Sprintf("%d@%d %v", it.Unit.Track, it.Unit.DTS, it.Unit.Discontinuity))
+		}
+	}
+	if s := strings.Join(got, ", "); s != "2@0 false, 2@7 true, 1@9 true" {
+		t.Errorf("got %s", s)
+	}
+	if d := h.streams["studio"].Dropped(); d["malformed"] != 7 || d["unknown_track"] != 1 {
+		t.Errorf("dropped %v", d)
+	}
+}
+
+// source is the far end of pulls.
+type source struct {
+	opened chan *ingest
+	err    error
+}
+
+func (s *source) OpenPull(_ string, _ uint64, _ string, _ secret.String, h pluginhost.SessionHandler) (pluginhost.Session, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	i := &ingest{h: h}
+	s.opened <- i
+	return i, nil
+}
+
+func TestPull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := router.NewStream(1, "camera")
+		s := NewStream(r, 30*time.Second, false, slog.New(slog.DiscardHandler))
+		src := &source{opened: make(chan *ingest, 10)}
+		ctx, cancel := contextOf(t)
+		done := make(chan error, 1)
+		go func() { done <- NewPull(s, config.From{Plugin: "ingest-clip"}, src).Run(ctx) }()
+		state := func(want router.State) {
+			t.Helper()
+			synctest.Wait()
+			if snap, _ := r.Watch(); snap.State != want {
+				t.Errorf("%s, want %s", snap.State, want)
+			}
+		}
+		i := <-src.opened
+		state(router.Idle) // nothing came so far
+		i.h.Ready(pluginhost.Accepts{})
+		i.tracks()
+		i.picture(0, true)
+		state(router.Live)
+		time.Sleep(10 * time.Second)
+		i.end(pluginhost.End{}) // the end of the file: it is read again at once
+		i = <-src.opened
+		state(router.Held)
+		i.end(pluginhost.End{Failed: true, Permanent: true, Message: "no such file"})
+		begin := time.Now()
+		i = <-src.opened
+		if d := time.Since(begin); d != time.Minute {
+			t.Errorf("tried again after %v", d)
+		}
+		state(router.Idle)
+		i.tracks() // of one that does not say that it is ready
+		state(router.Live)
+		src.err = &pluginhost.UnavailableError{RetryAfter: time.Hour}
+		i.end(pluginhost.End{Failed: true})
+		time.Sleep(time.Minute)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		state(router.Idle)
+		// Ended while it is open.
+		src.err = nil
+		ctx, cancel = contextOf(t)
+		go func() { done <- NewPull(s, config.From{Plugin: "ingest-clip"}, src).Run(ctx) }()
+		i = <-src.opened
+		i.h.Ready(pluginhost.Accepts{})
+		cancel()
+		if err := <-done; err != nil || i.reason() == "" {
+			t.Errorf("%v, closed %q", err, i.reason())
+		}
+	})
+}
