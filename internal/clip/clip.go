@@ -31,11 +31,13 @@ const (
 	FlashEvery  = time.Second
 	FlashFor    = 100 * time.Millisecond
 
-	Width, Height = 640, 360
+	Width         = 640
+	Height        = 360
 	FrameRate     = 30
 	KeyframeEvery = time.Second
 
-	BeepLeftHz, BeepRightHz = 1000, 1500
+	BeepLeftHz  = 1000
+	BeepRightHz = 1500
 
 	VideoTrack media.TrackID = 1
 	AudioTrack media.TrackID = 2

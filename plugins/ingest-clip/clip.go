@@ -57,10 +57,10 @@ func (ingest) Pull(ctx context.Context, source secret.String, pub *sdk.Publicati
 func checkURL(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return errors.New("not a URL, want clip:") // the error of url.Parse quotes it
+		return errors.New("not a URL: want \"clip:\"") // the error of url.Parse quotes it
 	}
 	if u.Scheme != "clip" || raw != "clip:" {
-		return fmt.Errorf("a %s URL with more than the scheme: there is one clip, want clip:", u.Scheme)
+		return fmt.Errorf("a %s URL with more than the scheme: there is one clip, want \"clip:\"", u.Scheme)
 	}
 	return nil
 }

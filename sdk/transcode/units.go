@@ -1,6 +1,7 @@
 package transcode
 
 import (
+	"math"
 	"time"
 
 	"github.com/headgate/gateway/sdk/media"
@@ -148,7 +149,7 @@ func (w *unitWriter) crossfade(from, n int) {
 // clean makes a sample one that the encoder can take: decoders overshoot, and one
 // NaN would spoil an encoder for good.
 func clean(v float32) float32 {
-	if v != v { //nolint:gocritic // NaN
+	if math.IsNaN(float64(v)) {
 		return 0
 	}
 	return min(max(v, -1), 1)

@@ -65,9 +65,11 @@ func (c Config) OutputChannels() int {
 var errShort = errors.New("data end within a field")
 
 // sampleRates is samplingFrequencyIndex of ISO/IEC 14496-3, table 1.18.
-func sampleRates() [13]int {
-	return [13]int{96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
+func sampleRates() [rateCount]int {
+	return [rateCount]int{96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
 }
+
+const rateCount = 13
 
 // The index that says that the rate follows as 24 bits.
 const explicitRate = 15
@@ -168,7 +170,7 @@ func readRate(r *reader) int {
 	switch {
 	case i == explicitRate:
 		hz = int(r.u(24))
-	case i < uint32(len(sampleRates())):
+	case i < rateCount:
 		hz = sampleRates()[i]
 	}
 	if hz == 0 && r.err == nil {

@@ -71,7 +71,7 @@ func randomConfig(r *rand.Rand) Config {
 		if r.IntN(4) == 0 {
 			return 1 + r.IntN(1<<24-1)
 		}
-		return sampleRates()[r.IntN(len(sampleRates()))]
+		return sampleRates()[r.IntN(rateCount)]
 	}
 	c := Config{ObjectType: ObjectType(1 + r.IntN(4)), SampleRateHz: rate(), Channels: 1 + r.IntN(8), ShortFrames: r.IntN(2) == 0}
 	if r.IntN(2) == 0 {
@@ -145,6 +145,7 @@ func compare(t *testing.T, b []byte) {
 }
 
 func TestADTSComesBack(t *testing.T) {
+	configuration := func(c Config) uint8 { return uint8(c.channelConfiguration()) }
 	check := func(c Config, unit []byte) {
 		t.Helper()
 		b, err := AppendADTSHeader([]byte{0xee}, c, len(unit))
@@ -163,7 +164,7 @@ func TestADTSComesBack(t *testing.T) {
 		}
 		var packets oracle.ADTSPackets
 		if err := packets.Unmarshal(b); err != nil || len(packets) != 1 || packets[0].SampleRate != c.SampleRateHz ||
-			packets[0].ChannelCount != c.Channels || !bytes.Equal(packets[0].AU, unit) {
+			packets[0].ChannelConfig != configuration(c) || !bytes.Equal(packets[0].AU, unit) {
 			t.Errorf("%x: mediacommon reads %+v %v", b[:7], packets, err)
 		}
 	}

@@ -71,7 +71,7 @@ func parseADTSHeader(b []byte) (ADTSHeader, error) {
 		return h, errors.New("no syncword")
 	}
 	rate := b[2] >> 2 & 15
-	if int(rate) >= len(sampleRates()) {
+	if rate >= rateCount {
 		return h, fmt.Errorf("sampling frequency index %d", rate)
 	}
 	h.Config.ObjectType = ObjectType(b[2]>>6) + 1

@@ -627,7 +627,7 @@ func TestBadDecoderConfigs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range len(good) {
+	for n := range good {
 		bad(fmt.Sprintf("cut to %d", n), good[:n])
 	}
 	change := func(at int, v byte) []byte {
