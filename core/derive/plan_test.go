@@ -1,0 +1,88 @@
+package derive
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/headgate/gateway/core/pluginhost"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// parse reads tracks: id:codec[/group.rank][<from][?], ? for one that is not
+// described yet.
+func parse(s string) []media.Track {
+	var out []media.Track
+	for f := range strings.FieldsSeq(s) {
+		t := media.Track{DecoderConfig: []byte("c")}
+		if strings.HasSuffix(f, "?") {
+			t.DecoderConfig = nil
+			f = strings.TrimSuffix(f, "?")
+		}
+		if a, b, ok := strings.Cut(f, "<"); ok {
+			fmt.Sscan(b, &t.DerivedFrom)
+			f = a
+		}
+		if a, b, ok := strings.Cut(f, "/"); ok {
+			group, rank, _ := strings.Cut(b, ".")
+			t.Group = group
+			fmt.Sscan(rank, &t.Rank)
+			f = a
+		}
+		id, codec, _ := strings.Cut(f, ":")
+		fmt.Sscan(id, &t.ID)
+		t.Codec = media.Codec(codec)
+		out = append(out, t)
+	}
+	return out
+}
+
+func TestChoose(t *testing.T) {
+	ts := TransformsOf([]pluginhost.Spec{
+		{Info: &wire.DescribeResponse{Transforms: []*wire.TransformInfo{{From: "opus", To: "aac"}, {From: "pcmu", To: "opus"}}}},
+		{Info: &wire.DescribeResponse{Transforms: []*wire.TransformInfo{{From: "opus", To: "aac"}}}},
+	})
+	rtmp := pluginhost.Accepts{Codecs: []media.Codec{media.H264, media.AAC, media.MP3}, VideoTracks: 1, AudioTracks: 1}
+	f := func(tracks string, a pluginhost.Accepts, want string) {
+		t.Helper()
+		p := Choose(parse(tracks), a, ts)
+		var s []string
+		for _, tr := range p.Tracks {
+			s = append(s, fmt.Sprintf("%d", tr.ID))
+		}
+		for _, n := range p.Needs {
+			s = append(s, fmt.Sprintf("need %s of %d", n.To, n.From))
+		}
+		for _, tr := range p.LeftOut {
+			s = append(s, fmt.Sprintf("not %d", tr.ID))
+		}
+		if p.Complete {
+			s = append(s, "complete")
+		}
+		if p.Refused != "" {
+			s = append(s, "refused: "+p.Refused)
+		}
+		if got := strings.Join(s, ", "); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", tracks, got, want)
+		}
+	}
+	f("1:h264 2:aac", rtmp, "1, 2, complete")
+	f("1:h264? 2:aac", rtmp, "1, 2")
+	f("1:h264 2:opus", rtmp, "1, need aac of 2")
+	f("1:h264 2:opus 3:aac<2", rtmp, "1, 3, need aac of 2, complete")
+	f("1:h264 2:opus 3:aac<2?", rtmp, "1, 3, need aac of 2")
+	f("1:h264 2:opus 3:aac<2", pluginhost.Accepts{Codecs: []media.Codec{media.H264, media.Opus, media.AAC}, VideoTracks: 1, AudioTracks: 1}, "1, 2, complete")
+	f("1:h264", rtmp, "1, complete")
+	f("2:opus 3:aac<2", rtmp, "3, need aac of 2, complete")
+	f("", rtmp, "")
+	f("1:h264/v.2 2:h264/v.0 3:h264/v.1 4:aac", rtmp, "2, 4, complete")
+	f("1:av1/v.0 2:h264/v.1 4:aac", rtmp, "2, 4, not 1, complete")
+	f("1:h264 2:h264 4:aac 5:aac", rtmp, "1, 4, not 2, not 5, complete")
+	f("1:vp8 2:aac", rtmp, "2, not 1, refused: the target would lose all video: it takes h264, the stream has vp8, and no plugin makes one of the other; publish h264")
+	f("1:h264 2:pcma", rtmp, "1, not 2, refused: the target would lose all audio: it takes aac, mp3, the stream has pcma, and no plugin makes one of the other; publish aac, mp3")
+	f("1:h264 2:aac", pluginhost.Accepts{Codecs: []media.Codec{media.AAC}, AudioTracks: 1},
+		"2, not 1, refused: the target takes no video and would lose all of it (h264): publish without video, or send the stream elsewhere")
+	// Who says nothing takes everything there is.
+	f("1:vp9/v.0 2:vp9/v.1 3:opus 4:pcmu", pluginhost.Accepts{}, "1, 3, 4, complete")
+}
