@@ -627,8 +627,9 @@ func TestStall(t *testing.T) {
 		addr := script(t, func(s *scripted) {
 			s.start()
 			buf := make([]byte, 64<<10)
-			for {
-				time.Sleep(20 * time.Millisecond) // the rate of this peer
+			pace := time.NewTicker(20 * time.Millisecond)
+			defer pace.Stop()
+			for range pace.C {
 				if _, err := s.Read(buf); err != nil {
 					return
 				}

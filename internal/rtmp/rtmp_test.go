@@ -10,6 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/test/peers"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -60,13 +61,12 @@ func parse(t testing.TB, url, key string) Target {
 // eventually waits until ok holds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("in 10 s not: %s", what)
+	peers.Wait(t, 10*time.Second, what, func() error {
+		if !ok() {
+			return errors.New("not yet")
 		}
-		time.Sleep(2 * time.Millisecond)
-	}
+		return nil
+	})
 }
 
 // seen is a message and when it came.

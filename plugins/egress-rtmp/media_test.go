@@ -1,0 +1,181 @@
+package egressrtmp
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/headgate/gateway/internal/clip"
+	"github.com/headgate/gateway/internal/rtmp"
+	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/transcode"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	videoID = clip.VideoTrack
+	audioID = media.TrackID(3)
+)
+
+// card is the test card with its sound in AAC: ten seconds, made once.
+var card = sync.OnceValues(func() (testMedia, error) {
+	c, err := clip.Load()
+	if err != nil {
+		return testMedia{}, err
+	}
+	tr, err := transcode.OpusToAAC().Open(context.Background(), c.Tracks[1], sdk.TransformSettings{})
+	if err != nil {
+		return testMedia{}, err
+	}
+	defer tr.Close()
+	m := testMedia{units: c.Units(clip.VideoTrack)}
+	audio := tr.Track()
+	audio.ID = audioID
+	m.tracks = []media.Track{c.Tracks[0], audio}
+	for _, u := range c.Units(clip.AudioTrack) {
+		err := tr.Transform(u, func(u *media.AccessUnit) {
+			u.Track = audioID
+			m.units = append(m.units, u)
+		})
+		if err != nil {
+			return testMedia{}, err
+		}
+	}
+	slices.SortStableFunc(m.units, func(a, b *media.AccessUnit) int { return cmp.Compare(a.DTS, b.DTS) })
+	return m, nil
+})
+
+// testMedia is tracks and their units by decoding time.
+type testMedia struct {
+	tracks []media.Track
+	units  []*media.AccessUnit
+}
+
+// load returns the card with units of the caller's own, later by offset.
+func load(t testing.TB, offset time.Duration) testMedia {
+	t.Helper()
+	m, err := card()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := testMedia{tracks: slices.Clone(m.tracks)}
+	for _, u := range m.units {
+		u = u.Clone()
+		u.PTS += offset
+		u.DTS += offset
+		out.units = append(out.units, u)
+	}
+	return out
+}
+
+// of returns the units of one track.
+func (m testMedia) of(id media.TrackID) (units []*media.AccessUnit) {
+	for _, u := range m.units {
+		if u.Track == id {
+			units = append(units, u)
+		}
+	}
+	return units
+}
+
+// A receiver is a server that keeps what it is sent.
+type receiver struct {
+	*rtmp.Server
+	addr     string
+	messages chan rtmp.Message
+	ends     chan error
+}
+
+// receive runs a receiver until the test ends.
+func receive(t testing.TB, change ...func(*rtmp.Server)) *receiver {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &receiver{
+		Server:   &rtmp.Server{Listener: listener},
+		addr:     listener.Addr().String(),
+		messages: make(chan rtmp.Message, 20000),
+		ends:     make(chan error, 100),
+	}
+	r.OnMessage = func(_ *rtmp.Publish, m rtmp.Message, _ time.Time) { r.messages <- m }
+	r.OnEnd = func(_ *rtmp.Publish, err error) { r.ends <- err }
+	for _, f := range change {
+		f(r.Server)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("receiver: %v", err)
+		}
+	})
+	return r
+}
+
+// all returns what was received, once the publication is over.
+func (r *receiver) all(t testing.TB) []rtmp.Message {
+	t.Helper()
+	select {
+	case err := <-r.ends:
+		if err != nil {
+			t.Errorf("the publication ended with %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the publication does not end")
+	}
+	var list []rtmp.Message
+	for {
+		select {
+		case m := <-r.messages:
+			list = append(list, m)
+		default:
+			return list
+		}
+	}
+}
+
+func target(url string) sdk.Target {
+	return sdk.Target{Name: "target", Stream: "stream", URL: secret.New(url), Attempt: 1}
+}
+
+// open opens a sink.
+func open(t testing.TB, url string, opts Options, tracks []media.Track) *sink {
+	t.Helper()
+	if opts.Interleave == "" {
+		opts.Interleave = InterleaveLow
+	}
+	s, err := (&egress{}).open(t.Context(), target(url), opts, tracks)
+	if err != nil {
+		t.Fatalf("opening: %v", err)
+	}
+	return s.(*sink)
+}
+
+func write(t testing.TB, s sdk.Sink, units ...*media.AccessUnit) {
+	t.Helper()
+	for _, u := range units {
+		if err := s.WriteAccessUnit(t.Context(), u); err != nil {
+			t.Fatalf("writing: %v", err)
+		}
+	}
+}
+
+func closeSink(t testing.TB, s sdk.Sink) {
+	t.Helper()
+	if err := s.Close(t.Context()); err != nil {
+		t.Errorf("closing: %v", err)
+	}
+}
