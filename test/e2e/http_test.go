@@ -64,6 +64,14 @@ func offer(t *testing.T, mimes ...string) string {
 		if strings.HasPrefix(mime, "audio/") {
 			c.ClockRate, c.Channels, kind = 48000, 2, webrtc.RTPCodecTypeAudio
 		}
+		switch mime {
+		case webrtc.MimeTypeH264:
+			c.SDPFmtpLine = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
+		case webrtc.MimeTypeOpus:
+			c.SDPFmtpLine = "minptime=10;useinbandfec=1"
+		case webrtc.MimeTypePCMU:
+			c.ClockRate, c.Channels = 8000, 0
+		}
 		if err := m.RegisterCodec(c, kind); err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +255,7 @@ func garbageToTCP(t *testing.T, addr string, random *rand.Rand) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(300 * time.Millisecond))
 	switch random.IntN(3) {
 	case 0:
 		b := make([]byte, 1+random.IntN(2000))
