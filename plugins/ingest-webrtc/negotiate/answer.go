@@ -62,7 +62,7 @@ func finishSection(m *sdp.MediaDescription) {
 		case "rtcp-mux":
 			rest = append(rest, a, sdp.Attribute{Key: "rtcp-mux-only"})
 			continue
-		case "ice-options":
+		case "ice-options", "rtcp-mux-only":
 			continue
 		case "fmtp":
 			pt, value, _ := strings.Cut(a.Value, " ")
@@ -75,6 +75,7 @@ func finishSection(m *sdp.MediaDescription) {
 		}
 		rest = append(rest, a)
 	}
+	sortExtensions(rest)
 	slices.SortStableFunc(candidates, func(a, b sdp.Attribute) int { return rank(a.Value) - rank(b.Value) })
 	// Candidates stand before the end-of-candidates that ends them.
 	at := slices.IndexFunc(rest, func(a sdp.Attribute) bool { return a.Key == "end-of-candidates" })
@@ -82,6 +83,22 @@ func finishSection(m *sdp.MediaDescription) {
 		at = len(rest)
 	}
 	m.Attributes = slices.Insert(rest, at, candidates...)
+}
+
+// sortExtensions brings the header extensions, which come in any order, into that
+// of their text: one offer has one answer.
+func sortExtensions(attributes []sdp.Attribute) {
+	var at []int
+	var lines []sdp.Attribute
+	for i, a := range attributes {
+		if a.Key == "extmap" {
+			at, lines = append(at, i), append(lines, a)
+		}
+	}
+	slices.SortFunc(lines, func(a, b sdp.Attribute) int { return strings.Compare(a.Value, b.Value) })
+	for i, line := range lines {
+		attributes[at[i]] = line
+	}
 }
 
 func setAttribute(attributes *[]sdp.Attribute, key, value string) {

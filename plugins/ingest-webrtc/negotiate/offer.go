@@ -8,6 +8,7 @@
 package negotiate
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"slices"
@@ -83,6 +84,9 @@ type Format struct {
 
 // Parse reads an offer and decides whether it can be used. The error is a *[Refusal].
 func Parse(text []byte) (*Offer, error) {
+	if !bytes.HasPrefix(text, []byte("v=0")) {
+		return nil, &Refusal{Malformed, "the offer is not a session description: it does not begin with v=0"}
+	}
 	var d sdp.SessionDescription
 	if err := d.Unmarshal(text); err != nil {
 		return nil, &Refusal{Malformed, "the offer is not a session description: " + printable(err.Error())}

@@ -132,9 +132,11 @@ function testPicture(width, height) {
     g.textBaseline = 'middle';
     g.fillText(now.toFixed(2), width / 2, height / 2);
   };
-  draw();
-  const timer = setInterval(draw, 1000 / 60);
-  const s = canvas.captureStream(30);
+  // Each picture that is drawn is taken at once: a stream that looks by itself
+  // would see the flash up to one picture later.
+  const s = canvas.captureStream(0);
+  const [video] = s.getVideoTracks();
+  const timer = setInterval(() => { draw(); video.requestFrame(); }, 1000 / 30);
   s.addTrack(out.stream.getAudioTracks()[0]);
   return {
     stream: s,

@@ -29,6 +29,7 @@ type Buffer struct {
 	gap     bool // the next delivery follows a loss
 	next    uint16
 	stored  int
+	oldest  time.Time // the earliest arrival among the stored ones
 	slots   [window]slot
 
 	// Lost counts packets given up; Late those that came after that, or twice.
@@ -80,7 +81,7 @@ func (b *Buffer) Deadline() (at time.Time, ok bool) {
 	if b.stored == 0 {
 		return time.Time{}, false
 	}
-	return b.first().Arrival.Add(b.hold), true
+	return b.oldest.Add(b.hold), true
 }
 
 // Expire gives up what has been missing for too long at now.
@@ -111,6 +112,9 @@ func (b *Buffer) store(p Packet) {
 		b.Late++
 		return
 	}
+	if b.stored == 0 || p.Arrival.Before(b.oldest) {
+		b.oldest = p.Arrival
+	}
 	p.Payload = append(s.Payload[:0], p.Payload...)
 	*s = slot{used: true, Packet: p}
 	b.stored++
@@ -124,14 +128,27 @@ func (b *Buffer) deliver(p Packet) {
 
 // drain delivers the stored packets up to the next missing one.
 func (b *Buffer) drain() {
-	for b.stored > 0 {
+	delivered := false
+	for b.stored > 0 && b.slot(b.next).used {
 		s := b.slot(b.next)
-		if !s.used {
-			return
-		}
 		s.used = false
 		b.stored--
 		b.deliver(s.Packet)
+		delivered = true
+	}
+	if delivered && b.stored > 0 {
+		b.findOldest()
+	}
+}
+
+func (b *Buffer) findOldest() {
+	b.oldest = time.Time{}
+	for seq, left := b.next, b.stored; left > 0; seq++ {
+		if s := b.slot(seq); s.used {
+			if left--; b.oldest.IsZero() || s.Arrival.Before(b.oldest) {
+				b.oldest = s.Arrival
+			}
+		}
 	}
 }
 

@@ -1,0 +1,149 @@
+package reorder_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/gateway/plugins/ingest-webrtc/reorder"
+)
+
+const hold = 100 * time.Millisecond
+
+// trace pushes packets "seq@ms" and returns what comes out; "!" is a gap before
+// it. "expire@ms" lets time pass.
+func trace(script string) (string, *reorder.Buffer) {
+	var out []string
+	start := time.Unix(1000, 0)
+	b := reorder.New(hold, func(p reorder.Packet) {
+		gap := ""
+		if p.AfterGap {
+			gap = "!"
+		}
+		if string(p.Payload) != fmt.Sprint(p.Seq) {
+			gap += "?"
+		}
+		out = append(out, fmt.Sprintf("%s%d", gap, p.Seq))
+	})
+	for step := range strings.FieldsSeq(script) {
+		var seq uint16
+		var ms int
+		if _, err := fmt.Sscanf(step, "expire@%d", &ms); err == nil {
+			b.Expire(start.Add(time.Duration(ms) * time.Millisecond))
+			continue
+		}
+		if _, err := fmt.Sscanf(step, "%d@%d", &seq, &ms); err != nil {
+			panic(step)
+		}
+		payload := fmt.Append(nil, seq)
+		b.Push(reorder.Packet{Seq: seq, Payload: payload, Arrival: start.Add(time.Duration(ms) * time.Millisecond)})
+		for i := range payload {
+			payload[i] = 'x'
+		}
+	}
+	return strings.Join(out, " "), b
+}
+
+func TestTraces(t *testing.T) {
+	check := func(script, want string) {
+		t.Helper()
+		if got, _ := trace(script); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", script, got, want)
+		}
+	}
+	check("1@0 2@1 3@2", "1 2 3")
+	check("1@0 3@1 2@2 4@3", "1 2 3 4")
+	check("65534@0 0@1 65535@2 1@3", "65534 65535 0 1")
+	check("1@0 1@1 2@2 1@3 2@4", "1 2")
+	check("1@0 3@1 4@50 expire@100", "1")
+	check("1@0 3@1 4@50 expire@101", "1 !3 4")
+	check("1@0 3@1 4@50 5@101", "1 !3 4 5")
+	check("1@0 3@1 5@60 expire@101 expire@160", "1 !3 !5")
+	check("1@0 3@1 expire@101 2@102 4@103", "1 !3 4")
+	check("1@0 2@1 20000@2 20001@3", "1 2 !20000 20001")
+	check("20000@0 5@1 6@2", "20000 !5 6")
+	check("1@0 3@1 30000@2", "1 !3 !30000")
+	check("1@0 1500@1", "1")
+	check("1@0 1500@1 expire@101", "1 !1500")
+}
+
+func TestDeadline(t *testing.T) {
+	_, b := trace("1@0 2@5")
+	if _, ok := b.Deadline(); ok {
+		t.Error("a deadline while nothing is missing")
+	}
+	_, b = trace("1@0 3@5 4@9")
+	if at, ok := b.Deadline(); !ok || !at.Equal(time.Unix(1000, 0).Add(5*time.Millisecond+hold)) {
+		t.Errorf("deadline %v %v", at, ok)
+	}
+}
+
+// Whatever comes, what goes out rises, a gap is told, and nothing waits beyond
+// its time.
+func TestProperties(t *testing.T) {
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		now := time.Unix(1000, 0)
+		first := uint16(r.Uint32())
+		var got []uint16
+		running := true
+		arrived := map[uint16]time.Time{}
+		b := reorder.New(hold, func(p reorder.Packet) {
+			if len(got) > 0 {
+				step := int16(p.Seq - got[len(got)-1])
+				if step <= 0 || p.AfterGap != (step > 1) {
+					t.Fatalf("seed %d: %d after %d, gap %v", seed, p.Seq, got[len(got)-1], p.AfterGap)
+				}
+			}
+			if late := now.Sub(arrived[p.Seq]); running && late > hold+20*time.Millisecond {
+				t.Fatalf("seed %d: %d waited %v", seed, p.Seq, late)
+			}
+			got = append(got, p.Seq)
+		})
+		var order []uint16
+		for i := range uint16(2000) {
+			if r.IntN(40) > 0 {
+				order = append(order, first+i)
+			}
+		}
+		for range 100 {
+			i := r.IntN(len(order))
+			j := min(len(order)-1, i+r.IntN(8))
+			s := order[i]
+			order = slices.Insert(slices.Delete(order, i, i+1), j, s)
+		}
+		for _, s := range order {
+			now = now.Add(time.Duration(r.IntN(8)) * time.Millisecond)
+			if _, twice := arrived[s]; !twice {
+				arrived[s] = now
+			}
+			b.Push(reorder.Packet{Seq: s, Arrival: now})
+			if at, ok := b.Deadline(); ok && !at.After(now) {
+				t.Fatalf("seed %d: the deadline has passed", seed)
+			}
+		}
+		running = false
+		now = now.Add(hold)
+		b.Expire(now)
+		if uint64(len(got))+b.Late != uint64(len(order)) {
+			t.Fatalf("seed %d: %d of %d delivered, %d late", seed, len(got), len(order), b.Late)
+		}
+	}
+}
+
+func FuzzBuffer(f *testing.F) {
+	f.Add([]byte{0, 1, 1, 0, 3, 1, 0, 2, 1})
+	f.Fuzz(func(t *testing.T, script []byte) {
+		now := time.Unix(1000, 0)
+		b := reorder.New(hold, func(reorder.Packet) {})
+		for len(script) >= 3 {
+			seq := uint16(script[0])<<8 | uint16(script[1])
+			now = now.Add(time.Duration(script[2]) * time.Millisecond)
+			b.Push(reorder.Packet{Seq: seq, Arrival: now})
+			script = script[3:]
+		}
+	})
+}

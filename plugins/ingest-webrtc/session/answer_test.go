@@ -1,0 +1,92 @@
+package session_test
+
+import (
+	"flag"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
+
+func post(t *testing.T, url, offer string) (int, http.Header, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(offer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/sdp")
+	req.Header.Set("Authorization", "Bearer "+goodToken)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, res.Header, string(b)
+}
+
+// steady puts words in place of what differs from run to run.
+func steady(answer string) string {
+	for _, r := range []struct{ pattern, with string }{
+		{`(?m)^o=.*?\r$`, "o=ORIGIN\r"},
+		{`a=ice-ufrag:\S+`, "a=ice-ufrag:UFRAG"},
+		{`a=ice-pwd:\S+`, "a=ice-pwd:PWD"},
+		{`a=fingerprint:\S+ \S+`, "a=fingerprint:FINGERPRINT"},
+		{`a=candidate:\d+ (\d) udp \d+ (\S+) \d+ `, "a=candidate:N $1 udp PRIORITY $2 PORT "},
+		{`a=msid-semantic:.*`, "a=msid-semantic:WMS\r"},
+		{`typ host ufrag \S+`, "typ host ufrag UFRAG"},
+	} {
+		answer = regexp.MustCompile(r.pattern).ReplaceAllString(answer, r.with)
+	}
+	return answer
+}
+
+// The answers to offers of real browsers, and to the same with another DTLS
+// role, are what is written down.
+func TestAnswers(t *testing.T) {
+	g := start(t)
+	for _, name := range []string{"chromium-156-opus-h264", "chromium-156-simulcast-qhf", "firefox-esr-153-no-h264"} {
+		b, err := os.ReadFile(filepath.Join("..", "negotiate", "testdata", name+".sdp"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for setup, want := range map[string]string{"actpass": "passive", "active": "passive", "passive": "active"} {
+			t.Run(name+" "+setup, func(t *testing.T) {
+				status, header, answer := post(t, g.url, strings.ReplaceAll(string(b), "a=setup:actpass", "a=setup:"+setup))
+				if strings.HasPrefix(name, "firefox") {
+					if status != http.StatusUnprocessableEntity || !strings.Contains(answer, "your browser offered VP8, VP9, AV1; this route needs H264") {
+						t.Errorf("%d %s", status, answer)
+					}
+					return
+				}
+				if status != http.StatusCreated || !strings.HasPrefix(header.Get("Location"), "/whip/~/") || !strings.HasPrefix(answer, "v=0") {
+					t.Fatalf("%d %s", status, answer)
+				}
+				if len(answer) >= 8192 || strings.Count(answer, "a=setup:"+want) != 2 {
+					t.Errorf("%d bytes; want setup:%s in both sections", len(answer), want)
+				}
+				golden := filepath.Join("testdata", name+"."+setup+".golden")
+				if *rewrite {
+					if err := os.WriteFile(golden, []byte(steady(answer)), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				written, err := os.ReadFile(golden)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := steady(answer); got != string(written) {
+					t.Errorf("got:\n%s\nwant:\n%s", got, written)
+				}
+			})
+		}
+	}
+}
