@@ -1,0 +1,327 @@
+package sdk_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/plugintest"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// journal is an egress that writes down what is called.
+type journal struct {
+	mu    sync.Mutex
+	lines []string
+
+	setter bool // its sinks can change tracks
+	failed chan struct{}
+	write  func(ctx context.Context) error
+}
+
+func (j *journal) note(format string, args ...any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lines = append(j.lines, fmt.Sprintf(format, args...))
+}
+
+func (j *journal) text() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return strings.Join(j.lines, "\n")
+}
+
+func (j *journal) Open(_ context.Context, t sdk.Target, tracks []media.Track) (sdk.Sink, error) {
+	j.note("open %s/%s attempt %d: %s", t.Stream, t.Name, t.Attempt, names(tracks))
+	s := &entry{j: j}
+	if j.setter {
+		return setterEntry{s}, nil
+	}
+	return s, nil
+}
+
+func names(tracks []media.Track) string {
+	var out []string
+	for _, t := range tracks {
+		out = append(out, fmt.Sprintf("%d %s %x %dx%d", t.ID, t.Codec, t.DecoderConfig, t.Width, t.Height))
+	}
+	return strings.Join(out, ", ")
+}
+
+type entry struct{ j *journal }
+
+func (e *entry) WriteAccessUnit(ctx context.Context, u *media.AccessUnit) error {
+	if e.j.write != nil {
+		if err := e.j.write(ctx); err != nil {
+			return err
+		}
+	}
+	e.j.note("write %d/%d", u.Track, u.Seq)
+	return nil
+}
+func (e *entry) Close(context.Context) error { e.j.note("close"); return nil }
+func (e *entry) Failed() <-chan struct{}     { return e.j.failed }
+func (e *entry) Err() error                  { return errors.New("the peer hung up on rtmp://x/live/k3yk3y") }
+func (e *entry) Accepts() sdk.Accepts {
+	return sdk.Accepts{Codecs: []media.Codec{media.H264, media.Opus}, VideoTracks: 2}
+}
+
+type setterEntry struct{ *entry }
+
+func (e setterEntry) SetTracks(_ context.Context, tracks []media.Track) error {
+	e.j.note("set %s", names(tracks))
+	return nil
+}
+
+func plugin(e sdk.Egress) sdk.Plugin { return sdk.EgressOf("journal", "1.0.0", []string{"rtmp"}, e) }
+
+var (
+	video   = media.Track{ID: 1, Codec: media.H264, DecoderConfig: []byte{1}, Width: 640, Height: 360}
+	audio   = media.Track{ID: 2, Codec: media.AAC, DecoderConfig: []byte{2}}
+	resized = media.Track{ID: 1, Codec: media.H264, DecoderConfig: []byte{3}, Width: 320, Height: 180}
+)
+
+func openEgress(g *plugintest.Gateway, tracks ...media.Track) {
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
+		Session: 1, Kind: wire.SessionKind_SESSION_KIND_EGRESS, Stream: "live", Attempt: 3,
+		Target: &wire.Target{Name: "cdn", Url: "rtmp://x/live/k3yk3y"}, Tracks: wire.FromTracks(tracks),
+	}}})
+}
+
+func setTracks(g *plugintest.Gateway, tracks ...media.Track) {
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Tracks{Tracks: &wire.TrackSet{Sessions: []uint32{1}, Tracks: wire.FromTracks(tracks)}}})
+}
+
+func sendUnit(g *plugintest.Gateway, track, seq uint32, key bool) {
+	u := &wire.AccessUnit{Sessions: []uint32{1}, Track: track, Seq: seq, Payload: []byte("payload")}
+	if key {
+		u.Flags = uint32(wire.Flag_FLAG_RANDOM_ACCESS)
+	}
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Media{Media: &wire.AccessUnits{Units: []*wire.AccessUnit{u}}}})
+}
+
+func closeSession(g *plugintest.Gateway, drain bool) {
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Close{Close: &wire.Close{Session: 1, Drain: drain}}})
+}
+
+// changeTracks plays a change of tracks in the middle of a stream and returns what
+// the sink saw.
+func changeTracks(t *testing.T, j *journal) string {
+	t.Helper()
+	g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+	openEgress(g, video, audio)
+	ready, _ := g.State(1)
+	if a := ready.GetAccepts(); ready.GetState() != wire.SessionState_READY || len(a.GetCodecs()) != 2 || a.GetVideoTracks() != 2 {
+		t.Errorf("ready: %v", ready)
+	}
+	setTracks(g, video, audio) // the same as in Open
+	sendUnit(g, 1, 0, true)
+	sendUnit(g, 2, 0, true)
+	setTracks(g, resized, audio)
+	sendUnit(g, 2, 1, true)
+	sendUnit(g, 1, 1, true)
+	sendUnit(g, 2, 2, true)
+	closeSession(g, true)
+	s, credit := g.State(1)
+	if s.GetState() != wire.SessionState_CLOSED || credit[1] != 5*7 {
+		t.Errorf("ended with %v and credit for %d bytes", s, credit[1])
+	}
+	return j.text()
+}
+
+func TestSinkThatChangesTracks(t *testing.T) {
+	want := `open live/cdn attempt 3: 1 h264 01 640x360, 2 aac 02 0x0
+write 1/0
+write 2/0
+set 1 h264 03 320x180, 2 aac 02 0x0
+write 2/1
+write 1/1
+write 2/2
+close`
+	if got := changeTracks(t, &journal{setter: true}); got != want {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+// A sink that cannot change tracks is opened anew at the next picture that can be
+// joined at.
+func TestSinkThatIsReopened(t *testing.T) {
+	want := `open live/cdn attempt 3: 1 h264 01 640x360, 2 aac 02 0x0
+write 1/0
+write 2/0
+close
+open live/cdn attempt 3: 1 h264 03 320x180, 2 aac 02 0x0
+write 1/1
+write 2/2
+close`
+	if got := changeTracks(t, &journal{}); got != want {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+// What a sink need not know does not reopen it.
+func TestHarmlessTrackChange(t *testing.T) {
+	j := &journal{}
+	g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+	openEgress(g, video)
+	g.State(1)
+	relabelled := video
+	relabelled.BitrateBitsPerSecond = 5e6
+	setTracks(g, relabelled)
+	sendUnit(g, 1, 0, false)
+	closeSession(g, true)
+	g.State(1)
+	if got := j.text(); strings.Count(got, "open") != 1 || !strings.Contains(got, "write 1/0") {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+// A sink that fails between two writes ends its session at once.
+func TestFailer(t *testing.T) {
+	j := &journal{failed: make(chan struct{})}
+	g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+	openEgress(g, video)
+	g.State(1)
+	close(j.failed)
+	s, _ := g.State(1)
+	if s.GetState() != wire.SessionState_FAILED || s.GetMessage() != "the peer hung up on ***" || s.GetCause() != wire.SessionState_REMOTE {
+		t.Errorf("the session is %v", s)
+	}
+	if !strings.HasSuffix(j.text(), "close") {
+		t.Errorf("got\n%s", j.text())
+	}
+}
+
+func TestWriteErrors(t *testing.T) {
+	f := func(err error, permanent bool, cause wire.SessionState_Cause, retryAfter time.Duration) {
+		t.Helper()
+		j := &journal{write: func(context.Context) error { return err }}
+		g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+		openEgress(g, video)
+		g.State(1)
+		sendUnit(g, 1, 0, true)
+		s, _ := g.State(1)
+		if s.GetState() != wire.SessionState_FAILED || s.GetPermanent() != permanent || s.GetCause() != cause || wire.Duration(s.GetRetryAfterNs()) != retryAfter {
+			t.Errorf("%v: the session is %v", err, s)
+		}
+	}
+	f(errors.New("reset"), false, wire.SessionState_REMOTE, 0)
+	f(sdk.Permanent(errors.New("refused")), true, wire.SessionState_REMOTE, 0)
+	f(&sdk.Error{Cause: sdk.CauseConfig, RetryAfter: time.Minute, Err: errors.New("no")}, false, wire.SessionState_CONFIG, time.Minute)
+	f(fmt.Errorf("writing: %w", sdk.Permanent(&sdk.Error{Cause: sdk.CausePlugin, Err: errors.New("no")})), true, wire.SessionState_PLUGIN, 0)
+}
+
+// A write that blocks ends when its session is closed.
+func TestCloseInsideWrite(t *testing.T) {
+	j := &journal{write: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
+	g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+	openEgress(g, video)
+	g.State(1)
+	sendUnit(g, 1, 0, true)
+	began := time.Now()
+	closeSession(g, false)
+	if s, _ := g.State(1); s.GetState() != wire.SessionState_CLOSED || time.Since(began) > 2*time.Second {
+		t.Errorf("the session is %v after %v", s, time.Since(began))
+	}
+}
+
+func TestValidate(t *testing.T) {
+	type targetOptions struct {
+		Latency time.Duration `json:"latency"`
+	}
+	p := plugin(&journal{})
+	p.Egress.TargetOptions = &targetOptions{}
+	c := plugintest.Connect(t, p)
+	r, err := c.Validate(t.Context(), &wire.ValidateRequest{
+		OptionsJson: []byte(`{"nothing": 1}`),
+		Targets: []*wire.Target{
+			{Url: "rtmp://fine", OptionsJson: []byte(`{"latency": "20ms"}`)},
+			{Url: "srt://other", OptionsJson: []byte(`{"latency": "20"}`)},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range r.GetDiagnostics() {
+		got = append(got, d.GetPath())
+	}
+	if fmt.Sprint(got) != "[options targets.1.options targets.1.url]" {
+		t.Errorf("diagnostics %v", r)
+	}
+}
+
+// brokenIngest cannot serve.
+type brokenIngest struct{}
+
+func (brokenIngest) Serve(context.Context, *sdk.IngestHost) error {
+	return errors.New("the port is taken")
+}
+
+// A plugin whose ingest cannot serve ends its Attach, which the gateway takes for
+// a crash.
+func TestIngestThatCannotServe(t *testing.T) {
+	p := sdk.Plugin{Name: "broken", Version: "1", Ingest: &sdk.IngestPlugin{Ingest: brokenIngest{}}}
+	stream, err := plugintest.Connect(t, p).Attach(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&wire.HostMsg{M: &wire.HostMsg_Hello{Hello: &wire.Hello{}}}); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if !strings.Contains(err.Error(), "the port is taken") {
+		t.Error(err)
+	}
+}
+
+// httpIngest serves one page.
+type httpIngest struct{}
+
+func (httpIngest) Serve(ctx context.Context, h *sdk.IngestHost) error {
+	h.HandleHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, r.RemoteAddr) }))
+	<-ctx.Done()
+	return nil
+}
+
+func TestHTTPSocket(t *testing.T) {
+	p := sdk.Plugin{Name: "http", Version: "1", Ingest: &sdk.IngestPlugin{Ingest: httpIngest{}, Mounts: []string{"/x/"}}}
+	g := plugintest.Attach(t, plugintest.Connect(t, p), nil)
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", g.HTTPSocket)
+		},
+	}}
+	for {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://plugin/x/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(wire.ClientHeader, "192.0.2.1:99")
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 100)
+		n, _ := res.Body.Read(b)
+		_ = res.Body.Close()
+		if res.StatusCode == http.StatusServiceUnavailable {
+			continue // the ingest has no handler yet
+		}
+		if string(b[:n]) != "192.0.2.1:99" {
+			t.Errorf("%d %s", res.StatusCode, b[:n])
+		}
+		return
+	}
+}
