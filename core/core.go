@@ -432,7 +432,7 @@ func (g *Gateway) Streams() []status.Stream {
 func (s *stream) status() status.Stream {
 	snap, _ := s.router.Watch()
 	st := status.Stream{
-		Name: s.router.Name(), State: status.StreamState(snap.State), Since: snap.Since,
+		Name: s.router.Name(), State: status.StreamState(snap.State), Since: snap.Since.UTC(),
 		Publisher: s.publish.Publisher(),
 		Tracks:    make([]status.Track, len(snap.Tracks)), Targets: make([]status.Target, len(s.targets)),
 		UnitsDropped: s.publish.Dropped(),
@@ -462,7 +462,7 @@ func (g *Gateway) Plugins() []status.Plugin {
 	out := make([]status.Plugin, len(list))
 	for i, p := range list {
 		out[i] = status.Plugin{
-			Name: p.Name, Version: p.Version, State: string(p.State), Since: p.Since, PID: p.PID,
+			Name: p.Name, Version: p.Version, State: string(p.State), Since: p.Since.UTC(), PID: p.PID,
 			Restarts: p.Restarts, LastError: p.LastError, Sessions: p.Sessions,
 		}
 	}

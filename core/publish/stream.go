@@ -49,7 +49,7 @@ func (s *Stream) Publisher() *status.Publisher {
 	if newest == nil {
 		return nil
 	}
-	return &status.Publisher{Plugin: newest.plugin, Remote: newest.remote, Since: newest.since}
+	return &status.Publisher{Plugin: newest.plugin, Remote: newest.remote, Since: newest.since.UTC()}
 }
 
 // reasonMalformed is why units are dropped that do not have the shape of their codec.

@@ -133,11 +133,11 @@ func (t *Target) Status() status.Target {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	st := status.Target{
-		Name: t.conf.Target.Name, State: t.state, Since: t.since, Attempt: t.attempt,
+		Name: t.conf.Target.Name, State: t.state, Since: t.since.UTC(), Attempt: t.attempt,
 		BytesSent: t.bytes, UnitsSent: t.units, UnitsDropped: make(map[string]uint64, len(t.dropped)),
 	}
 	if !t.next.IsZero() {
-		next := t.next
+		next := t.next.UTC()
 		st.NextRetry = &next
 	}
 	if t.err != nil {
@@ -180,7 +180,7 @@ func (t *Target) set(s status.TargetState, next time.Time) {
 func (t *Target) fail(e *failure) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.err = &status.Error{Cause: string(e.cause), Message: e.message, At: time.Now()}
+	t.err = &status.Error{Cause: string(e.cause), Message: e.message, At: time.Now().UTC()}
 }
 
 // A failure is why a session ended that was not asked to.
