@@ -117,6 +117,7 @@ type recorder struct {
 	units    []*media.AccessUnit
 	credited int
 	stats    []Stats
+	keys     int
 	over     bool
 }
 
@@ -137,7 +138,7 @@ func (r *recorder) Ready(a Accepts)          { r.ready <- a }
 func (r *recorder) Tracks(t []media.Track)   { r.do(func() { r.tracks = append(r.tracks, t) }) }
 func (r *recorder) Unit(u *media.AccessUnit) { r.do(func() { r.units = append(r.units, u) }) }
 func (r *recorder) Credited(n int)           { r.do(func() { r.credited += n }) }
-func (r *recorder) Keyframe(media.TrackID)   {}
+func (r *recorder) Keyframe(media.TrackID)   { r.do(func() { r.keys++ }) }
 func (r *recorder) Stats(s Stats)            { r.do(func() { r.stats = append(r.stats, s) }) }
 func (r *recorder) Ended(e End)              { r.do(func() { r.over = true }); r.ended <- e }
 

@@ -45,6 +45,9 @@ func servePlugin(mode string) {
 		panic("this plugin cannot start")
 	case "mute": // never shakes hands
 		select {}
+	case "rogue":
+		serveRogue()
+		return
 	case "quick": // dies soon after it is ready
 		time.AfterFunc(20*time.Millisecond, func() { os.Exit(3) })
 	}
