@@ -338,8 +338,11 @@ func TestOpus(t *testing.T) {
 func FuzzH264(f *testing.F) {
 	f.Add([]byte{0, 1, 3, 0x67, 1, 2, 0x80, 1, 2, 0x65, 1})
 	f.Add([]byte{1, 0, 4, 0x7c, 0x85, 1, 2, 0x81, 0, 4, 0x7c, 0x45, 1, 2})
+	c, err := clip.Load()
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, script []byte) {
-		c, _ := clip.Load()
 		var nalus [][]byte
 		d := depack.NewH264(func(u depack.Unit) {
 			var err error
