@@ -159,6 +159,9 @@ func (e *connectRefusedError) next(t Target) (string, error) {
 func dialOnce(ctx context.Context, cfg ClientConfig, authQuery string) (*Conn, error) {
 	t := cfg.Target
 	fail := func(stage Stage, err error) error {
+		if errors.Is(err, errServerClosed) {
+			err = errGuess{err, stage}
+		}
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 			if errors.Is(err, context.DeadlineExceeded) {
@@ -218,6 +221,29 @@ func dialOnce(ctx context.Context, cfg ClientConfig, authQuery string) (*Conn, e
 	go c.readLoop()
 	return c, nil
 }
+
+// errServerClosed is an end of the connection that the server brought about
+// without a word.
+var errServerClosed = errors.New("the server closed the connection")
+
+// errGuess adds what a close at a stage mostly means.
+type errGuess struct {
+	error
+	stage Stage
+}
+
+func (e errGuess) Error() string {
+	switch e.stage {
+	case StageConnect:
+		return e.error.Error() + "; it may not know the app"
+	case StageCreateStream, StagePublish:
+		return e.error.Error() + "; it may refuse the stream key"
+	default:
+		return e.error.Error()
+	}
+}
+
+func (e errGuess) Unwrap() error { return e.error }
 
 // errNoAnswer words a deadline for people.
 type errNoAnswer struct{ error }
@@ -469,7 +495,7 @@ func (c *Conn) await(match func(command) bool) (command, error) {
 		m, err := c.reader.next()
 		if err != nil {
 			if errors.Is(err, io.EOF) {
-				err = errors.New("the server closed the connection")
+				err = errServerClosed
 			}
 			return command{}, err
 		}
@@ -510,7 +536,7 @@ func (c *Conn) readLoop() {
 		m, err := c.reader.next()
 		if err != nil {
 			if errors.Is(err, io.EOF) {
-				err = errors.New("the server closed the connection")
+				err = errServerClosed
 			}
 			c.fail(&StageError{Stage: StageLive, Host: c.target.Address(), Err: err})
 			return

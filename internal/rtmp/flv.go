@@ -144,7 +144,8 @@ func (f *FLVWriter) WriteMessage(m Message) error {
 	if n > 1<<24-1 {
 		return fmt.Errorf("message of %d bytes does not fit FLV", n)
 	}
-	b := append(f.buf[:0], byte(m.Type), byte(n>>16), byte(n>>8), byte(n), byte(ts>>16), byte(ts>>8), byte(ts), byte(ts>>24), 0, 0, 0)
+	b := f.buf[:0]
+	b = append(b, byte(m.Type), byte(n>>16), byte(n>>8), byte(n), byte(ts>>16), byte(ts>>8), byte(ts), byte(ts>>24), 0, 0, 0)
 	b = append(b, body...)
 	f.buf = binary.BigEndian.AppendUint32(b, uint32(n)+11)
 	if _, err := f.w.Write(f.buf); err != nil {

@@ -4,8 +4,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/bluenviron/gortmplib/pkg/amf0"
-
 	"github.com/headgate/gateway/sdk/media/aac"
 	"github.com/headgate/gateway/sdk/media/h264"
 )
@@ -275,8 +273,8 @@ func (m *meter) unit(t *trackMeter, msg Message, now time.Time) {
 
 func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
-// videoNames and audioNames are the codecs that have a number in FLV or a name of
-// our own beside their FourCC.
+// codecName returns our name of what Enhanced RTMP calls fourCC, which stays as
+// it is if we have none.
 func codecName(fourCC string) string {
 	switch fourCC {
 	case "avc1":
@@ -498,7 +496,7 @@ func (m *meter) metadata(msg Message) {
 			continue
 		}
 		m.st.Metadata++
-		if s, ok := amf0.Object(o).GetString("encoder"); ok {
+		if s, ok := o.GetString("encoder"); ok {
 			m.st.Encoder = printable(s)
 		}
 		return
