@@ -149,7 +149,7 @@ func (g *Gateway) Run(ctx context.Context, cfg *config.Config) error {
 		}
 	}
 
-	err, hostGone := g.wait(ctx, h, offering(cfg, specs), hostEnded)
+	hostGone, err := g.wait(ctx, h, offering(cfg, specs), hostEnded)
 	g.log.Info("gateway ends")
 	door.Close()
 	g.end(stopStreams)
@@ -165,23 +165,23 @@ func (g *Gateway) Run(ctx context.Context, cfg *config.Config) error {
 
 // wait reports the gateway ready when the plugins are that take publishers, and
 // returns when ctx ends or the host does, which it does not by itself.
-func (g *Gateway) wait(ctx context.Context, h host, offering []string, hostEnded <-chan error) (err error, hostGone bool) {
+func (g *Gateway) wait(ctx context.Context, h host, offering []string, hostEnded <-chan error) (hostGone bool, err error) {
 	for _, name := range offering {
 		select {
 		case <-h.Ready(name):
 		case <-ctx.Done():
-			return nil, false
+			return false, nil
 		case err := <-hostEnded:
-			return hostError(err), true
+			return true, hostError(err)
 		}
 	}
 	close(g.ready)
 	g.log.Info("gateway ready")
 	select {
 	case <-ctx.Done():
-		return nil, false
+		return false, nil
 	case err := <-hostEnded:
-		return hostError(err), true
+		return true, hostError(err)
 	}
 }
 

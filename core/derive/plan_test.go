@@ -2,6 +2,7 @@ package derive
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,6 +14,10 @@ import (
 // parse reads tracks: id:codec[/group.rank][<from][?], ? for one that is not
 // described yet.
 func parse(s string) []media.Track {
+	number := func(s string) int {
+		n, _ := strconv.Atoi(s)
+		return n
+	}
 	var out []media.Track
 	for f := range strings.FieldsSeq(s) {
 		t := media.Track{DecoderConfig: []byte("c")}
@@ -21,17 +26,17 @@ func parse(s string) []media.Track {
 			f = strings.TrimSuffix(f, "?")
 		}
 		if a, b, ok := strings.Cut(f, "<"); ok {
-			fmt.Sscan(b, &t.DerivedFrom)
+			t.DerivedFrom = media.TrackID(number(b))
 			f = a
 		}
 		if a, b, ok := strings.Cut(f, "/"); ok {
 			group, rank, _ := strings.Cut(b, ".")
 			t.Group = group
-			fmt.Sscan(rank, &t.Rank)
+			t.Rank = number(rank)
 			f = a
 		}
 		id, codec, _ := strings.Cut(f, ":")
-		fmt.Sscan(id, &t.ID)
+		t.ID = media.TrackID(number(id))
 		t.Codec = media.Codec(codec)
 		out = append(out, t)
 	}

@@ -42,16 +42,12 @@ func (p *Pull) Run(ctx context.Context) error {
 	var backoff retry.Backoff
 	for {
 		started := time.Now()
-		end, err := p.once(ctx)
+		end := p.once(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		wait := backoff.Next(time.Now(), time.Since(started), rand.Float64())
-		var out *pluginhost.UnavailableError
-		switch {
-		case errors.As(err, &out):
-			wait = max(wait, out.RetryAfter)
-		case err == nil && end.Permanent:
+		if end.Permanent {
 			wait = slowLane
 		}
 		wait = max(wait, end.RetryAfter)
@@ -67,21 +63,26 @@ func (p *Pull) Run(ctx context.Context) error {
 }
 
 // once runs one session to its end.
-func (p *Pull) once(ctx context.Context) (pluginhost.End, error) {
+func (p *Pull) once(ctx context.Context) pluginhost.End {
 	done := make(chan pluginhost.End, 1)
 	// The stream gets its publisher when the source delivers, not while it is tried.
 	h := &pullHandler{pull: p, done: done}
 	s, err := p.puller.OpenPull(p.from.Plugin, p.stream.router.ID(), p.stream.router.Name(), p.from.URL, h)
 	if err != nil {
-		return pluginhost.End{Failed: true, Cause: pluginhost.CausePlugin, Message: err.Error()}, err
+		end := pluginhost.End{Failed: true, Cause: pluginhost.CausePlugin, Message: err.Error()}
+		var out *pluginhost.UnavailableError
+		if errors.As(err, &out) {
+			end.RetryAfter = out.RetryAfter
+		}
+		return end
 	}
 	h.bind(s)
 	select {
 	case end := <-done:
-		return end, nil
+		return end
 	case <-ctx.Done():
 		s.Close("the gateway ends", false)
-		return <-done, nil
+		return <-done
 	}
 }
 

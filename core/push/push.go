@@ -173,7 +173,7 @@ func (t *Target) set(s status.TargetState, next time.Time) {
 	t.next = next
 	t.mu.Unlock()
 	if changed {
-		t.log.Info("target "+string(s), "state", s)
+		t.log.Info("target changed", "state", s)
 	}
 }
 
