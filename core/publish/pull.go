@@ -40,25 +40,29 @@ func NewPull(s *Stream, from config.From, puller Puller) *Pull {
 // Run fetches the stream until ctx ends.
 func (p *Pull) Run(ctx context.Context) error {
 	var backoff retry.Backoff
-	for {
+	for ctx.Err() == nil {
 		started := time.Now()
 		end := p.once(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
 		wait := backoff.Next(time.Now(), time.Since(started), rand.Float64())
 		if end.Permanent {
 			wait = slowLane
 		}
-		wait = max(wait, end.RetryAfter)
-		p.log.Warn("source ended; it is opened again", "cause", end.Cause, "error", end.Message, "in", wait)
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return nil
-		}
+		p.pause(ctx, max(wait, end.RetryAfter), end)
+	}
+	return nil
+}
+
+// pause waits for the next try, or for the end of ctx.
+func (p *Pull) pause(ctx context.Context, wait time.Duration, end pluginhost.End) {
+	if ctx.Err() != nil {
+		return
+	}
+	p.log.Warn("source ended; it is opened again", "cause", end.Cause, "error", end.Message, "in", wait)
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 
