@@ -242,7 +242,7 @@ func TestFollowsThePublishersClock(t *testing.T) {
 		tr, c := startQuick(t), &collector{t: t}
 		rnd := rand.New(rand.NewPCG(1, 2))
 		worst := time.Duration(0)
-		const count = 3000
+		const count = 1000
 		for i := range count {
 			pts := time.Duration(float64(i) * 20e6 * speed)
 			u := &media.AccessUnit{Seq: uint32(i), PTS: pts, DTS: pts, Payload: packets[i%len(packets)]}
@@ -263,11 +263,11 @@ func TestFollowsThePublishersClock(t *testing.T) {
 	}
 	check("same speed", 1, 0, time.Millisecond)
 	check("milliseconds", 1, time.Millisecond, 2*time.Millisecond)
-	check("50 ppm fast", 1-50e-6, 0, 11*time.Millisecond)
-	check("50 ppm slow", 1+50e-6, 0, 11*time.Millisecond)
+	check("clock too fast", 1-1e-3, 0, 11*time.Millisecond)
+	check("clock too slow", 1+1e-3, 0, 11*time.Millisecond)
 	check("slewed forward", 1.005, 0, 25*time.Millisecond)
 	check("slewed back", 0.995, 0, 25*time.Millisecond)
-	check("jittery", 1+100e-6, 8*time.Millisecond, 20*time.Millisecond)
+	check("jittery", 1+1e-3, 8*time.Millisecond, 20*time.Millisecond)
 }
 
 func TestOverlapLosesItsBeginning(t *testing.T) {
@@ -353,19 +353,19 @@ func clipPackets(t testing.TB) [][]byte {
 	return packets
 }
 
-// Ten minutes with everything that a publisher does: loss single and in bursts,
+// Ten minutes (one with the race detector) with everything that a publisher does: loss single and in bursts,
 // pauses, mono and stereo, speech and music coders, packets of all lengths. There
 // is a unit for every 21.33 ms, and time is right to the end.
-func TestTenMinutesOfTrouble(t *testing.T) {
+func TestMinutesOfTrouble(t *testing.T) {
 	kinds := troubleKinds(t)
 	tr, c := startQuick(t), &collector{t: t}
 	rnd := rand.New(rand.NewPCG(3, 4))
 	at, seq := time.Duration(0), uint32(0)
 	kind := kinds[0]
 	worst := time.Duration(0)
-	for i := 0; at < 10*time.Minute; i++ {
-		if i%250 == 0 {
-			kind = kinds[i/250%len(kinds)]
+	for i := 0; at < troubleMinutes*time.Minute; i++ {
+		if i%100 == 0 {
+			kind = kinds[i/100%len(kinds)]
 		}
 		p := kind.packets[i%len(kind.packets)]
 		lost := rnd.IntN(20) == 0
