@@ -162,6 +162,9 @@ func newSink(a *app) *cobra.Command {
 		Example: "  gateway sink rtmp --listen 127.0.0.1:1935\n  gateway sink rtmp --listen :1935 --record recordings",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("log-level") {
+				a.level.Set(max(a.level.Level(), slog.LevelWarn)) // the lines on standard output say the rest
+			}
 			return failed(a.sinkRTMP(cmd.Context(), listen, record))
 		},
 	}

@@ -114,7 +114,7 @@ func (a *app) checked(cfg *config.Config, ds config.Diagnostics) (*config.Config
 		if d.Line > 0 {
 			at = fmt.Sprintf("%s:%d:%d", d.File, d.Line, d.Col)
 		}
-		a.log.Warn(d.Finding, "at", at, "key", d.Path, "remedy", d.Remedy)
+		a.log.Warn("configuration", "at", at, "key", d.Path, "finding", d.Finding, "remedy", d.Remedy)
 	}
 	return cfg, nil
 }

@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +21,7 @@ import (
 	"github.com/headgate/gateway/core"
 	"github.com/headgate/gateway/core/api"
 	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/sdk/secret"
 )
 
@@ -79,16 +83,14 @@ Ctrl-C and SIGTERM end it in order within 5 seconds, a second Ctrl-C at once.`,
 				return errors.New("say what to run: a file (gateway run gateway.yaml) or targets (gateway run --to URL)")
 			}
 			r := config.Run{Stream: runStream, Token: secret.New(rand.Text())}
-			stdin := false
+			if first := slices.Index(to, "-"); first >= 0 && slices.Contains(to[first+1:], "-") {
+				return errors.New("--to - can be given once: it reads all of standard input")
+			}
 			for _, url := range to {
 				if url != "-" {
 					r.Targets = append(r.Targets, config.RunTarget{URL: url})
 					continue
 				}
-				if stdin {
-					return errors.New("--to - can be given once: it reads all of standard input")
-				}
-				stdin = true
 				urls, err := readURLs(a.in)
 				if err != nil {
 					return err
@@ -139,6 +141,36 @@ func open(ctx context.Context, cfg *config.Config) (listeners, error) {
 	return listeners{public, admin}, nil
 }
 
+// close is for when nothing was served on them.
+func (l listeners) close() {
+	_ = l.public.Close() // there is nothing that could be lost
+	_ = l.admin.Close()
+}
+
+// probeUDP reports a busy media port here, with its key, rather than by a plugin
+// that cannot start.
+func probeUDP(ctx context.Context, cfg *config.Config, plugins []pluginhost.Spec) error {
+	needed := slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.From == nil })
+	for _, p := range plugins {
+		if p.Name != webrtcPlugin || !needed {
+			continue
+		}
+		var o struct {
+			UDP string `json:"udp"`
+		}
+		if err := json.Unmarshal(p.Options, &o); err != nil {
+			return fmt.Errorf("reading the options of %s: %w", p.Name, err)
+		}
+		conn, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", o.UDP)
+		if err != nil {
+			key := "plugins." + p.Name + ".options.udp"
+			return listenError(key, o.UDP, "choose another with the key "+key+" of the configuration or with GATEWAY_PLUGINS__INGEST_WEBRTC__OPTIONS__UDP", err)
+		}
+		_ = conn.Close() // the plugin opens it again
+	}
+	return nil
+}
+
 // listenFor listens for a key of the configuration.
 func listenFor(ctx context.Context, key, addr string) (net.Listener, error) {
 	return listenOn(ctx, key, addr,
@@ -147,17 +179,23 @@ func listenFor(ctx context.Context, key, addr string) (net.Listener, error) {
 
 func listenOn(ctx context.Context, what, addr, remedy string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, listenError(what, addr, remedy, err)
+	}
+	return l, nil
+}
+
+// listenError says in plain words why addr cannot be listened on.
+func listenError(what, addr, remedy string, err error) error {
 	switch {
-	case err == nil:
-		return l, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s: %s is used by another program: end it, or %s", what, addr, remedy)
+		return fmt.Errorf("%s: %s is used by another program: end it, or %s", what, addr, remedy)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("%s: no permission to listen on %s: ports below 1024 need CAP_NET_BIND_SERVICE; or %s", what, addr, remedy)
+		return fmt.Errorf("%s: no permission to listen on %s: ports below 1024 need CAP_NET_BIND_SERVICE; or %s", what, addr, remedy)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("%s: this machine does not have the address %s: %s", what, addr, remedy)
+		return fmt.Errorf("%s: this machine does not have the address %s: %s", what, addr, remedy)
 	default:
-		return nil, fmt.Errorf("%s: listening on %s: %w", what, addr, err)
+		return fmt.Errorf("%s: listening on %s: %w", what, addr, err)
 	}
 }
 
@@ -172,8 +210,11 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, b banner, beside co
 	}
 	plugins, err := specs(cfg, l.public.Addr())
 	if err != nil {
-		_ = l.public.Close() // nothing was served on them
-		_ = l.admin.Close()
+		l.close()
+		return err
+	}
+	if err := probeUDP(ctx, cfg, plugins); err != nil {
+		l.close()
 		return err
 	}
 	v, revision := build()
@@ -351,6 +392,8 @@ func (b banner) next(cfg *config.Config, at places) string {
 	return strings.Join(out, "\n\n")
 }
 
+var plainHost = regexp.MustCompile(`^([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.%]+\])(:[0-9]+)?$`)
+
 // shownURL is scheme and host of a URL: the rest may contain a key.
 func shownURL(u secret.String) string {
 	text := u.Reveal()
@@ -366,7 +409,10 @@ func shownURL(u secret.String) string {
 	if i := strings.LastIndexByte(host, '@'); i >= 0 {
 		host = host[i+1:]
 	}
-	if host == rest {
+	switch {
+	case !plainHost.MatchString(host): // a password with a slash in it, perhaps
+		return scheme + "://..."
+	case host == rest:
 		return scheme + "://" + host
 	}
 	return scheme + "://" + host + "/..."

@@ -22,7 +22,7 @@ const maxPatternStreams = 500
 // promLog takes what the Prometheus handler complains about.
 type promLog struct{ log *slog.Logger }
 
-func (l promLog) Println(v ...any) { l.log.Warn("collecting metrics: " + fmt.Sprint(v...)) }
+func (l promLog) Println(v ...any) { l.log.Warn("collecting metrics", "problem", fmt.Sprint(v...)) }
 
 func (s *Server) registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()

@@ -83,5 +83,8 @@ func (s *Server) mounted(w http.ResponseWriter, r *http.Request) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
 	r.TransferEncoding = nil
+	// The plugin's answer has its own.
+	w.Header().Del("X-Content-Type-Options")
+	w.Header().Del("Referrer-Policy")
 	to.Handler.ServeHTTP(w, r)
 }

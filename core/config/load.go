@@ -47,7 +47,7 @@ func Load(ctx context.Context, file string, o Options) (*Config, Diagnostics) {
 	s := o.sources(file)
 	text, f := s.file(filepath.Base(file))
 	if f != nil {
-		return nil, Diagnostics{{File: file, Finding: f.finding, Remedy: f.remedy}}
+		return nil, Diagnostics{{File: file, Finding: f.finding, Remedy: "name a configuration that can be read"}}
 	}
 	return Parse(ctx, file, text, o)
 }

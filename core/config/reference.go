@@ -101,14 +101,15 @@ func (s *sources) expand(text string) (value string, found bool, faults []fault)
 			name, fallback, has := strings.Cut(name, ":-")
 			s.used[name] = true
 			v, set := s.lookup(name)
-			if name == "" {
+			switch {
+			case name == "":
 				faults = append(faults, fault{ref + " names no variable", "write ${env:NAME}"})
-			} else if !set && !has {
+			case !set && !has:
 				faults = append(faults, fault{fmt.Sprintf("the environment variable %s is not set", name),
 					fmt.Sprintf("set it, or give a default: ${env:%s:-value}", name)})
-			} else if v == "" && has {
+			case v == "" && has:
 				v = fallback
-			} else if v == "" {
+			case v == "":
 				faults = append(faults, fault{fmt.Sprintf("the environment variable %s is empty", name), "set it to a value"})
 			}
 			b.WriteString(v)

@@ -193,9 +193,9 @@ func (s *schema) check(v any) []misfit {
 	var out []misfit
 	var leaves func(e *js.ValidationError)
 	leaves = func(e *js.ValidationError) {
-		_, any := e.ErrorKind.(*kind.AnyOf)
-		_, one := e.ErrorKind.(*kind.OneOf)
-		if len(e.Causes) > 0 && !any && !one {
+		_, anyOf := e.ErrorKind.(*kind.AnyOf)
+		_, oneOf := e.ErrorKind.(*kind.OneOf)
+		if len(e.Causes) > 0 && !anyOf && !oneOf {
 			for _, c := range e.Causes {
 				leaves(c)
 			}

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -94,6 +96,11 @@ func TestExamplesValidate(t *testing.T) {
 	if len(files) == 0 {
 		t.Fatal("no examples")
 	}
+	plugin := filepath.Join(bin, "egress-file")
+	executable, err := os.ReadFile(plugin)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -103,6 +110,7 @@ func TestExamplesValidate(t *testing.T) {
 		for _, m := range reference.FindAllStringSubmatch(string(text), -1) {
 			env = append(env, m[1]+"=something-set-by-the-test")
 		}
+		env = append(env, "EGRESS_FILE="+plugin, fmt.Sprintf("EGRESS_FILE_SHA256=%x", sha256.Sum256(executable)))
 		p := startBinaryWith(t, peers.Command{Args: []string{"validate", filepath.Base(file)}, Dir: filepath.Dir(file), Env: env})
 		if code := p.ExitCode(t, 10*time.Second); code != 0 {
 			t.Errorf("%s: exit code %d:\n%s", file, code, p.Output())

@@ -37,7 +37,7 @@ func run(m *testing.M) int {
 	if raceFlag != "" {
 		flags = append(flags, raceFlag)
 	}
-	if !build("cmd/gateway", flags...) || !build("test/publisher") {
+	if !build("cmd/gateway", flags...) || !build("test/publisher") || !build("examples/egress-file") {
 		return 1
 	}
 	return m.Run()

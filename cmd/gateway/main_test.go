@@ -1,0 +1,489 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what is found into the golden files")
+
+// mainVariable makes the test binary the gateway itself.
+const mainVariable = "HEADGATE_TEST_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(mainVariable) != "" || len(os.Args) == 3 && os.Args[1] == pluginCommand {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// buffer is a bytes.Buffer for several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// gateway runs one command line to its end.
+func gateway(t *testing.T, stdin string, args ...string) (code int, out, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var o, e buffer
+	code = execute(ctx, streams{in: strings.NewReader(stdin), out: &o, err: &e}, args)
+	return code, o.String(), e.String()
+}
+
+// A running gateway, in this process.
+type running struct {
+	out, err buffer
+	done     chan int
+	stop     context.CancelFunc
+}
+
+func start(t *testing.T, stdin string, args ...string) *running {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &running{done: make(chan int, 1), stop: cancel}
+	go func() {
+		r.done <- execute(ctx, streams{in: strings.NewReader(stdin), out: &r.out, err: &r.err}, args)
+		close(r.done)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-r.done
+	})
+	return r
+}
+
+// await waits until the output matches, and returns the submatches.
+func (r *running) await(t *testing.T, pattern string) []string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	deadline := time.After(30 * time.Second)
+	for {
+		if m := re.FindStringSubmatch(r.out.String()); m != nil {
+			return m
+		}
+		select {
+		case code := <-r.done:
+			t.Fatalf("it ended with %d before %s:\n%s\n%s", code, pattern, r.out.String(), r.err.String())
+		case <-deadline:
+			t.Fatalf("no %s in:\n%s\n%s", pattern, r.out.String(), r.err.String())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (r *running) end(t *testing.T) {
+	t.Helper()
+	r.stop()
+	select {
+	case code := <-r.done:
+		if code != exitOK {
+			t.Errorf("exit code %d:\n%s", code, r.err.String())
+		}
+	case <-time.After(endTime + time.Second):
+		t.Error("it does not end")
+	}
+}
+
+// onFreePorts keeps a gateway of this test out of the way of others.
+func onFreePorts(t *testing.T) {
+	t.Helper()
+	t.Setenv("GATEWAY_LISTEN", "127.0.0.1:0")
+	t.Setenv("GATEWAY_ADMIN", "127.0.0.1:0")
+	t.Setenv("GATEWAY_PLUGINS__INGEST_WEBRTC__OPTIONS__UDP", "127.0.0.1:0")
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "gateway.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+const good = "routes: {studio: {publish: {token: canary-token}, to: {a: {url: 'rtmp://127.0.0.1:9/live/canary-key'}}}}\n"
+
+// TestHelp: every command says what it does, with an example.
+func TestHelp(t *testing.T) {
+	var walk func(cmd *cobra.Command, args []string)
+	walk = func(cmd *cobra.Command, args []string) {
+		code, out, stderr := gateway(t, "", append(args, "--help")...)
+		if code != exitOK || !strings.Contains(out, "Usage:") || stderr != "" {
+			t.Errorf("%v --help: %d %s", args, code, stderr)
+		}
+		if cmd.Runnable() && !strings.Contains(out, "Examples:") {
+			t.Errorf("%v --help has no example", args)
+		}
+		for _, c := range cmd.Commands() {
+			walk(c, append(args[:len(args):len(args)], c.Name()))
+		}
+	}
+	walk(newRoot(streams{in: strings.NewReader(""), out: io.Discard, err: io.Discard}), nil)
+	if code, out, _ := gateway(t, "", "completion", "bash"); code != exitOK || !strings.Contains(out, "__start_gateway") {
+		t.Errorf("completion: %d", code)
+	}
+}
+
+// TestExitCodes: 0 done, 1 failed while running, 2 used wrongly; and the reason
+// in plain words.
+func TestExitCodes(t *testing.T) {
+	onFreePorts(t)
+	expect := func(code int, says string, args ...string) {
+		t.Helper()
+		got, out, stderr := gateway(t, "", args...)
+		if got != code || !strings.Contains(out+stderr, says) {
+			t.Errorf("gateway %v: %d, want %d and %q in\n%s%s", args, got, code, says, out, stderr)
+		}
+		if strings.Contains(out+stderr, "canary") {
+			t.Errorf("gateway %v shows a secret:\n%s%s", args, out, stderr)
+		}
+	}
+	expect(0, "Usage:")
+	expect(0, "gateway ", "version")
+	expect(2, `unknown command "rum"`, "rum")
+	expect(2, "--help", "rum")
+	expect(2, "unknown flag", "run", "--tu", "x")
+	expect(2, "say what to run", "run")
+	expect(2, "exclude each other", "run", "x.yaml", "--to", "rtmp://h/a/k")
+	expect(2, "there is no file", "run", "nothing.yaml")
+	expect(2, "accepts 1 arg", "validate")
+	expect(2, "want text or json", "validate", "x", "-o", "xml")
+	expect(2, "want debug, info, warn or error", "version", "--log-level", "loud")
+	expect(2, "want text or json", "version", "--log-format", "xml")
+	expect(2, "no plugin serves http://", "run", "--to", "http://h/canary")
+	expect(2, "NOT_SET is not set", "run", "--to", "${env:NOT_SET}")
+	expect(2, "standard input has no URL", "run", "--to", "-")
+	expect(2, "can be given once", "run", "--to", "rtmp://h/a/k", "--to", "-", "--to", "-")
+	expect(2, `"8080" is not an address`, "run", "--to", "rtmp://h/a/canary", "--listen", "8080")
+	expect(2, "want a positive duration", "demo", "--duration", "-1s")
+
+	busy, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = busy.Close() }()
+	addr := busy.Addr().String()
+	expect(1, "listen: "+addr+" is used by another program", "run", "--to", "rtmp://h/a/canary", "--listen", addr)
+	expect(1, "admin: "+addr+" is used by another program", "run", write(t, good), "--admin", addr)
+	expect(1, "--listen: "+addr+" is used by another program", "sink", "rtmp", "--listen", addr)
+	udp, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = udp.Close() }()
+	if err := os.Unsetenv("GATEWAY_PLUGINS__INGEST_WEBRTC__OPTIONS__UDP"); err != nil { // onFreePorts puts it back
+		t.Fatal(err)
+	}
+	expect(1, "plugins.ingest-webrtc.options.udp: "+udp.LocalAddr().String()+" is used by another program", "run",
+		write(t, "plugins: {ingest-webrtc: {options: {udp: '"+udp.LocalAddr().String()+"'}}}\n"+good))
+	expect(1, "this machine does not have the address", "run", write(t, good), "--listen", "192.0.2.1:80")
+}
+
+func TestValidate(t *testing.T) {
+	file := write(t, good)
+	if code, out, stderr := gateway(t, "", "validate", file); code != 0 || out != file+" is valid: 1 route, 1 target\n" || stderr != "" {
+		t.Errorf("%d %s %s", code, out, stderr)
+	}
+	bad := write(t, "lisen: x\n"+good)
+	code, out, stderr := gateway(t, "", "validate", bad)
+	if code != 2 || out != "" || stderr != bad+":1:1: lisen: unknown key \"lisen\", did you mean \"listen\"?\n" {
+		t.Errorf("%d %s %s", code, out, stderr)
+	}
+	var v struct {
+		Valid       bool
+		Diagnostics []struct {
+			Line    int
+			Finding string
+			Remedy  string
+		}
+	}
+	code, out, _ = gateway(t, "", "validate", "-o", "json", bad)
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != 2 || v.Valid || len(v.Diagnostics) != 1 || v.Diagnostics[0].Line != 1 {
+		t.Errorf("%d %s", code, out)
+	}
+	code, out, _ = gateway(t, "", "validate", "-o", "json", file)
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != 0 || !v.Valid || len(v.Diagnostics) != 0 {
+		t.Errorf("%d %s", code, out)
+	}
+}
+
+func TestPluginsList(t *testing.T) {
+	code, out, _ := gateway(t, "", "plugins", "list")
+	for _, b := range builtIns() {
+		if code != 0 || !strings.Contains(out, b.name) {
+			t.Errorf("%d %s", code, out)
+		}
+		if got := b.plugin().Name; got != b.name {
+			t.Errorf("%s stands in the table as %s", got, b.name)
+		}
+	}
+	var v struct{ Plugins []pluginInfo }
+	code, out, _ = gateway(t, "", "plugins", "list", "-o", "json")
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != 0 || len(v.Plugins) != len(builtIns()) {
+		t.Errorf("%d %s", code, out)
+	}
+}
+
+var reference = regexp.MustCompile(`\$\{env:([A-Za-z_][A-Za-z0-9_]*)`)
+
+// TestExamples: every configuration that we show is valid, and the editor's
+// schema of the repository accepts its keys.
+func TestExamples(t *testing.T) {
+	plugin := filepath.Join(t.TempDir(), "egress-file")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", plugin, "../../examples/egress-file").CombinedOutput(); err != nil {
+		t.Fatalf("building the example plugin: %v\n%s", err, out)
+	}
+	b, err := os.ReadFile(plugin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(b)
+	files, err := filepath.Glob("../../examples/*.yaml")
+	if err != nil || len(files) < 5 {
+		t.Fatalf("examples: %v %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			for _, m := range reference.FindAllStringSubmatch(string(text), -1) {
+				t.Setenv(m[1], "canary-"+m[1])
+			}
+			t.Setenv("EGRESS_FILE", plugin)
+			t.Setenv("EGRESS_FILE_SHA256", hex.EncodeToString(sum[:]))
+			code, out, stderr := gateway(t, "", "validate", file)
+			if code != 0 || strings.Contains(out+stderr, "canary") {
+				t.Errorf("%d\n%s%s", code, out, stderr)
+			}
+			if !strings.HasPrefix(string(text), "# yaml-language-server: $schema=../schema/gateway.schema.json\n") {
+				t.Error("the first line does not name the schema")
+			}
+		})
+	}
+}
+
+// TestSchemaIsFresh: the schema in the repository is that of the code.
+func TestSchemaIsFresh(t *testing.T) {
+	const file = "../../schema/gateway.schema.json"
+	code, out, _ := gateway(t, "", "schema")
+	if code != 0 || !json.Valid([]byte(out)) {
+		t.Fatalf("%d %s", code, out)
+	}
+	if *rewrite {
+		if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(out), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil || string(want) != out {
+		t.Errorf("schema/gateway.schema.json is not what gateway schema prints (%v); write it anew: go test ./cmd/gateway -run TestSchemaIsFresh -rewrite", err)
+	}
+}
+
+// TestRunTo: no file; the URL comes on standard input; what is printed is enough
+// to publish, and the key is not in it.
+func TestRunTo(t *testing.T) {
+	onFreePorts(t)
+	r := start(t, "rtmp://127.0.0.1:9/live/canary-key\n\nrtmp://127.0.0.1:9/live/canary-two\n", "run", "--to", "-")
+	m := r.await(t, `browser +(http://localhost:\d+)(/publish/live#token=(\w+))\n +WHIP +http://localhost:\d+/whip/live\n +token +(\w+)\n`)
+	if m[3] != m[4] || len(m[3]) < 20 {
+		t.Errorf("tokens %q %q", m[3], m[4])
+	}
+	get := func(path string) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, m[1]+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	for path, want := range map[string]int{"/readyz": 200, "/publish/live": 200, "/": 200, "/nothing": 404, "/whip/live": 405} {
+		if got := get(path); got != want && path != "/whip/live" || got >= 500 {
+			t.Errorf("%s: %d, want %d", path, got, want)
+		}
+	}
+	r.end(t)
+	if all := r.out.String() + r.err.String(); strings.Contains(all, "canary") || !strings.Contains(all, "target1  rtmp://127.0.0.1:9/...") {
+		t.Errorf("the output:\n%s", all)
+	}
+	if strings.Contains(r.err.String(), m[3]) {
+		t.Error("the token is in the log")
+	}
+}
+
+// TestDemo: both servers report what the test card is.
+func TestDemo(t *testing.T) {
+	onFreePorts(t)
+	r := start(t, "", "demo", "--test-source")
+	for _, name := range demoTargets {
+		r.await(t, `\d\d:\d\d:\d\d `+name+` live: video h264 640x360 [23]\d\.\d fps \d+ kb/s, audio aac 48 kHz stereo [1-9]\d* kb/s, a/v [+-]\d+ ms, lag \d+ ms\n`)
+	}
+	r.end(t)
+}
+
+// TestSink: a gateway with a file sends to a sink of another command, which
+// records it.
+func TestSink(t *testing.T) {
+	onFreePorts(t)
+	dir := filepath.Join(t.TempDir(), "rec")
+	sink := start(t, "", "sink", "rtmp", "--listen", "127.0.0.1:0", "--record", dir)
+	addr := sink.await(t, `Receiving at rtmp://([0-9.:]+),`)[1]
+	g := start(t, "", "run", write(t, "routes: {card: {from: {url: 'clip:'}, to: {sink: {url: 'rtmp://"+addr+"/live/canary-key'}}}}\n"))
+	g.await(t, `from +clip:\n`)
+	sink.await(t, `#1 published by 127\.0\.0\.1:\d+ .*recorded to `)
+	sink.await(t, `#1 live: video h264 640x360 [23]\d`)
+	g.end(t)
+	sink.await(t, `#1 ended after .*: the publisher said goodbye`)
+	sink.end(t)
+	files, err := filepath.Glob(filepath.Join(dir, "*.flv"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("recordings %v %v", files, err)
+	}
+	b, err := os.ReadFile(files[0])
+	if err != nil || len(b) < 10_000 || string(b[:3]) != "FLV" {
+		t.Errorf("%d bytes recorded, %v", len(b), err)
+	}
+	if all := g.out.String() + g.err.String(); strings.Contains(all, "canary") {
+		t.Errorf("the key is shown:\n%s", all)
+	}
+}
+
+// process starts the gateway as a process of its own.
+func process(t *testing.T, out io.Writer, args ...string) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), exe, args...)
+	cmd.Env = append(os.Environ(), mainVariable+"=1")
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd
+}
+
+// TestSignals: SIGTERM and Ctrl-C end it in order, with exit code 0, in less than
+// five seconds.
+func TestSignals(t *testing.T) {
+	onFreePorts(t)
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		r := &running{done: make(chan int)}
+		cmd := process(t, &r.out, "run", write(t, good))
+		r.await(t, "Headgate is running")
+		began := time.Now()
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v: %v\n%s", s, err, r.out.String())
+		}
+		if d := time.Since(began); d > endTime {
+			t.Errorf("%v: it took %v", s, d)
+		}
+	}
+}
+
+// TestSecondSignal: it ends at once.
+func TestSecondSignal(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), exe, "-test.run", "TestHangs", "-test.count", "1")
+	cmd.Env = append(os.Environ(), "HEADGATE_TEST_HANGS=1")
+	var out buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wait := func(text string) {
+		t.Helper()
+		for began := time.Now(); !strings.Contains(out.String(), text); time.Sleep(5 * time.Millisecond) {
+			if time.Since(began) > 20*time.Second {
+				t.Fatalf("no %q in %s", text, out.String())
+			}
+		}
+	}
+	wait("hanging")
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	wait("first")
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitFailure || !strings.Contains(out.String(), "ending at once") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+// TestHangs is the process of TestSecondSignal: it does not end when asked to.
+func TestHangs(t *testing.T) {
+	if os.Getenv("HEADGATE_TEST_HANGS") == "" {
+		t.Skip("it is a part of TestSecondSignal")
+	}
+	ctx, stop := untilSignal(t.Context(), os.Stderr)
+	defer stop()
+	fmt.Println("hanging")
+	<-ctx.Done()
+	fmt.Println("first")
+	<-t.Context().Done()
+}
+
+func TestPluginCommand(t *testing.T) {
+	var out buffer
+	cmd := process(t, &out, "plugin", "nothing")
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitUsage || !strings.Contains(out.String(), "no built-in plugin") {
+		t.Errorf("%v %s", err, out.String())
+	}
+}

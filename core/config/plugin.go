@@ -1,0 +1,236 @@
+package config
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var hexSHA256 = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
+
+func (c *checker) plugin(ctx context.Context, name string) *Plugin {
+	p := path{"plugins", name}
+	m := c.mapping(p)
+	if m == nil {
+		return nil
+	}
+	if err := checkSegment(name); err != nil {
+		c.key(p, fault{err.Error(), "name the plugin with letters, digits, -, _ and dots"})
+		return nil
+	}
+	out := &Plugin{Name: name, InsecureUnpinned: c.flag(p.child("insecure_unpinned"), false)}
+	out.SHA256, _ = c.text(p.child("sha256"))
+	_, builtIn := c.options.Catalog[name]
+	switch {
+	case c.present(p.child("path")):
+		file, ok := c.text(p.child("path"))
+		if !ok {
+			return nil
+		}
+		out.Path = c.sources.abs(file)
+		if builtIn {
+			c.value(p.child("path"), fault{fmt.Sprintf("%s is the name of a built-in plugin", name), "give yours another name"})
+			return nil
+		}
+		c.configured[name] = true
+		if !c.pinned(p, out) || !c.describe(ctx, p, out) {
+			return nil
+		}
+	case !builtIn:
+		f := fault{"no built-in plugin has this name", "built in are " + c.list(slices.Sorted(maps.Keys(c.options.Catalog))) + "; a plugin of your own needs path and sha256"}
+		if best := closest(name, slices.Collect(maps.Keys(c.options.Catalog))); best != "" {
+			f.remedy = fmt.Sprintf("did you mean %q?", best)
+		}
+		c.key(p, f)
+		return nil
+	default:
+		for _, k := range []string{"sha256", "insecure_unpinned"} {
+			if c.present(p.child(k)) {
+				c.key(p.child(k), fault{k + " is for plugins with a path", "remove it"})
+			}
+		}
+	}
+	info := c.catalog[name]
+	if !c.present(p.child("options")) {
+		return out
+	}
+	options := c.mapping(p.child("options"))
+	if options == nil {
+		return out
+	}
+	if len(info.GetOptionsSchema()) == 0 {
+		for _, k := range c.doc.keys(p.child("options"), options) {
+			c.key(p.child("options").child(k), fault{fmt.Sprintf("unknown key %q", k), name + " has no options"})
+		}
+		return out
+	}
+	s, err := compileSchema(name+"/options", info.GetOptionsSchema())
+	if err != nil {
+		c.key(p, fault{err.Error(), "this is a fault of the plugin; report it to its author"})
+		return out
+	}
+	out.Options, out.Files = c.pluginOptions(p.child("options"), options, s)
+	return out
+}
+
+func (c *checker) list(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// pinned checks the executable of a third-party plugin.
+func (c *checker) pinned(p path, out *Plugin) bool {
+	sum, err := c.options.hash(out.Path)
+	if err != nil {
+		c.value(p.child("path"), fault{"reading the executable: " + reason(err), "name an executable file"})
+		return false
+	}
+	sha := p.child("sha256")
+	switch {
+	case out.SHA256 == "" && !c.present(sha):
+		if !out.InsecureUnpinned {
+			c.key(p, fault{"the executable is not pinned", "add sha256 (sha256sum FILE prints it), or insecure_unpinned: true while you develop it"})
+			return false
+		}
+		return true
+	case !hexSHA256.MatchString(out.SHA256):
+		c.value(sha, fault{"not a SHA-256", "write the 64 hexadecimal digits that sha256sum FILE prints"})
+		return false
+	case !strings.EqualFold(sum, out.SHA256):
+		c.value(sha, fault{"the executable has another SHA-256, " + sum, "correct it if you trust the file as it is now"})
+		return false
+	}
+	return true
+}
+
+func reason(err error) string {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err.Error()
+	}
+	return err.Error()
+}
+
+func hashFile(name string) (string, error) {
+	st, err := os.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	if !st.Mode().IsRegular() {
+		return "", errors.New("not a regular file")
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }() // only read
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// describe asks a third-party plugin what it is.
+func (c *checker) describe(ctx context.Context, p path, out *Plugin) bool {
+	if c.options.Describe == nil {
+		c.key(p, fault{"third-party plugins cannot be used here", "use gateway run with a file"})
+		return false
+	}
+	info, err := c.options.Describe(ctx, *out)
+	if err != nil {
+		c.key(p, fault{"asking the plugin what it is: " + err.Error(), "check that the file is a gateway plugin for this machine"})
+		return false
+	}
+	if c.catalog == nil {
+		c.catalog = Catalog{}
+	}
+	for _, other := range slices.Sorted(maps.Keys(c.catalog)) {
+		o := c.catalog[other]
+		for _, m := range info.GetMounts() {
+			if slices.Contains(o.GetMounts(), m) {
+				c.key(p, fault{fmt.Sprintf("it serves %s, as %s does", m, other), "use one of the two"})
+				return false
+			}
+		}
+		if !c.configured[other] {
+			continue
+		}
+		for _, kinds := range [][2][]string{{info.GetEgress().GetSchemes(), o.GetEgress().GetSchemes()}, {info.GetIngest().GetSchemes(), o.GetIngest().GetSchemes()}} {
+			for _, s := range kinds[0] {
+				if slices.Contains(kinds[1], s) {
+					c.key(p, fault{fmt.Sprintf("it serves %s:// URLs, as %s does", s, other), "use one of the two"})
+					return false
+				}
+			}
+		}
+	}
+	c.catalog[out.Name] = info
+	return true
+}
+
+// pluginOptions checks options against the plugin's own schema, and reads the
+// files that they name.
+func (c *checker) pluginOptions(p path, options map[string]any, s *schema) (text []byte, files map[string][]byte) {
+	s.at.fit(options, p, c.doc.places)
+	c.misfits(p, s.check(options))
+	var walk func(v any, rel path, at cursor)
+	walk = func(v any, rel path, at cursor) {
+		switch v := v.(type) {
+		case map[string]any:
+			for _, k := range slices.Sorted(maps.Keys(v)) {
+				walk(v[k], rel.child(k), at.child(k))
+			}
+		case []any:
+			for i, e := range v {
+				walk(e, rel.child(strconv.Itoa(i)), at.child(""))
+			}
+		case string:
+			full := append(slices.Clone(p), rel...)
+			if strings.Contains(v, streamRef) {
+				c.misplaced(full)
+			}
+			if v == unresolved {
+				return
+			}
+			switch at.format() {
+			case "duration": // the SDK's are Go's, other authors may want ISO 8601
+				if _, err := time.ParseDuration(v); err != nil && !strings.HasPrefix(v, "P") {
+					c.value(full, notDuration(c.show(full)))
+				}
+				return
+			case "file":
+			default:
+				return
+			}
+			b, f := c.sources.file(v)
+			if f != nil {
+				c.value(full, *f)
+				return
+			}
+			if files == nil {
+				files = map[string][]byte{}
+			}
+			files[rel.String()] = b
+		}
+	}
+	walk(options, nil, s.at)
+	text, err := json.Marshal(options)
+	if err != nil {
+		c.value(p, fault{"the options cannot be passed on", "use plain texts, numbers, lists and mappings"})
+	}
+	return text, files
+}

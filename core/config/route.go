@@ -1,0 +1,262 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// Bounds of durations.
+const (
+	minMaxLag = 100 * time.Millisecond
+	maxMaxLag = time.Minute
+	maxHold   = 24 * time.Hour
+)
+
+// openRemedy is what to do about a route that anyone may publish to.
+const openRemedy = `add publish: {token: "${env:NAME}"}, or publish: {open: true} if anyone may publish`
+
+var schemeOf = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*):`)
+
+// byScheme is the plugin that serves a scheme: one that the configuration
+// declares before a built-in one.
+func (c *checker) byScheme(scheme string, schemes func(*wire.DescribeResponse) []string) string {
+	found := ""
+	for _, name := range slices.Sorted(maps.Keys(c.catalog)) {
+		if slices.Contains(schemes(c.catalog[name]), scheme) && (found == "" || c.configured[name]) {
+			found = name
+		}
+	}
+	return found
+}
+
+// url checks the URL at p and finds the plugin that serves it.
+func (c *checker) url(p path, schemes func(*wire.DescribeResponse) []string) (u secret.String, plugin string) {
+	s, ok := c.text(p)
+	if !ok {
+		return secret.String{}, ""
+	}
+	var served []string
+	for _, info := range c.catalog {
+		served = append(served, schemes(info)...)
+	}
+	slices.Sort(served)
+	served = slices.Compact(served)
+	if strings.Contains(s, streamRef) {
+		c.misplaced(p)
+	}
+	m := schemeOf.FindStringSubmatch(s)
+	switch {
+	case s == "":
+		c.value(p, fault{"the URL is empty", "write one, served are " + c.list(served)})
+		return secret.String{}, ""
+	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		c.value(p, fault{"the URL contains a space or control character", "remove it, or write it as %20"})
+		return secret.String{}, ""
+	case m == nil:
+		c.value(p, fault{"the URL has no scheme", "begin it with one of " + c.list(served) + ", followed by ://"})
+		return secret.String{}, ""
+	}
+	scheme := strings.ToLower(m[1])
+	if plugin = c.byScheme(scheme, schemes); plugin != "" {
+		return secret.New(s), plugin
+	}
+	// Of a value that came by reference nothing is shown: it may be a key that
+	// stands where the URL should.
+	f := fault{"no plugin serves its scheme", "served are " + c.list(served)}
+	if w := schemeOf.FindStringSubmatch(c.doc.places[p.key()].text); w != nil && strings.HasPrefix(s, w[0]+"//") {
+		f.finding = fmt.Sprintf("no plugin serves %s://", scheme)
+		if best := closest(scheme, served); best != "" {
+			f.remedy = fmt.Sprintf("did you mean %s://?", best)
+		}
+	}
+	c.value(p, f)
+	return secret.String{}, ""
+}
+
+func egressSchemes(i *wire.DescribeResponse) []string { return i.GetEgress().GetSchemes() }
+func ingestSchemes(i *wire.DescribeResponse) []string { return i.GetIngest().GetSchemes() }
+
+func (c *checker) duration(p path, otherwise, least, most time.Duration) time.Duration {
+	if !c.present(p) {
+		return otherwise
+	}
+	s, ok := c.text(p)
+	if !ok {
+		return otherwise
+	}
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		c.value(p, notDuration(c.show(p)))
+	case d < least:
+		c.value(p, fault{c.show(p) + " is too short", fmt.Sprintf("write at least %s", least)})
+	case d > most:
+		c.value(p, fault{c.show(p) + " is too long", fmt.Sprintf("write at most %s", brief(most))})
+	default:
+		return d
+	}
+	return otherwise
+}
+
+func notDuration(shown string) fault {
+	return fault{shown + " is not a duration", "write a number and its unit, for example 500ms, 3s or 1m30s"}
+}
+
+// brief is a duration without zero parts: 24h rather than 24h0m0s.
+func brief(d time.Duration) string {
+	s := d.String()
+	s = strings.TrimSuffix(s, "0s")
+	return strings.TrimSuffix(s, "0m")
+}
+
+func (c *checker) route(name, listen string) *Route {
+	p := path{"routes", name}
+	if err := checkPattern(name); err != nil {
+		c.key(p, fault{err.Error(), "write up to 4 segments of letters, digits, -, _ and dots, or * for any one segment: studio, live/*"})
+	}
+	if c.mapping(p) == nil {
+		return nil
+	}
+	r := &Route{Name: name, Hold: c.duration(p.child("hold"), DefaultHold, 0, maxHold), HoldOnEnd: c.flag(p.child("hold_on_end"), false)}
+	pub := p.child("publish")
+	r.Publish.Open = c.flag(pub.child("open"), false)
+	hasToken := c.present(pub.child("token"))
+	if hasToken {
+		r.Publish.Token = c.token(pub.child("token"))
+	}
+	if c.present(p.child("from")) {
+		u, plugin := c.url(p.child("from").child("url"), ingestSchemes)
+		r.From = &From{URL: u, Plugin: plugin}
+		if IsPattern(name) {
+			c.key(p.child("from"), fault{"a pattern stands for many streams, and a source is one", "give the route the name of one stream"})
+		}
+		if hasToken || r.Publish.Open {
+			c.key(pub, fault{"the route fetches its stream, so nobody publishes it", "keep either from or publish"})
+		}
+	} else {
+		c.publishing(p, listen, hasToken, r.Publish.Open)
+	}
+	to := p.child("to")
+	targets := c.mapping(to)
+	if to := c.get(to); len(targets) == 0 && (to == nil || targets != nil) {
+		c.warn(p, fault{"the route has no target", "add one under to:"})
+	}
+	for _, t := range c.doc.keys(to, targets) {
+		if target := c.target(name, t); target != nil {
+			r.To = append(r.To, *target)
+		}
+	}
+	return r
+}
+
+// publishing checks who may publish.
+func (c *checker) publishing(p path, listen string, hasToken, open bool) {
+	pub := p.child("publish")
+	switch {
+	case hasToken && open:
+		c.key(pub.child("open"), fault{"open contradicts token", "keep one of the two"})
+	case hasToken || open:
+	case listen == "": // reported already
+	case Loopback(listen):
+		c.warn(p, fault{"anyone on this machine may publish", openRemedy})
+	default:
+		c.key(p, fault{fmt.Sprintf("anyone who reaches %s could publish", c.show(path{"listen"})), openRemedy})
+	}
+}
+
+// targetKeys are the keys of a target that are not the plugin's.
+var targetKeys = []string{"url", "key", "max_lag", "enabled"}
+
+func (c *checker) target(route, name string) *Target {
+	p := path{"routes", route, "to", name}
+	if err := checkSegment(name); err != nil || len(name) > maxNameBytes {
+		c.key(p, fault{"this cannot be the name of a target", "use letters, digits, -, _ and dots"})
+	}
+	m := c.mapping(p)
+	if m == nil {
+		return nil
+	}
+	t := &Target{Name: name, MaxLag: c.duration(p.child("max_lag"), DefaultMaxLag, minMaxLag, maxMaxLag), Enabled: c.flag(p.child("enabled"), true)}
+	t.URL, t.Plugin = c.url(p.child("url"), egressSchemes)
+	key, judged := c.text(p.child("key"))
+	t.Key = secret.New(key)
+	switch {
+	case judged && key == "":
+		c.value(p.child("key"), fault{"the key is empty", "give it a value, or remove it if the URL contains the key"})
+	case strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r == 0x7f }) && judged:
+		c.value(p.child("key"), fault{"the key contains a control character", "remove it"})
+	}
+	if IsPattern(route) {
+		if unresolvedKey := c.present(p.child("key")) && !judged; !unresolvedKey && !strings.Contains(key, streamRef) {
+			c.warn(p, fault{"two streams of this route would be sent to one key", "put " + streamRef + " into its key"})
+		}
+	}
+	if !t.URL.Empty() && (judged || !c.present(p.child("key"))) {
+		id := [2]secret.String{t.URL, t.Key}
+		if first, twice := c.sent[id]; twice {
+			c.warn(p, fault{fmt.Sprintf("the same URL and key as %s", first), "remove one of the two, most servers refuse a second publisher"})
+		} else {
+			c.sent[id] = p
+		}
+	}
+	own := map[string]any{}
+	for k, v := range m {
+		if !slices.Contains(targetKeys, k) {
+			own[k] = v
+		}
+	}
+	t.Options, t.Files = c.targetOptions(p, own, t.Plugin)
+	return t
+}
+
+// targetOptions checks the options of a target that are its plugin's own.
+func (c *checker) targetOptions(p path, own map[string]any, plugin string) ([]byte, map[string][]byte) {
+	s, ok := c.targets[plugin]
+	if !ok && plugin != "" {
+		if text := c.catalog[plugin].GetEgress().GetTargetSchema(); len(text) > 0 {
+			var err error
+			if s, err = compileSchema(plugin+"/target", text); err != nil {
+				c.key(p, fault{err.Error(), "this is a fault of the plugin " + plugin + "; report it to its author"})
+				s = nil
+			}
+		}
+		c.targets[plugin] = s
+	}
+	if s == nil && plugin == "" {
+		// The URL is wrong, so nobody knows what belongs to it: a key that is
+		// nearly one of ours is a mistake all the same.
+		for _, k := range c.doc.keys(p, own) {
+			if closest(k, targetKeys) != "" {
+				c.key(p.child(k), unknownKey(k, targetKeys))
+			}
+		}
+		return nil, nil
+	}
+	known := slices.Clone(targetKeys)
+	if s != nil {
+		known = append(known, s.at.properties()...)
+	}
+	stray := false
+	for _, k := range c.doc.keys(p, own) {
+		if !slices.Contains(known, k) && (s == nil || s.at.resolved().node["additionalProperties"] == false) {
+			c.key(p.child(k), unknownKey(k, known))
+			delete(own, k)
+			stray = true
+		}
+	}
+	if len(own) == 0 && (s == nil || stray) || s == nil {
+		return nil, nil
+	}
+	text, files := c.pluginOptions(p, own, s)
+	if len(own) == 0 {
+		text = nil
+	}
+	return text, files
+}
