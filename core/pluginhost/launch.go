@@ -66,7 +66,7 @@ func (l launcher) launch(ctx context.Context, spec Spec) (*launched, error) {
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: l.dir},
 		SkipHostEnv:      true,
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
-		StartTimeout:     l.startTimeout,
+		StartTimeout:     2 * l.startTimeout, // the timer below is the one that counts
 		Stderr:           p.stderr,
 		SyncStdout:       &logWriter{log: l.log, stream: "stdout"},
 		SyncStderr:       &logWriter{log: l.log, stream: "stderr"},
