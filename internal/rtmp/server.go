@@ -214,14 +214,14 @@ func (s *Server) Stats() []StreamStats {
 
 // serve runs one connection.
 func (s *Server) serve(ctx context.Context, raw net.Conn) {
-	c := &serverConn{server: s, raw: raw, conn: raw, idle: openingTimeout}
+	c := &serverConn{server: s, raw: raw, conn: raw, openBy: time.Now().Add(openingTimeout)}
 	defer func() { _ = raw.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
 	if s.TLS != nil {
 		secured := tls.Server(raw, s.TLS)
 		c.conn, c.secured = secured, true
-		_ = raw.SetDeadline(time.Now().Add(openingTimeout))
+		_ = raw.SetDeadline(c.openBy)
 		if err := secured.HandshakeContext(ctx); err != nil {
 			s.log().Debug("rtmps connection", "remote", raw.RemoteAddr(), "error", err)
 			return
@@ -257,6 +257,11 @@ func (s *Server) begin(p *publication) error {
 	}
 	s.lastID++
 	p.ID = s.lastID
+	if s.RecordDir != "" {
+		// The name must not come from the client alone: keys are secrets, and paths.
+		name := fmt.Sprintf("%s-%04d-%s.flv", fileName(p.App), p.ID, p.Since.UTC().Format("20060102T150405.000"))
+		p.Recording = filepath.Join(s.RecordDir, name)
+	}
 	if s.active == nil {
 		s.active = make(map[uint64]*publication)
 	}
@@ -291,15 +296,12 @@ func (s *Server) end(p *publication, err error) {
 	}
 }
 
-// record opens the file of p.
-func (s *Server) record(p *publication) error {
-	if s.RecordDir == "" {
+// record opens the file of p, if it is to have one.
+func (p *publication) record() error {
+	if p.Recording == "" {
 		return nil
 	}
-	// The name must not come from the client: keys are secrets, and paths.
-	name := fmt.Sprintf("%s-%04d-%s.flv", fileName(p.App), p.ID, p.Since.UTC().Format("20060102T150405.000"))
-	path := filepath.Join(s.RecordDir, name)
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	file, err := os.OpenFile(p.Recording, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return fmt.Errorf("recording: %w", err)
 	}
@@ -309,7 +311,7 @@ func (s *Server) record(p *publication) error {
 		_ = file.Close()
 		return err
 	}
-	p.file, p.buffered, p.flv, p.Recording = file, buffered, flv, path
+	p.file, p.buffered, p.flv = file, buffered, flv
 	return nil
 }
 
@@ -348,7 +350,7 @@ type serverConn struct {
 	raw     net.Conn
 	conn    net.Conn // raw or TLS over it
 	secured bool
-	idle    time.Duration
+	openBy  time.Time // when it must publish
 
 	reader *chunkReader
 
@@ -366,9 +368,14 @@ type serverConn struct {
 // errEnough ends a connection that has nothing left to do.
 var errEnough = errors.New("connection is done")
 
-// Read gives every read its deadline.
+// Read gives every read its deadline. Until it publishes a client has one for
+// all of them, so that it cannot live on a byte now and then.
 func (c *serverConn) Read(b []byte) (int, error) {
-	_ = c.raw.SetReadDeadline(time.Now().Add(c.idle)) // a closed connection fails in Read
+	deadline := c.openBy
+	if c.publication != nil {
+		deadline = time.Now().Add(orDefault(c.server.IdleTimeout, defaultIdleTimeout))
+	}
+	_ = c.raw.SetReadDeadline(deadline) // a closed connection fails in Read
 	return c.conn.Read(b)
 }
 
@@ -406,14 +413,10 @@ func (c *serverConn) run() error {
 	defer pinger.Wait()
 	defer close(done)
 
-	opened := time.Now()
 	for {
 		m, err := c.reader.next()
 		if err == nil {
 			err = c.handle(m)
-		}
-		if err == nil && c.publication == nil && time.Since(opened) > openingTimeout {
-			err = errors.New("the client does not publish")
 		}
 		switch {
 		case err == nil:
@@ -443,7 +446,11 @@ func (c *serverConn) ping(done <-chan struct{}) {
 func (c *serverConn) locked(write func(*chunkWriter) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return write(c.writer)
+	err := write(c.writer)
+	if err != nil {
+		_ = c.raw.Close() // a message may be cut off: nothing sensible can follow
+	}
+	return err
 }
 
 func (c *serverConn) handle(m Message) error {
@@ -588,10 +595,9 @@ func (c *serverConn) publish(cmd command, streamID uint32) error {
 		return c.refuse(streamID, status.Code, status.Description)
 	}
 	c.publication, c.streamID = p, streamID
-	if err := c.server.record(p); err != nil {
+	if err := p.record(); err != nil {
 		return err
 	}
-	c.idle = orDefault(c.server.IdleTimeout, defaultIdleTimeout)
 	c.server.log().Info("rtmp publication", "id", p.ID, "app", p.App, "remote", p.Remote, "agent", p.Agent, "file", p.Recording)
 	if c.server.OnPublish != nil {
 		c.server.OnPublish(&p.Publish)
@@ -624,7 +630,7 @@ func (c *serverConn) refuse(streamID uint32, code, description string) error {
 	if tcp, ok := c.raw.(*net.TCPConn); ok && !c.secured {
 		_ = tcp.CloseWrite()
 	}
-	c.idle = time.Second
-	_, _ = io.CopyN(io.Discard, c, 64<<10)
+	_ = c.raw.SetReadDeadline(time.Now().Add(time.Second))
+	_, _ = io.Copy(io.Discard, c.conn)
 	return errEnough
 }

@@ -289,6 +289,46 @@ func TestServerEnds(t *testing.T) {
 	}
 }
 
+// TestOpeningTime: who does not get as far as publishing has one deadline for
+// all that he sends.
+func TestOpeningTime(t *testing.T) {
+	client, server := net.Pipe()
+	defer func() { _ = client.Close() }()
+	c := &serverConn{server: &Server{}, raw: server, conn: server, openBy: time.Now().Add(300 * time.Millisecond)}
+	done := make(chan error, 1)
+	go func() { done <- c.run() }()
+	drip := time.NewTicker(20 * time.Millisecond)
+	defer drip.Stop()
+	if _, err := client.Write([]byte{3}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		select {
+		case err := <-done:
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("error %v", err)
+			}
+			return
+		case <-drip.C:
+			_ = client.SetWriteDeadline(time.Now().Add(time.Second))
+			_, _ = client.Write([]byte{0})
+		}
+	}
+}
+
+// TestRecordingFails: a folder that is not there refuses nobody in silence.
+func TestRecordingFails(t *testing.T) {
+	s := &Server{RecordDir: filepath.Join(t.TempDir(), "missing")}
+	got := newCollector(s)
+	addr := serve(t, s)
+	if _, err := Dial(t.Context(), ClientConfig{Target: parse(t, "rtmp://"+addr+"/live/key", "")}); err == nil {
+		t.Error("the publication is accepted")
+	}
+	if err := <-got.ends; err == nil || !strings.Contains(err.Error(), "recording") {
+		t.Errorf("end: %v", err)
+	}
+}
+
 // openSilently publishes and then answers nothing.
 func openSilently(t *testing.T, conn net.Conn) {
 	t.Helper()
