@@ -100,7 +100,9 @@ func (f *follower) take(unit *media.AccessUnit) error {
 		f.lost = true // the next packet finds a gap
 		return err
 	}
-	flagged := f.lost || f.running && (unit.Discontinuity || unit.Seq != f.seq+1)
+	const same, next = 0, 1 // an ingest that does not count leaves 0
+	counted := unit.Seq - f.seq
+	flagged := f.lost || f.running && (unit.Discontinuity || counted != same && counted != next)
 	if err := f.align(unit, length, flagged); err != nil {
 		return err
 	}

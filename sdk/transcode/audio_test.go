@@ -270,6 +270,20 @@ func TestFollowsThePublishersClock(t *testing.T) {
 	check("jittery", 1+1e-3, 8*time.Millisecond, 20*time.Millisecond)
 }
 
+// An ingest that does not count its units is not taken for one that loses each.
+func TestUnitsWithoutNumbers(t *testing.T) {
+	packets := clipPackets(t)
+	tr, c := startQuick(t), &collector{t: t}
+	for i := range 200 {
+		late := time.Duration(i%3) * 4 * time.Millisecond
+		c.feed(tr, &media.AccessUnit{PTS: time.Duration(i)*20*time.Millisecond + late, Payload: packets[i]})
+	}
+	complete(t, c.units, 4*time.Second)
+	if s := tr.audio.stats; s.concealed+s.comfort+s.silent > 0 {
+		t.Errorf("stats %+v: want nothing made up", s)
+	}
+}
+
 func TestOverlapLosesItsBeginning(t *testing.T) {
 	tr, c := startQuick(t), &collector{t: t}
 	k := newTalker(t, gopus.ApplicationAudio, sine(440, 440))
