@@ -228,8 +228,10 @@ func (r *run) show(snap router.Snapshot, st session.State, now time.Time) {
 	}
 	if r.held {
 		r.held, r.returned = false, now
+		r.feed.AwaitCredit()
+		st = r.feed.State()
 	}
-	if st.Credited && st.LastCredit.After(r.returned) {
+	if st.Credited && !st.LastCredit.Before(r.returned) {
 		r.t.set(status.TargetLive, time.Time{})
 	}
 }

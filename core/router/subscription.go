@@ -49,8 +49,10 @@ type Subscription struct {
 	flying int         // bytes in flight
 	credit int         // bytes credited beyond what has left flight
 
-	joined    time.Time // when media began to flow
-	holdAudio bool      // until the first video unit
+	joined    time.Time     // when media began to flow
+	holdAudio bool          // until the first video unit
+	began     bool          // media begins at beganDTS: with a picture
+	beganDTS  time.Duration // of the first picture
 	unsentAge time.Duration
 	unsentAt  time.Time
 
@@ -79,6 +81,7 @@ type subTrack struct {
 	video       bool
 	needKey     bool
 	why         Reason // why needKey; empty: joining, which is no drop
+	fresh       bool   // no unit of it was queued so far
 	dropLeading bool   // began at the newest random access point
 	gap         bool   // the next unit to be queued follows a gap
 	hole        bool   // used by remove
@@ -157,7 +160,7 @@ func (sub *Subscription) rechoose(now time.Time, do *later) {
 	var fresh []media.TrackID
 	for _, t := range chosen {
 		if sub.tracks[t.ID] == nil {
-			sub.tracks[t.ID] = &subTrack{video: isVideo(t), needKey: isVideo(t)}
+			sub.tracks[t.ID] = &subTrack{video: isVideo(t), needKey: isVideo(t), fresh: true}
 			fresh = append(fresh, t.ID)
 		}
 	}
@@ -222,14 +225,23 @@ func (sub *Subscription) join(now time.Time, do *later) {
 	}
 }
 
-// decodable reports whether the reader can decode a unit of a chosen track, given
-// what it has of the track. A unit that it cannot decode is counted.
+// decodable reports whether a unit of a chosen track is of use to the reader, given
+// what it has of the track. One that is not because of a drop is counted.
 func (sub *Subscription) decodable(st *subTrack, u *media.AccessUnit) bool {
 	if !st.video {
+		// Sound of before the first picture has nothing to go with: one that is
+		// derived comes late.
+		if st.fresh && sub.began && u.DTS < sub.beganDTS {
+			return false
+		}
+		st.fresh = false
 		return true
 	}
 	switch {
 	case u.RandomAccess:
+		if !sub.began {
+			sub.began, sub.beganDTS = true, u.DTS
+		}
 		st.dropLeading = st.needKey
 		st.needKey = false
 	case st.needKey:
@@ -267,7 +279,7 @@ func (sub *Subscription) offer(u *media.AccessUnit, video bool, now time.Time, d
 		sub.holdAudio = video && !u.RandomAccess
 	}
 	if !sub.decodable(st, u) {
-		if st.needKey {
+		if st.video && st.needKey {
 			sub.ask(u.Track, now, do)
 		}
 		return

@@ -30,6 +30,7 @@ type Feed struct {
 	mu      sync.Mutex // guards the fields below
 	session pluginhost.Session
 	state   State
+	await   bool // the next credit is news
 }
 
 // A State is what is known of a session.
@@ -37,7 +38,8 @@ type State struct {
 	Ready   bool
 	Accepts pluginhost.Accepts
 	// Credited says that the session wrote something to its peer, at FirstCredit
-	// for the first and at LastCredit for the newest time.
+	// for the first and at LastCredit for the newest time. Only the first, and the
+	// next one after [Feed.AwaitCredit], is a change that [Feed.Changed] tells.
 	Credited                bool
 	FirstCredit, LastCredit time.Time
 	Stats                   pluginhost.Stats
@@ -51,7 +53,7 @@ var (
 )
 
 // New returns a feed without subscription and session.
-func New() *Feed { return &Feed{changed: make(chan struct{}, 1)} }
+func New() *Feed { return &Feed{changed: make(chan struct{}, 1), await: true} }
 
 // Subscribe subscribes the feed to a stream; c.Wake is set here. Call it once,
 // before the session is opened.
@@ -137,17 +139,28 @@ func (f *Feed) Unit(unit *media.AccessUnit) {
 // Credited implements [pluginhost.SessionHandler].
 func (f *Feed) Credited(n int) {
 	f.sub.Credited(n)
+	if n <= 0 {
+		return
+	}
 	now := time.Now()
 	f.mu.Lock()
-	first := !f.state.Credited && n > 0
-	if first {
+	if !f.state.Credited {
 		f.state.Credited, f.state.FirstCredit = true, now
 	}
 	f.state.LastCredit = now
+	news := f.await
+	f.await = false
 	f.mu.Unlock()
-	if first {
+	if news {
 		f.notify()
 	}
+}
+
+// AwaitCredit makes the next credit a change of the state.
+func (f *Feed) AwaitCredit() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.await = true
 }
 
 // Keyframe implements [pluginhost.SessionHandler].
