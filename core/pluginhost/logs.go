@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 const (
@@ -59,10 +60,9 @@ func (w *logWriter) Write(p []byte) (int, error) {
 
 // emit logs one line. The caller holds mu.
 func (w *logWriter) emit(line string, cut int) {
-	ctx := context.Background()
 	if cut == 0 && line[0] == '{' {
 		if level, msg, attrs, ok := parseRecord(line); ok {
-			w.log.LogAttrs(ctx, level, msg, attrs...)
+			w.record(level, msg, attrs...)
 			return
 		}
 	}
@@ -86,7 +86,19 @@ func (w *logWriter) emit(line string, cut int) {
 	if w.inPanic && len(w.last) < lastWordsLines {
 		w.last = append(w.last, line)
 	}
-	w.log.LogAttrs(ctx, level, line, slog.String("stream", w.stream))
+	w.record(level, line, slog.String("stream", w.stream))
+}
+
+// record logs what the plugin says in its own words.
+func (w *logWriter) record(level slog.Level, msg string, attrs ...slog.Attr) {
+	ctx := context.Background()
+	h := w.log.Handler()
+	if !h.Enabled(ctx, level) {
+		return
+	}
+	r := slog.NewRecord(time.Now(), level, msg, 0)
+	r.AddAttrs(attrs...)
+	_ = h.Handle(ctx, r) // as slog itself does
 }
 
 // lastWords returns what the process printed when it crashed, or nothing.

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -62,26 +61,25 @@ type testOptions struct {
 }
 
 func testPlugin() sdk.Plugin {
-	in := &testIngest{}
 	return sdk.Plugin{
 		Name: "test", Version: "1.2.3", Options: &testOptions{},
 		Egress: &sdk.EgressPlugin{
-			Egress:  testEgress{in: in},
+			Egress:  testEgress{},
 			Schemes: []string{"test"},
 			Accepts: sdk.Accepts{Codecs: []media.Codec{media.H264, media.AAC}, VideoTracks: 1, AudioTracks: 1},
 		},
 		Ingest: &sdk.IngestPlugin{
-			Ingest: in, Codecs: []media.Codec{media.H264}, Schemes: []string{"pull"}, Mounts: []string{"/test/"},
+			Ingest: testIngest{}, Codecs: []media.Codec{media.H264}, Schemes: []string{"pull"}, Mounts: []string{"/test/"},
 		},
 		Transforms: []sdk.Transform{{From: media.Opus, To: media.AAC, Open: openTestTransform}},
 	}
 }
 
-// testEgress opens targets that report what they get through an ingest session:
-// the path of the target's URL says how it behaves.
-type testEgress struct{ in *testIngest }
+// testEgress opens targets that report what they get in their figures; the
+// target's URL says how it behaves.
+type testEgress struct{}
 
-func (e testEgress) Open(_ context.Context, t sdk.Target, _ []media.Track) (sdk.Sink, error) {
+func (testEgress) Open(_ context.Context, t sdk.Target, _ []media.Track) (sdk.Sink, error) {
 	verb := strings.TrimPrefix(t.URL.Reveal(), "test://")
 	switch verb {
 	case "refuse":
@@ -144,12 +142,9 @@ func (s *testSink) Stats() sdk.SinkStats {
 }
 
 // testIngest publishes what HTTP requests to its mount ask for.
-type testIngest struct {
-	mu   sync.Mutex
-	pubs map[string]*sdk.Publication
-}
+type testIngest struct{}
 
-func (in *testIngest) Serve(ctx context.Context, host *sdk.IngestHost) error {
+func (testIngest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 	var o testOptions
 	if err := host.Options(&o); err != nil {
 		return err
@@ -210,7 +205,7 @@ func (in *testIngest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 	return nil
 }
 
-func (in *testIngest) Pull(ctx context.Context, u secret.String, pub *sdk.Publication) error {
+func (testIngest) Pull(ctx context.Context, u secret.String, pub *sdk.Publication) error {
 	switch u.Reveal() {
 	case "pull://end":
 		pub.SetTracks([]media.Track{{ID: 1, Codec: media.Opus, DecoderConfig: []byte{1}}})

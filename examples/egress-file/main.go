@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/headgate/gateway/sdk"
@@ -34,52 +35,55 @@ func (egress) Open(_ context.Context, t sdk.Target, tracks []media.Track) (sdk.S
 		if err != nil {
 			return nil, errors.Join(err, s.Close(context.Background()))
 		}
-		s[track.ID] = &file{File: f, track: track}
+		s[track.ID] = file{f, track}
 	}
 	return s, nil
 }
 
 type file struct {
-	*os.File
+	f     *os.File
 	track media.Track
-	buf   []byte
 }
 
-type sink map[media.TrackID]*file
+type sink map[media.TrackID]file
 
-func (s sink) WriteAccessUnit(_ context.Context, u *media.AccessUnit) (err error) {
-	f := s[u.Track]
-	if f.track.Codec == media.AAC {
-		var config aac.Config
-		if config, err = aac.ParseConfig(f.track.DecoderConfig); err != nil {
-			return err
-		}
-		if f.buf, err = aac.AppendADTSHeader(f.buf[:0], config, len(u.Payload)); err != nil {
-			return err
-		}
-		f.buf = append(f.buf, u.Payload...)
-	} else {
-		nalus, err := h264.SplitLengthPrefixed(nil, u.Payload)
-		if err != nil {
-			return err
-		}
-		f.buf = f.buf[:0]
-		if u.RandomAccess { // a player may begin here: it needs the parameter sets
-			config, err := h264.ParseDecoderConfig(f.track.DecoderConfig)
-			if err != nil {
-				return err
-			}
-			f.buf = h264.AppendAnnexB(h264.AppendAnnexB(f.buf, config.SPS...), config.PPS...)
-		}
-		f.buf = h264.AppendAnnexB(f.buf, nalus...)
+func (s sink) WriteAccessUnit(_ context.Context, u *media.AccessUnit) error {
+	file := s[u.Track]
+	format := annexB
+	if file.track.Codec == media.AAC {
+		format = adts
 	}
-	_, err = f.Write(f.buf)
+	b, err := format(file.track, u)
+	if err == nil {
+		_, err = file.f.Write(b)
+	}
 	return err
 }
 
 func (s sink) Close(context.Context) (err error) {
-	for _, f := range s {
-		err = errors.Join(err, f.File.Close())
+	for _, file := range s {
+		err = errors.Join(err, file.f.Close())
 	}
 	return err
+}
+
+// adts returns the unit behind the header that files of AAC have.
+func adts(t media.Track, u *media.AccessUnit) ([]byte, error) {
+	config, err := aac.ParseConfig(t.DecoderConfig)
+	if err != nil {
+		return nil, err
+	}
+	header, err := aac.AppendADTSHeader(nil, config, len(u.Payload))
+	return append(header, u.Payload...), err
+}
+
+// annexB returns the picture with start codes, and with the parameter sets where a
+// player may begin.
+func annexB(t media.Track, u *media.AccessUnit) ([]byte, error) {
+	nalus, err := h264.SplitLengthPrefixed(nil, u.Payload)
+	if err != nil || !u.RandomAccess {
+		return h264.AppendAnnexB(nil, nalus...), err
+	}
+	config, err := h264.ParseDecoderConfig(t.DecoderConfig)
+	return h264.AppendAnnexB(nil, slices.Concat(config.SPS, config.PPS, nalus)...), err
 }
