@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/headgate/gateway/sdk"
 )
@@ -52,6 +53,10 @@ type streams struct {
 	err io.Writer
 }
 
+// sameSignal is the time within which a second signal is the same wish: one that
+// went to the process and, by whoever started it, to its group too.
+const sameSignal = 300 * time.Millisecond
+
 // untilSignal ends the context at the first Ctrl-C or SIGTERM, for an orderly
 // end. A second one ends the process at once.
 func untilSignal(parent context.Context, stderr io.Writer) (ctx context.Context, stop func()) {
@@ -67,9 +72,12 @@ func untilSignal(parent context.Context, stderr io.Writer) (ctx context.Context,
 			return
 		}
 		cancel()
-		if s, ok := <-got; ok {
-			fmt.Fprintf(stderr, "gateway: second %v, ending at once\n", s)
-			os.Exit(exitFailure)
+		first := time.Now()
+		for s := range got {
+			if time.Since(first) > sameSignal {
+				fmt.Fprintf(stderr, "gateway: second %v, ending at once\n", s)
+				os.Exit(exitFailure)
+			}
 		}
 	}()
 	return ctx, func() {

@@ -377,6 +377,9 @@ func (b banner) print(out io.Writer, cfg *config.Config, at places) {
 // next is what to do now.
 func (b banner) next(cfg *config.Config, at places) string {
 	var out []string
+	if b.demo && cfg.Routes[0].From != nil {
+		return "The built-in test card plays. Below stands what arrives at the targets. Ctrl-C ends."
+	}
 	if b.demo {
 		return "Open the browser address and press Start. Ctrl-C ends."
 	}
