@@ -8,7 +8,6 @@
 package whipclient
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +54,10 @@ type Config struct {
 	AudioShift time.Duration
 	// Timing puts a [Timing] in front of each picture.
 	Timing bool
+
+	// LoseEvery keeps every so many-th media packet from being sent, as a bad
+	// network does; retransmissions count, too. Zero loses none.
+	LoseEvery int
 
 	// SenderReports is the interval of RTCP sender reports, 1 s if zero, none if
 	// negative.
@@ -180,8 +183,13 @@ func (p *Publisher) newPeerConnection(endpoint *url.URL) (*webrtc.PeerConnection
 	if err != nil {
 		return nil, fmt.Errorf("finding local address: %w", err)
 	}
-	if p.socket, err = net.ListenUDP("udp", &net.UDPAddr{IP: local}); err != nil {
+	socket, err := net.ListenUDP("udp", &net.UDPAddr{IP: local})
+	if err != nil {
 		return nil, fmt.Errorf("opening socket: %w", err)
+	}
+	p.socket = socket
+	if p.cfg.LoseEvery > 0 {
+		p.socket = &lossy{PacketConn: socket, every: uint64(p.cfg.LoseEvery)}
 	}
 	// What goes wrong is told by errors: a library that writes to the terminal
 	// as well would only disturb those who run this.
@@ -217,6 +225,23 @@ func (p *Publisher) newPeerConnection(endpoint *url.URL) (*webrtc.PeerConnection
 		}
 	})
 	return pc, nil
+}
+
+// lossy is a socket that loses media packets.
+type lossy struct {
+	net.PacketConn
+	every uint64
+	sent  atomic.Uint64
+}
+
+// WriteTo implements [net.PacketConn].
+func (l *lossy) WriteTo(b []byte, to net.Addr) (int, error) {
+	// RTP, not RTCP, STUN or DTLS (RFC 7983, RFC 5761).
+	isMedia := len(b) > 1 && b[0]>>6 == 2 && (b[1] < 192 || b[1] > 223)
+	if isMedia && l.sent.Add(1)%l.every == 0 {
+		return len(b), nil
+	}
+	return l.PacketConn.WriteTo(b, to)
 }
 
 // localAddress is the address from which the server of endpoint is reached.
@@ -339,10 +364,22 @@ func (p *Publisher) readFeedback(s *webrtc.RTPSender) {
 	}
 }
 
-func (p *Publisher) request(ctx context.Context, method, target, body string) (*http.Response, string, error) {
+// A response is what a server answered, read whole.
+type response struct {
+	status int
+	header http.Header
+	url    *url.URL // after redirects
+	body   string
+}
+
+func (r response) refusal() *StatusError {
+	return &StatusError{Status: r.status, ContentType: r.header.Get("Content-Type"), Body: r.body, Header: r.header}
+}
+
+func (p *Publisher) request(ctx context.Context, method, target, body string) (response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
 	if err != nil {
-		return nil, "", err
+		return response{}, err
 	}
 	if body != "" {
 		req.Header.Set("Content-Type", "application/sdp")
@@ -352,29 +389,29 @@ func (p *Publisher) request(ctx context.Context, method, target, body string) (*
 	}
 	res, err := p.cfg.HTTP.Do(req)
 	if err != nil {
-		return nil, "", err
+		return response{}, err
 	}
 	defer func() { _ = res.Body.Close() }()
-	var b bytes.Buffer
-	if _, err := io.Copy(&b, io.LimitReader(res.Body, maxAnswerBytes)); err != nil {
-		return nil, "", fmt.Errorf("reading answer: %w", err)
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswerBytes))
+	if err != nil {
+		return response{}, fmt.Errorf("reading answer: %w", err)
 	}
-	return res, b.String(), nil
+	return response{status: res.StatusCode, header: res.Header, url: res.Request.URL, body: string(b)}, nil
 }
 
 func (p *Publisher) post(ctx context.Context, endpoint *url.URL) error {
 	p.posted = time.Now()
-	res, body, err := p.request(ctx, http.MethodPost, endpoint.String(), p.pc.LocalDescription().SDP)
+	res, err := p.request(ctx, http.MethodPost, endpoint.String(), p.pc.LocalDescription().SDP)
 	if err != nil {
 		return err
 	}
-	if res.StatusCode != http.StatusCreated {
-		return &StatusError{Status: res.StatusCode, ContentType: res.Header.Get("Content-Type"), Body: body, Header: res.Header}
+	if res.status != http.StatusCreated {
+		return res.refusal()
 	}
-	if p.location, err = res.Request.URL.Parse(res.Header.Get("Location")); err != nil {
+	if p.location, err = res.url.Parse(res.header.Get("Location")); err != nil {
 		return fmt.Errorf("parsing Location: %w", err)
 	}
-	p.etag, p.answer = res.Header.Get("ETag"), body
+	p.etag, p.answer = res.header.Get("ETag"), res.body
 	return nil
 }
 
@@ -428,12 +465,12 @@ func (p *Publisher) Run(ctx context.Context) error {
 // Delete says goodbye as WHIP wants it and frees everything.
 func (p *Publisher) Delete(ctx context.Context) error {
 	defer p.Close()
-	res, body, err := p.request(ctx, http.MethodDelete, p.location.String(), "")
+	res, err := p.request(ctx, http.MethodDelete, p.location.String(), "")
 	if err != nil {
 		return fmt.Errorf("deleting session: %w", err)
 	}
-	if res.StatusCode/100 != 2 {
-		return fmt.Errorf("deleting session: %w", &StatusError{Status: res.StatusCode, Body: body, Header: res.Header})
+	if res.status/100 != 2 {
+		return fmt.Errorf("deleting session: %w", res.refusal())
 	}
 	return nil
 }

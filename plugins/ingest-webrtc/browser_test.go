@@ -159,7 +159,7 @@ func serve(t *testing.T) (*gatewayFake, string) {
 	return g, web.URL
 }
 
-func do(t *testing.T, ctx context.Context, what string, limit time.Duration, actions ...chromedp.Action) {
+func do(ctx context.Context, t *testing.T, what string, limit time.Duration, actions ...chromedp.Action) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -185,12 +185,12 @@ func TestPagePublishes(t *testing.T) {
 			if err := chromedp.Run(ctx); err != nil {
 				t.Fatal(err)
 			}
-			do(t, ctx, "opening the page", 30*time.Second, chromedp.Navigate(url+"/publish/live/studio?source="+c.source+"#token=abc"), chromedp.WaitVisible("#start"))
-			shot(t, ctx, "idle-"+c.source)
-			do(t, ctx, "going live", 20*time.Second, chromedp.Click("#start"), chromedp.WaitVisible(`body[data-state="live"]`))
+			do(ctx, t, "opening the page", 30*time.Second, chromedp.Navigate(url+"/publish/live/studio?source="+c.source+"#token=abc"), chromedp.WaitVisible("#start"))
+			shot(ctx, t, "idle-"+c.source)
+			do(ctx, t, "going live", 20*time.Second, chromedp.Click("#start"), chromedp.WaitVisible(`body[data-state="live"]`))
 			time.Sleep(6 * time.Second) // what is watched takes this long
-			shot(t, ctx, "live-"+c.source)
-			do(t, ctx, "stopping", 10*time.Second, chromedp.Click("#stop"), chromedp.WaitVisible(`body[data-state="ended"]`))
+			shot(ctx, t, "live-"+c.source)
+			do(ctx, t, "stopping", 10*time.Second, chromedp.Click("#stop"), chromedp.WaitVisible(`body[data-state="ended"]`))
 			p := g.publication(0)
 			select {
 			case err := <-p.closed:
@@ -217,14 +217,14 @@ func TestPagePublishes(t *testing.T) {
 	}
 }
 
-func shot(t *testing.T, ctx context.Context, name string) {
+func shot(ctx context.Context, t *testing.T, name string) {
 	t.Helper()
 	dir := os.Getenv("GATEWAY_TEST_SHOTS")
 	if dir == "" {
 		return
 	}
 	var png []byte
-	do(t, ctx, "taking a picture", 20*time.Second, chromedp.FullScreenshot(&png, 100))
+	do(ctx, t, "taking a picture", 20*time.Second, chromedp.FullScreenshot(&png, 100))
 	if err := os.WriteFile(dir+"/"+name+".png", png, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestPageSaysWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	var text string
-	do(t, ctx, "being refused", 30*time.Second,
+	do(ctx, t, "being refused", 30*time.Second,
 		chromedp.Navigate(url+"/publish/studio?source=canvas&start=1#token=wrong"),
 		chromedp.WaitVisible(`body[data-state="failed"]`), chromedp.Text("#error", &text))
 	if text != "The gateway does not accept this token. (wrong token)" {

@@ -20,11 +20,11 @@ const (
 	window = 5 * time.Second
 	// A difference below deadband is left alone; one above step is put right at
 	// the next random access point. In between the times of a track are moved by
-	// slewPerSecond until the difference is below settled.
-	deadband      = 10 * time.Millisecond
-	settled       = 2 * time.Millisecond
-	step          = 80 * time.Millisecond
-	slewPerSecond = 20 * time.Millisecond
+	// slew per second until the difference is below settled.
+	deadband = 10 * time.Millisecond
+	settled  = 2 * time.Millisecond
+	step     = 80 * time.Millisecond
+	slew     = 20 * time.Millisecond
 	// jump is how far RTP time and arrival may drift apart between two units
 	// before the track is taken to have begun anew.
 	jump = 3 * time.Second
@@ -247,7 +247,7 @@ func (t *Track) correct(media time.Duration, randomAccess bool) {
 	if !t.slewing || since <= 0 {
 		return
 	}
-	most := min(since, time.Second) * slewPerSecond / time.Second
+	most := min(since, time.Second) * slew / time.Second
 	t.offset += max(-most, min(most, err))
 }
 

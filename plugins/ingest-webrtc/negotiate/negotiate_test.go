@@ -90,11 +90,12 @@ func TestRefusals(t *testing.T) {
 		}
 		return strings.ReplaceAll(good, old, with)
 	}
+	head, _, _ := strings.Cut(good, "m=audio")
 	at := strings.Index(good, "m=video")
 	refused(t, "", negotiate.Malformed)
 	refused(t, "hello", negotiate.Malformed)
 	refused(t, good[:at/2], negotiate.Malformed)
-	refused(t, good[:strings.Index(good, "m=audio")], negotiate.NoMedia)
+	refused(t, head, negotiate.NoMedia)
 	refused(t, change("a=sendonly", "a=recvonly"), negotiate.Direction, "recvonly")
 	refused(t, change("a=sendonly", "a=inactive"), negotiate.Direction, "inactive")
 	refused(t, change("m=video 9", "m=video 0"), negotiate.Direction)

@@ -18,7 +18,9 @@ type logger struct{ log *slog.Logger }
 
 func newLogger(log *slog.Logger, scope string) logger { return logger{log.With("pion", scope)} }
 
-func (l logger) put(level slog.Level, text string) { l.log.Log(context.Background(), level, text) }
+func (l logger) put(level slog.Level, text string) {
+	l.log.Log(context.Background(), level, "WebRTC", "text", text)
+}
 
 func (l logger) putf(level slog.Level, format string, args []any) {
 	if l.log.Enabled(context.Background(), level) {

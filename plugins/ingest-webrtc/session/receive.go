@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/pion/rtcp"
@@ -12,13 +13,25 @@ import (
 
 	"github.com/headgate/gateway/plugins/ingest-webrtc/clock"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/depack"
+	"github.com/headgate/gateway/plugins/ingest-webrtc/negotiate"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/reorder"
 	"github.com/headgate/gateway/sdk/media"
 )
 
-// reorderHold is how long a missing packet is waited for. Nothing is held while
-// none is missing.
-const reorderHold = 100 * time.Millisecond
+// How long a missing packet is waited for: for its retransmission where the offer
+// has that, else for one that others have overtaken. Nothing is held while none
+// is missing.
+const (
+	retransmissionHold = 100 * time.Millisecond
+	overtakenHold      = 30 * time.Millisecond
+)
+
+func holdFor(s *negotiate.Section) time.Duration {
+	if slices.ContainsFunc(s.Formats, func(f negotiate.Format) bool { return slices.Contains(f.Feedback, "nack") }) {
+		return retransmissionHold
+	}
+	return overtakenHold
+}
 
 // maxReadErrors is how many packets in a row may be unreadable.
 const maxReadErrors = 100
@@ -59,11 +72,11 @@ func (s *session) trackArrived(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 	if video {
 		rx.time = s.clock.AddTrack(videoRateHz, false)
 		rx.h264 = depack.NewH264(rx.emit, s.offer.Video.ParameterSets...)
-		rx.buffer = reorder.New(reorderHold, rx.h264.Push)
+		rx.buffer = reorder.New(holdFor(s.offer.Video), rx.h264.Push)
 	} else {
 		rx.time = s.clock.AddTrack(audioRateHz, true)
 		rx.opus = depack.NewOpus(rx.emit)
-		rx.buffer = reorder.New(reorderHold, rx.opus.Push)
+		rx.buffer = reorder.New(holdFor(s.offer.Audio), rx.opus.Push)
 	}
 	go func() {
 		defer s.receivers.Done()

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -140,9 +143,15 @@ type gateway struct {
 
 func start(t *testing.T) gateway {
 	t.Helper()
+	return startWith(t, session.Config{UDP: "127.0.0.1:0"})
+}
+
+func startWith(t *testing.T, cfg session.Config) gateway {
+	t.Helper()
 	h := &host{}
 	log := slog.New(slog.NewTextHandler(writer{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	s, err := session.Listen(session.Config{UDP: "127.0.0.1:0", Log: log}, h)
+	cfg.Log = log
+	s, err := session.Listen(cfg, h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +354,7 @@ func TestFirstKeyframeIsAskedFor(t *testing.T) {
 	g := start(t)
 	cfg := config(t, g)
 	units := cfg.Video.Units
-	cfg.Video.Units = append(units[1:len(units):len(units)], units[0])
+	cfg.Video.Units = slices.Concat(units[1:], units[:1])
 	base := units[1].DTS
 	for i, u := range cfg.Video.Units {
 		u.DTS, u.PTS = base+time.Duration(i)*time.Second/30, base+time.Duration(i)*time.Second/30
@@ -357,6 +366,116 @@ func TestFirstKeyframeIsAskedFor(t *testing.T) {
 	t.Logf("first picture %v after POST", d)
 	if d > 900*time.Millisecond {
 		t.Errorf("the first picture came after %v: not asked for", d)
+	}
+}
+
+// Packets lost on the way are asked for and come again: nothing is missing.
+func TestLostPacketsComeAgain(t *testing.T) {
+	g := start(t)
+	cfg := config(t, g)
+	cfg.LoseEvery = 25
+	publish(t, cfg)
+	p := g.host.last()
+	p.wait(t, "media", func() bool { return p.count(1) >= 90 && p.count(2) >= 150 })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, u := range p.units {
+		// Sound is not retransmitted: its offer has no nack.
+		if u.Track == 1 && u.Discontinuity {
+			t.Errorf("unit %d: pictures are missing", i)
+		}
+	}
+	t.Logf("%+v", p.stats)
+}
+
+// Where they do not come again, the pictures go on at a random access point that
+// is asked for.
+func TestLossIsRepairedByAKeyPicture(t *testing.T) {
+	g := start(t)
+	cfg := config(t, g)
+	cfg.LoseEvery, cfg.WithoutRetransmission = 60, true
+	r := publish(t, cfg)
+	p := g.host.last()
+	p.wait(t, "two losses", func() bool {
+		n := 0
+		for _, u := range p.units {
+			if u.Track == 1 && u.Discontinuity {
+				n++
+				if !u.RandomAccess {
+					t.Fatal("the first picture after a loss is no random access point")
+				}
+			}
+		}
+		return n >= 2
+	})
+	if r.Stats().KeyframeRequests < 2 {
+		t.Errorf("%+v: not asked for", r.Stats())
+	}
+}
+
+// Damaged offers are refused or come to nothing, and leave nothing behind.
+func TestGarbageOffers(t *testing.T) {
+	g := start(t)
+	b, err := os.ReadFile(filepath.Join("..", "negotiate", "testdata", "chromium-156-opus-h264.sdp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	counts := map[int]int{}
+	for range 150 {
+		lines := strings.SplitAfter(string(b), "\n")
+		for range 1 + r.IntN(3) {
+			i := r.IntN(len(lines))
+			switch r.IntN(4) {
+			case 0:
+				lines = slices.Delete(lines, i, i+1)
+			case 1:
+				lines = slices.Insert(lines, i, lines[r.IntN(len(lines))])
+			case 2:
+				lines[i] = lines[i][:r.IntN(len(lines[i]))]
+			default:
+				x := []byte(lines[i])
+				if len(x) > 0 {
+					x[r.IntN(len(x))] = byte(r.Uint32())
+				}
+				lines[i] = string(x)
+			}
+		}
+		status, header, body := post(t, g.url, strings.Join(lines, ""))
+		counts[status]++
+		switch {
+		case status >= 500:
+			t.Errorf("%d %s", status, body)
+		case status >= 400 && header.Get("Content-Type") != "application/problem+json":
+			t.Errorf("%d without a problem document: %s", status, body)
+		}
+	}
+	t.Logf("answers by status: %v", counts)
+}
+
+// However many addresses the machine has, one port serves them; public addresses
+// stand in for them where they are told.
+func TestPortOnAllAddresses(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "negotiate", "testdata", "chromium-156-opus-h264.sdp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		udp    string
+		public []string
+		want   string
+	}{{":0", nil, "typ host"}, {"0.0.0.0:0", nil, "typ host"}, {"127.0.0.1:0", []string{"192.0.2.77"}, " 192.0.2.77 "}} {
+		g := startWith(t, session.Config{UDP: c.udp, PublicIPs: c.public})
+		status, _, answer := post(t, g.url, string(b))
+		if status != http.StatusCreated || !strings.Contains(answer, c.want) || strings.Contains(answer, " 127.0.0.1 ") && c.public != nil {
+			t.Errorf("%+v: %d\n%s", c, status, answer)
+		}
+	}
+	if _, err := session.Listen(session.Config{UDP: "127.0.0.1:0", PublicIPs: []string{"nonsense"}, Log: slog.New(slog.DiscardHandler)}, nil); err == nil {
+		t.Error("nonsense passes as an address")
+	}
+	if _, err := session.Listen(session.Config{UDP: "nonsense", Log: slog.New(slog.DiscardHandler)}, nil); err == nil {
+		t.Error("nonsense passes as a port")
 	}
 }
 

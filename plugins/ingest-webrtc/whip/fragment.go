@@ -23,7 +23,7 @@ const maxCandidates = 32 // of one Fragment
 // ParseFragment reads a Fragment. It takes what it knows and skips the rest.
 func ParseFragment(text string) (Fragment, error) {
 	var f Fragment
-	mid, any := "", false
+	mid, empty := "", true
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\r\n")
 		if line == "" {
@@ -32,7 +32,7 @@ func ParseFragment(text string) (Fragment, error) {
 		if len(line) < 2 || line[1] != '=' {
 			return f, fmt.Errorf("line %q is not of a session description", line[:min(len(line), 40)])
 		}
-		any = true
+		empty = false
 		switch line[0] {
 		case 'm':
 			mid = ""
@@ -56,7 +56,7 @@ func ParseFragment(text string) (Fragment, error) {
 			f.Candidates = append(f.Candidates, Candidate{MID: mid, Line: line[2:]})
 		}
 	}
-	if !any {
+	if empty {
 		return f, errors.New("nothing in it")
 	}
 	return f, nil
