@@ -106,7 +106,7 @@ func (o options) run(ctx context.Context, out io.Writer) error {
 		if asked == "" {
 			verdict = ""
 		}
-		fmt.Fprintf(out, "%-52s %-12s %-34s %s\n", what, asked, measured, verdict)
+		fmt.Fprintf(out, "%-42s %-12s %-50s %s\n", what, asked, measured, verdict)
 	}
 	single := o.streams == 1 && o.targets == 2
 	asked := func(text string) string {
@@ -115,7 +115,7 @@ func (o options) run(ctx context.Context, out io.Writer) error {
 		}
 		return ""
 	}
-	row("", "asked", "measured", true)
+	fmt.Fprintf(out, "%-42s %-12s %s\n", "", "asked", "measured")
 	row("idle gateway, % of a core", fmt.Sprintf("<= %.1f", askedIdle), fmt.Sprintf("%.2f", idle), idle <= askedIdle)
 	row("POST to first RTMP picture, median", "<= "+ms(askedSetup), fmt.Sprintf("%s (max %s)", ms(quantile(setups, 0.5)), ms(quantile(setups, 1))), quantile(setups, 0.5) <= askedSetup)
 	row("picture, send to parsed arrival, p50", asked("<= "+ms(askedLatency)), fmt.Sprintf("%s (p95 %s, p99 %s, max %s)", ms(quantile(s.latency, 0.5)), ms(quantile(s.latency, 0.95)), ms(quantile(s.latency, 0.99)), ms(quantile(s.latency, 1))), quantile(s.latency, 0.5) <= askedLatency)

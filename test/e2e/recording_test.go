@@ -35,10 +35,29 @@ func checkRecording(t *testing.T, file string) []peers.Packet {
 	if i := firstVideo(packets); i < 0 || !packets[i].Key {
 		t.Errorf("%s does not begin with a key frame", file)
 	}
+	if err := checkResumes(packets); err != nil {
+		t.Errorf("%s: %v", file, err)
+	}
 	if err := peers.CheckDecodes(t, file); err != nil {
 		t.Error(err)
 	}
 	return packets
+}
+
+// checkResumes returns an error if pictures go on after a gap with one that is
+// not a key frame: what was left out is missing to the decoder.
+func checkResumes(packets []peers.Packet) error {
+	prev := time.Duration(-1)
+	for _, p := range packets {
+		if p.Type != "video" {
+			continue
+		}
+		if prev >= 0 && p.DTS-prev > 200*time.Millisecond && !p.Key {
+			return fmt.Errorf("after a gap of %v at %v comes a picture that is not a key frame", p.DTS-prev, prev)
+		}
+		prev = p.DTS
+	}
+	return nil
 }
 
 func firstVideo(packets []peers.Packet) int {

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pion/webrtc/v4/pkg/media/h264reader"
 	"github.com/pion/webrtc/v4/pkg/media/oggreader"
 
 	"github.com/headgate/gateway/internal/clip"
@@ -221,7 +223,7 @@ func loadFiles(cfg *whipclient.Config, video, audio string) error {
 }
 
 func pictures(stream []byte) (*whipclient.Media, error) {
-	nalus, err := h264.SplitAnnexB(nil, stream)
+	r, err := h264reader.NewReader(bytes.NewReader(stream))
 	if err != nil {
 		return nil, err
 	}
@@ -229,9 +231,16 @@ func pictures(stream []byte) (*whipclient.Media, error) {
 	var sets h264.ParameterSets
 	var picture h264.Picture
 	var waiting [][]byte
-	for _, n := range nalus {
-		waiting = append(waiting, n)
-		if t := n[0] & 0x1f; t != 1 && t != 5 {
+	for {
+		n, err := r.NextNAL()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		waiting = append(waiting, n.Data)
+		if t := n.UnitType; t != h264reader.NalUnitTypeCodedSliceNonIdr && t != h264reader.NalUnitTypeCodedSliceIdr {
 			continue
 		}
 		if err := picture.Normalize(waiting); err != nil {
@@ -244,7 +253,7 @@ func pictures(stream []byte) (*whipclient.Media, error) {
 		// SEI of the encoder is left out: it stands in front of our own.
 		var slices [][]byte
 		for _, s := range picture.NALUs {
-			if s[0]&0x1f != 6 {
+			if h264reader.NalUnitType(s[0]&0x1f) != h264reader.NalUnitTypeSEI {
 				slices = append(slices, s)
 			}
 		}
