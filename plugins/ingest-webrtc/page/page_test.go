@@ -40,7 +40,7 @@ func TestPage(t *testing.T) {
 	if strings.Contains(w.Body.String(), "//") && regexp.MustCompile(`https?://`).Match(w.Body.Bytes()) {
 		t.Error("the page names another host")
 	}
-	if regexp.MustCompile(`<script>|<style|style="|on[a-z]+="`).Match(w.Body.Bytes()) {
+	if regexp.MustCompile(`<script>|<style|style="| on[a-z]+="`).Match(w.Body.Bytes()) {
 		t.Error("the page has inline script or style, which its policy forbids")
 	}
 }
