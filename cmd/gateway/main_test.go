@@ -438,24 +438,16 @@ func TestSecondSignal(t *testing.T) {
 	}
 	cmd := exec.CommandContext(t.Context(), exe, "-test.run", "TestHangs", "-test.count", "1")
 	cmd.Env = append(os.Environ(), "HEADGATE_TEST_HANGS=1")
-	var out buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	r := &running{done: make(chan int)}
+	cmd.Stdout, cmd.Stderr = &r.out, &r.out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	wait := func(text string) {
-		t.Helper()
-		for began := time.Now(); !strings.Contains(out.String(), text); time.Sleep(5 * time.Millisecond) {
-			if time.Since(began) > 20*time.Second {
-				t.Fatalf("no %q in %s", text, out.String())
-			}
-		}
-	}
-	wait("hanging")
+	r.await(t, "hanging")
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	wait("first")
+	r.await(t, "first")
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	began := time.Now()
@@ -472,8 +464,8 @@ func TestSecondSignal(t *testing.T) {
 		t.Error("a signal that came twice ended it at once")
 	}
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != exitFailure || !strings.Contains(out.String(), "ending at once") {
-		t.Errorf("%v\n%s", err, out.String())
+	if !errors.As(err, &exit) || exit.ExitCode() != exitFailure || !strings.Contains(r.out.String(), "ending at once") {
+		t.Errorf("%v\n%s", err, r.out.String())
 	}
 }
 

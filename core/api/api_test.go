@@ -23,6 +23,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -172,6 +173,34 @@ func TestMetrics(t *testing.T) {
 	for _, never := range []string{"192.0.2.1", "refused"} {
 		if strings.Contains(w.Body.String(), never) {
 			t.Errorf("%s is in a label", never)
+		}
+	}
+}
+
+// TestMetricsAreDocumented: docs/metrics.md has every series, and no other.
+func TestMetricsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := oneOfEach()
+	g.streams[1].UnitsDropped = map[string]uint64{"no_target": 1}
+	families, err := newServer(g, "", true).registry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, f := range families {
+		if name := f.GetName(); strings.HasPrefix(name, "gateway_") {
+			known[name] = true
+			if !strings.Contains(string(text), "`"+name+"`") {
+				t.Errorf("%s is not documented", name)
+			}
+		}
+	}
+	for _, m := range regexp.MustCompile("`(gateway_[a-z_]+)`").FindAllStringSubmatch(string(text), -1) {
+		if !known[m[1]] {
+			t.Errorf("%s is documented and does not exist", m[1])
 		}
 	}
 }

@@ -407,3 +407,33 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestKeysAreDocumented: docs/configuration.md names every key.
+func TestKeysAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := compileSchema("gateway", coreSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var walk func(p path, at cursor)
+	walk = func(p path, at cursor) {
+		for _, k := range at.properties() {
+			walk(p.child(k), at.child(k))
+		}
+		if more, ok := at.node["additionalProperties"].(map[string]any); ok {
+			walk(p.child("NAME"), at.to(more).resolved())
+			return
+		}
+		if len(at.properties()) == 0 && !strings.Contains(string(text), "`"+p.String()+"`") {
+			// A second key of the same parent may stand as `.sha256`, and options
+			// are the plugin's.
+			if !strings.Contains(string(text), "`."+p[len(p)-1]+"`") {
+				t.Errorf("%s is not documented", p)
+			}
+		}
+	}
+	walk(nil, s.at)
+}

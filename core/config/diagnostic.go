@@ -55,15 +55,6 @@ func (ds Diagnostics) Failed() bool {
 	return slices.ContainsFunc(ds, func(d Diagnostic) bool { return !d.Warning })
 }
 
-// Err is nil unless [Diagnostics.Failed]; its text has one line per finding that
-// is not a warning.
-func (ds Diagnostics) Err() error {
-	if !ds.Failed() {
-		return nil
-	}
-	return &Error{Diagnostics: ds}
-}
-
 // String has one line per finding.
 func (ds Diagnostics) String() string {
 	var b strings.Builder
@@ -93,17 +84,4 @@ func (ds Diagnostics) sorted() Diagnostics {
 		}
 		return a == b
 	})
-}
-
-// An Error is a configuration that cannot be used.
-type Error struct{ Diagnostics Diagnostics }
-
-func (e *Error) Error() string {
-	var lines []string
-	for _, d := range e.Diagnostics {
-		if !d.Warning {
-			lines = append(lines, d.String())
-		}
-	}
-	return strings.Join(lines, "\n")
 }
