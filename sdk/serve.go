@@ -17,8 +17,10 @@ import (
 )
 
 const (
-	// attachGrace is how long a process waits for the gateway to attach again.
-	attachGrace = 3 * time.Second
+	// firstAttachGrace is how long a process waits for the gateway to attach,
+	// attachGrace how long for it to attach again.
+	firstAttachGrace = 30 * time.Second
+	attachGrace      = 3 * time.Second
 	// parentPoll is how often it looks whether the gateway is still its parent.
 	parentPoll = time.Second
 	// drainTime bounds the polite end of all sessions.
@@ -126,7 +128,7 @@ func watch(srv *server, served <-chan struct{}) {
 	parent := os.Getppid()
 	poll := time.NewTicker(parentPoll)
 	defer poll.Stop()
-	var grace <-chan time.Time
+	grace := time.After(firstAttachGrace)
 	for {
 		select {
 		case <-served:
@@ -146,7 +148,7 @@ func watch(srv *server, served <-chan struct{}) {
 				grace = time.After(attachGrace)
 			}
 		case <-grace:
-			slog.Error("the gateway detached and did not come back")
+			slog.Error("no gateway is attached")
 			return
 		}
 	}

@@ -157,7 +157,7 @@ func TestLostAttachEndsTheProcess(t *testing.T) {
 	cancel()
 	p.logged("sink closed")
 	closed := time.Since(began)
-	p.logged("did not come back")
+	p.logged("no gateway is attached")
 	p.logged("main ends")
 	took := time.Since(began)
 	t.Logf("sink closed after %v, process ended after %v", closed, took)

@@ -186,7 +186,8 @@ func (e *UnavailableError) Error() string {
 // opened the moment it is up; if the start fails the session ends with
 // [CausePlugin]. An error means that there will be no session, and no call of
 // handler: the plugin is not known, out of order (*[UnavailableError]), or the
-// host has stopped ([ErrStopped]).
+// host has stopped ([ErrStopped]). Otherwise handler hears Ended in the end, and
+// may hear everything before OpenEgress has returned.
 func (h *Host) OpenEgress(plugin string, spec EgressSpec, handler SessionHandler, src Source) (Session, error) {
 	pl := h.plugin(plugin)
 	if pl == nil {

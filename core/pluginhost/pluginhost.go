@@ -138,8 +138,8 @@ type Session interface {
 	// RequestKeyframe and SetTargetBitrate are for ingest sessions.
 	RequestKeyframe(track media.TrackID)
 	SetTargetBitrate(bps uint64)
-	// Close ends the session. With drain the plugin first writes out what it was
-	// sent. Ended is called when it is over, at the latest after the close
+	// Close ends the session: nothing more is pulled. With drain the plugin first
+	// writes out what it was sent. Ended is called when it is over, at the latest after the close
 	// timeout.
 	Close(reason string, drain bool)
 }
