@@ -217,6 +217,50 @@ func TestPagePublishes(t *testing.T) {
 	}
 }
 
+// simulcast publishes three layers of a canvas.
+const simulcast = `(async () => {
+  const c = document.createElement('canvas');
+  c.width = 640; c.height = 360;
+  const g = c.getContext('2d');
+  setInterval(() => { g.fillStyle = '#' + Math.random().toString(16).slice(2, 8); g.fillRect(0, 0, 640, 360); }, 33);
+  const pc = window.pc = new RTCPeerConnection();
+  pc.addTransceiver(c.captureStream(30).getVideoTracks()[0], {direction: 'sendonly', sendEncodings: [
+    {rid: 'q', scaleResolutionDownBy: 4}, {rid: 'h', scaleResolutionDownBy: 2}, {rid: 'f'}]});
+  await pc.setLocalDescription();
+  if (!pc.localDescription.sdp.includes('a=simulcast')) throw new Error('no layers in the offer');
+  const r = await fetch('/whip/studio', {method: 'POST', headers: {'Content-Type': 'application/sdp', Authorization: 'Bearer abc'}, body: pc.localDescription.sdp});
+  await pc.setRemoteDescription({type: 'answer', sdp: await r.text()});
+  return r.status;
+})()`
+
+// A publisher who offers layers is answered without, and his picture arrives.
+func TestLayersAreDeclined(t *testing.T) {
+	g, url := serve(t)
+	ctx := browser(t)
+	if err := chromedp.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var status int
+	do(ctx, t, "publishing", 30*time.Second, chromedp.Navigate(url+"/publish/studio"),
+		chromedp.Evaluate(simulcast, &status, func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
+	if status != 201 {
+		t.Fatalf("status %d", status)
+	}
+	p := g.publication(0)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		p.mu.Lock()
+		n, sizes := p.video, p.sizes
+		p.mu.Unlock()
+		if n >= 20 {
+			t.Logf("%d pictures of %v", n, sizes)
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d pictures of %v in 10 s", n, sizes)
+		}
+	}
+}
+
 func shot(ctx context.Context, t *testing.T, name string) {
 	t.Helper()
 	dir := os.Getenv("GATEWAY_TEST_SHOTS")

@@ -60,7 +60,7 @@ func (ingest) Serve(ctx context.Context, h *sdk.IngestHost) error {
 	if err != nil {
 		return &sdk.Error{Cause: sdk.CauseConfig, Err: fmt.Errorf("opening the media port: %w", err)}
 	}
-	sdk.Logger().Info("waiting for WebRTC publishers", "udp", server.Addr())
+	sdk.Logger().Info("waiting for WebRTC publishers", "udp", server.Addr().String())
 	h.HandleHTTP(handler(server))
 	return server.Run(ctx)
 }

@@ -95,12 +95,12 @@ func machineIPs(wildcard net.IP) ([]net.IP, error) {
 func (p *port) enlargeBuffers() {
 	for _, c := range p.conns {
 		if err := c.SetReadBuffer(receiveBufferBytes); err != nil {
-			p.log.Warn("UDP receive buffer cannot be set", "address", c.LocalAddr(), "error", err)
+			p.log.Warn("UDP receive buffer cannot be set", "address", c.LocalAddr().String(), "error", err)
 			continue
 		}
 		if got, ok := receiveBuffer(c); ok && got < receiveBufferBytes {
 			p.log.Warn("UDP receive buffer is small: with many publishers packets will be lost; raise net.core.rmem_max",
-				"address", c.LocalAddr(), "bytes", got, "wanted_bytes", receiveBufferBytes)
+				"address", c.LocalAddr().String(), "bytes", got, "wanted_bytes", receiveBufferBytes)
 		}
 	}
 }

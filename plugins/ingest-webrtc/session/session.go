@@ -216,10 +216,13 @@ func (s *session) run(ctx context.Context) {
 	s.receivers.Wait()
 	s.pub.Close(err)
 	s.server.leave(s)
-	if err != nil {
-		s.log.Warn("publisher lost", "reason", err)
-	} else {
+	switch {
+	case err == nil:
 		s.log.Info("publisher said goodbye")
+	case errors.Is(err, errEnded) || errors.Is(err, errStopping):
+		s.log.Info("publisher sent away", "reason", err)
+	default:
+		s.log.Warn("publisher lost", "reason", err)
 	}
 }
 
@@ -260,7 +263,10 @@ func (s *session) hold(ctx context.Context) error {
 		case <-s.deleted:
 			return nil
 		case <-s.pub.Done():
-			return errors.Join(errEnded, s.pub.Err())
+			if why := s.pub.Err(); why != nil {
+				return fmt.Errorf("%w: %w", errEnded, why)
+			}
+			return errEnded
 		case state := <-s.states:
 			switch state {
 			case webrtc.PeerConnectionStateConnected:
