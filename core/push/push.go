@@ -117,6 +117,9 @@ func New(c Config) *Target {
 	if c.Random == nil {
 		c.Random = rand.Float64
 	}
+	if c.Target.MaxLag <= 0 {
+		c.Target.MaxLag = config.DefaultMaxLag
+	}
 	return &Target{
 		conf: c, log: c.Log.With("stream", c.Stream.Name(), "target", c.Target.Name),
 		needs: make(map[derive.Need]func()),
