@@ -32,9 +32,15 @@ type gateway struct {
 // two blanks) and waits until it is ready.
 func startGateway(t *testing.T, routes string) *gateway {
 	t.Helper()
+	return startGatewayWith(t, "", routes)
+}
+
+// startGatewayWith is startGateway with further entries under plugins.
+func startGatewayWith(t *testing.T, plugins, routes string) *gateway {
+	t.Helper()
 	g := &gateway{listen: peers.FreeAddr(t), admin: peers.FreeAddr(t), file: filepath.Join(t.TempDir(), "gateway.yaml")}
 	udp := peers.FreePort(t)
-	text := fmt.Sprintf("listen: %s\nadmin: %s\nplugins:\n  ingest-webrtc: {options: {udp: \"127.0.0.1:%d\"}}\nroutes:\n%s", g.listen, g.admin, udp, routes)
+	text := fmt.Sprintf("listen: %s\nadmin: %s\nplugins:\n  ingest-webrtc: {options: {udp: \"127.0.0.1:%d\"}}\n%sroutes:\n%s", g.listen, g.admin, udp, plugins, routes)
 	if err := os.WriteFile(g.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,8 @@ func Start(t testing.TB, c Command) *Process {
 	p.cmd.Dir = c.Dir
 	// What is for the tests themselves is none of the program's business.
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GATEWAY_") })
-	p.cmd.Env = append(env, c.Env...)
+	env = append(env, c.Env...)
+	p.cmd.Env = env
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if c.Stdin != "" {
 		p.cmd.Stdin = strings.NewReader(c.Stdin)

@@ -1,0 +1,68 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/gateway/core/status"
+	"github.com/headgate/gateway/test/peers"
+)
+
+// A plugin of somebody else, pinned by its SHA-256, receives the stream beside
+// ours. Another file in its place is not started.
+func TestThirdPartyPlugin(t *testing.T) {
+	peers.Need(t, "ffmpeg", "ffprobe", "nginx")
+	dir := t.TempDir()
+	program := filepath.Join(dir, "egress-file")
+	if out, err := exec.Command("go", "build", "-o", program, "github.com/headgate/gateway/examples/egress-file").CombinedOutput(); err != nil {
+		t.Fatalf("building the example: %v\n%s", err, out)
+	}
+	code, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(code)
+	cdn := peers.StartNginx(t)
+	media := t.TempDir()
+	plugin := fmt.Sprintf("  egress-file: {path: %q, sha256: %q}\n", program, hex.EncodeToString(sum[:]))
+	g := startGatewayWith(t, plugin, route("studio",
+		fmt.Sprintf(`disk: {url: "file://%s"}`, media),
+		fmt.Sprintf(`cdn: {url: "%s"}`, cdn.URL("a", "x"))))
+	p := g.publish(t, "studio")
+	g.waitTarget(t, 15*time.Second, "studio", "disk", status.TargetLive)
+	cdn.WaitPublisher(t, 15*time.Second, "a", "x")
+	record(t, cdn, "a", "x", 4*time.Second)
+	if code := p.Interrupt(t, 10*time.Second); code != 0 {
+		t.Errorf("the publisher ended with %d", code)
+	}
+	g.waitTarget(t, 5*time.Second, "studio", "disk", status.TargetIdle)
+	waitUnpublished(t, 5*time.Second, cdn, "a", "x")
+	if code := g.Interrupt(t, 5*time.Second); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	videos, err := filepath.Glob(filepath.Join(media, "*.h264"))
+	if err != nil || len(videos) != 1 {
+		t.Fatalf("videos on disk %q, error %v", videos, err)
+	}
+	if err := peers.CheckDecodes(t, videos[0]); err != nil {
+		t.Error(err)
+	}
+	if n := peers.Count(peers.Packets(t, videos[0]), "video"); n < 110 {
+		t.Errorf("%d pictures on disk, want those of 4 s", n)
+	}
+
+	if err := os.WriteFile(program, append(code, 0), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	other := startBinary(t, "run", g.file)
+	if code := other.ExitCode(t, 10*time.Second); code == 0 || !strings.Contains(other.Output(), "egress-file") {
+		t.Errorf("with another file in the plugin's place: exit code %d:\n%s", code, other.Output())
+	}
+}
