@@ -8,6 +8,10 @@ const (
 	// keyframeTries is how often a request is repeated while no random access
 	// point comes: requests get lost, too, and some publishers ignore them.
 	keyframeTries = 3
+	// keyframeWithin is how long a video may go on without a random access point.
+	// CDNs want one every two seconds, and browsers send none unasked; the rest
+	// is for the jitter of those who send them every two seconds by themselves.
+	keyframeWithin = 2100 * time.Millisecond
 )
 
 // keyframes decides when a publisher is asked for a random access point. The

@@ -44,6 +44,7 @@ type receiver struct {
 	buffer  *reorder.Buffer
 	h264    *depack.H264 // nil for sound
 	opus    *depack.Opus // nil for pictures
+	keyDue  time.Time    // when the next random access point of the video is due
 
 	lost, late, dropped uint64 // as last counted in the session's figures
 }
@@ -176,6 +177,20 @@ func (rx *receiver) count() {
 	rx.lost, rx.late, rx.dropped = rx.buffer.Lost, rx.buffer.Late, dropped
 }
 
+// watchKeyframes asks for a random access point where the publisher sends none
+// by himself.
+func (rx *receiver) watchKeyframes(u depack.Unit) {
+	if u.RandomAccess {
+		rx.keyDue = u.Last.Add(keyframeWithin)
+		rx.session.lastKey.Store(int64(u.Last.Sub(rx.session.epoch)))
+		return
+	}
+	if u.Last.After(rx.keyDue) {
+		rx.keyDue = u.Last.Add(keyframeWithin)
+		rx.session.requestKeyframe()
+	}
+}
+
 // emit hands a unit to the publication.
 func (rx *receiver) emit(u depack.Unit) {
 	s := rx.session
@@ -184,8 +199,8 @@ func (rx *receiver) emit(u depack.Unit) {
 		s.describe(rx.id, u.Config.Apply)
 	}
 	at := rx.time.Stamp(u.Time, u.First, u.RandomAccess)
-	if rx.h264 != nil && u.RandomAccess {
-		s.lastKey.Store(int64(u.Last.Sub(s.epoch)))
+	if rx.h264 != nil {
+		rx.watchKeyframes(u)
 	}
 	s.pub.WriteAccessUnit(&media.AccessUnit{
 		Track: rx.id, PTS: at.PTS, DTS: at.DTS, Duration: u.Duration,
