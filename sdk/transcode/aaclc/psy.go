@@ -14,9 +14,16 @@ import "math"
 //     two per frame, lest the error of a loud moment spread over the silence
 //     before it; but never below 1 % of itself.
 //
-// Bands are of unequal width in Bark. The sums are made as if the spectrum were
-// cut in cells of half a Bark, each band being so many cells or so many parts
-// of a cell.
+// When bits are short, the sum over all cells of hearing of error over mask is to be
+// as small as the bits allow. A cell with few lines is cheap to code well; by
+// Lagrange's rule the error over the mask is in proportion to the lines in the
+// cell. That tilt is part of the masks here, so the rest of the encoder need only
+// keep one distance between error and mask.
+//
+// Bands are of unequal width in Bark. The model is as if the energy of each were
+// even in cells of half a Bark, the loudness of a cell decaying exponentially to
+// both sides; the integrals of that over bands separate, so a running sum upwards
+// and one downwards do for all pairs of bands.
 
 const (
 	spreadDown  = 27.0 // dB per Bark
@@ -29,13 +36,18 @@ const (
 type bandModel struct {
 	n      int                 // bands that are coded
 	off    []int               // first lines, n+1 of them
-	up     [maxSfbLong]float32 // excitation carried over from the band below
-	down   [maxSfbLong]float32 // from the band above
-	cells  [maxSfbLong]float32 // log2 of cells^(1-0.4), the weight of the band's own loudness
+	up     [maxSfbLong]flow    // spreading to higher bands
+	down   [maxSfbLong]flow    // to lower ones
+	own    [maxSfbLong]float32 // the excitation of a band by itself
+	cells  [maxSfbLong]float32 // log2 of the band's width in cells
 	offset [maxSfbLong]float32 // log2 of mask over excitation, all cells together
 	quiet  [maxSfbLong]float32 // log2 of the threshold in quiet
-	tilt   [maxSfbLong]float32 // log2 of the share of error that a band takes when bits are short
 }
+
+// A flow says how excitation crosses a band: what is added at its far edge by the
+// band's own loudness, what is left there of that at its near edge, and what the
+// mean over the band is of the latter.
+type flow struct{ add, keep, mean float32 }
 
 func bark(hz float64) float64 { return 7 * math.Asinh(hz/650) }
 
@@ -43,14 +55,25 @@ func bark(hz float64) float64 { return 7 * math.Asinh(hz/650) }
 func (m *bandModel) fill(off []int, n, lines, sampleRate int) {
 	m.n, m.off = n, off[:n+1]
 	hz := func(line float64) float64 { return line * float64(sampleRate) / float64(2*lines) }
-	var centre [maxSfbLong]float64
 	for b := range n {
 		lo, hi := hz(float64(off[b])), hz(float64(off[b+1]))
-		centre[b] = (bark(lo) + bark(hi)) / 2
+		centre := (bark(lo) + bark(hi)) / 2
 		cells := (bark(hi) - bark(lo)) / cellBark
 		width := float64(off[b+1] - off[b])
-		m.cells[b] = float32((1 - compression) * math.Log2(cells))
-		m.offset[b] = float32(math.Log2(cells) - (6+0.25*centre[b])/10*math.Log2(10))
+		// Lines per cell, all windows of a frame together, on the scale of ten.
+		crowd := float64((off[b+1]-off[b])*frameLines/lines) / cells / 10
+		m.cells[b] = float32(math.Log2(cells))
+		m.offset[b] = float32(math.Log2(cells) - (6+0.25*centre)/10*math.Log2(10) + math.Log2(crowd))
+		own := 0.0
+		cross := func(slope float64) flow {
+			a := compression * slope * cellBark / 10 * math.Ln10
+			rest := math.Exp(-a * cells)
+			mean := (1 - rest) / (a * cells)
+			own += (1 - mean) / a
+			return flow{float32((1 - rest) / a), float32(rest), float32(mean)}
+		}
+		m.up[b], m.down[b] = cross(spreadUp), cross(spreadDown)
+		m.own[b] = float32(own)
 		// Terhardt's curve, 0 dB being a sine of one 16-bit step; of the band the most
 		// sensitive of a few points. The energy of a sine of amplitude 1 in the lines
 		// of one window is the square of their number.
@@ -60,39 +83,28 @@ func (m *bandModel) fill(off []int, n, lines, sampleRate int) {
 			quiet = min(quiet, 3.64*math.Pow(k, -0.8)-6.5*math.Exp(-0.6*(k-3.3)*(k-3.3))+1e-3*k*k*k*k)
 		}
 		m.quiet[b] = float32(quiet/10*math.Log2(10) + 2*math.Log2(float64(lines)) + min(0, math.Log2(cells)))
-		m.tilt[b] = float32(math.Log2(width / cells))
-	}
-	for b := range n {
-		carry := func(from int, slope float64) float32 {
-			return float32(math.Pow(10, -compression*slope*math.Abs(centre[b]-centre[from])/10))
-		}
-		if b > 0 {
-			m.up[b] = carry(b-1, spreadUp)
-		}
-		if b < n-1 {
-			m.down[b] = carry(b+1, spreadDown)
-		}
 	}
 }
 
 // masks computes from the log2 of the band energies the log2 of the masks.
 func (m *bandModel) masks(energy, mask []float32) {
-	var loud [maxSfbLong]float32
+	var loud, excitation [maxSfbLong]float32
 	n := m.n
 	energy, mask = energy[:n], mask[:n]
 	acc := float32(0)
-	for b := range n {
-		loud[b] = exp2(compression*energy[b] + m.cells[b])
-		acc = acc*m.up[b] + loud[b]
-		mask[b] = acc
+	for b, e := range energy {
+		l := exp2(compression * (e - m.cells[b]))
+		loud[b] = l
+		f := &m.up[b]
+		excitation[b] = l*m.own[b] + acc*f.mean
+		acc = acc*f.keep + l*f.add
 	}
 	acc = 0
 	for b := n - 1; b >= 0; b-- {
-		acc *= m.down[b]
-		// The band's own loudness is in mask already.
-		excitation := log2(mask[b]+acc) / compression
-		acc += loud[b]
-		mask[b] = max(excitation+m.offset[b], m.quiet[b])
+		f := &m.down[b]
+		x := excitation[b] + acc*f.mean
+		acc = acc*f.keep + loud[b]*f.add
+		mask[b] = max(log2(x)/compression+m.offset[b], m.quiet[b])
 	}
 }
 

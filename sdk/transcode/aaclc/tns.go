@@ -15,6 +15,8 @@ const (
 	tnsGain     = 1.4  // prediction gain that is worth a filter
 	tnsPeak     = 3    // loudest block over the mean that makes a frame a candidate
 	tnsRes      = 4    // bits per coefficient
+	tnsNoise    = 0.2  // white noise added to the envelope, which bounds the filter's gain
+	tnsShare    = 0.5  // of the gain for errors, in log2, that is taken off the masks
 )
 
 // A tnsFilter is what the bitstream says about a filter, one per frame and
@@ -93,7 +95,8 @@ func (m *tnsModel) design(f *tnsFilter, spec []float32, off []int, energy []floa
 	// Levinson and Durbin, with the reflection coefficients quantised as they come,
 	// so that the filter used is the filter sent.
 	var a, b [tnsOrder]float64
-	e := r[0]
+	e := r[0] * (1 + tnsNoise)
+	r[0] = e
 	order := 0
 	for i := range tnsOrder {
 		acc := r[i+1]
