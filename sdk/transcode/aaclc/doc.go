@@ -1,0 +1,60 @@
+// Package aaclc is an encoder of AAC-LC (ISO/IEC 14496-3, subpart 4): 1024 samples
+// of one or two channels in, one access unit out, at a constant bitrate.
+//
+// It knows sound, masking and the bitstream. It knows nothing of time stamps, of
+// containers and transports, of other codecs, or of where samples come from; the
+// package above it does.
+//
+// # How it works
+//
+// An encoder of this kind removes what nobody hears. It turns sound into a spectrum,
+// asks of every band how much error the sound itself hides there, and rounds
+// the lines of the spectrum as coarsely as that allows, or as the bitrate
+// demands. The decoder needs no such knowledge; it is told step sizes and numbers.
+//
+//	 samples                                                    file
+//	    │
+//	    ├──────────────► attacks ahead? ─► which windows        attack.go
+//	    ▼                                      │
+//	  MDCT  ◄──────────────────────────────────┘                mdct.go, fft.go
+//	    │ 1024 lines, or eight times 128
+//	    ├──────────────► energies ─► spreading ─► masks         psy.go
+//	    ▼                                           │
+//	  temporal noise shaping (per channel)          │           tns.go
+//	    ▼                                           │
+//	  left/right or mid/side (per band) ◄───────────┤           stereo.go
+//	    ▼                                           ▼
+//	  trial quantisation ─► bits, errors ─► cut: how far        rate.go, quant.go
+//	    │                                   error is from mask
+//	    ▼                                           │   ▲
+//	  scalefactors (least bits by a short trellis) ◄┘   │       scale.go
+//	    ▼                                               │
+//	  quantisation ─► Huffman books by sections ────────┤       huffman.go, section.go
+//	    ▼                                               ▼
+//	  bitstream ─► access unit                    bit reservoir  syntax.go, bits.go
+//
+// The numbers of the standard are in bands.go and codebooks.go.
+//
+// The plan is that of 3GPP TS 26.403: one pass, thresholds in closed form, no search
+// over quantisations. Where the plan leaves freedom, or a later decade has faster
+// machines, this encoder takes another way, and the file says which: rate control
+// measures one trial quantisation instead of estimating perceptual entropy;
+// scalefactors and sections are chosen by dynamic programming, which is
+// exact and costs little; the spreading of masking is summed as loudness
+// (ITU-R BS.1387) rather than by the largest; and what error each band bears when
+// bits are short follows from how many lines share its part of the ear.
+//
+// # What is always true
+//
+// After New has accepted a configuration, every call of Encode with the right
+// number of samples appends a legal access unit, whatever the samples are; every
+// loop is bounded. No unit exceeds 6144 bits per channel, a decoder's buffer never
+// overflows or runs dry, and the bitrate over any second is within 10 % of the one
+// asked for. A call allocates nothing but what dst lacks.
+//
+// # Delay
+//
+// The window of the unit that a call returns ends 576 samples before the newest
+// sample: so far ahead must be looked for attacks to switch windows in time. Its
+// first half is what a decoder puts out with that unit. Hence 1024 + 576 samples.
+package aaclc
