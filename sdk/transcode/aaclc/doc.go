@@ -12,26 +12,26 @@
 // the lines of the spectrum as coarsely as that allows, or as the bitrate
 // demands. The decoder needs no such knowledge; it is told step sizes and numbers.
 //
-//	 samples                                                    file
-//	    │
-//	    ├──────────────► attacks ahead? ─► which windows        attack.go
-//	    ▼                                      │
-//	  MDCT  ◄──────────────────────────────────┘                mdct.go, fft.go
-//	    │ 1024 lines, or eight times 128
-//	    ├──────────────► energies ─► spreading ─► masks         psy.go
-//	    ▼                                           │
-//	  temporal noise shaping (per channel)          │           tns.go
-//	    ▼                                           │
-//	  left/right or mid/side (per band) ◄───────────┤           stereo.go
-//	    ▼                                           ▼
-//	  trial quantisation ─► bits, errors ─► cut: how far        rate.go, quant.go
-//	    │                                   error is from mask
-//	    ▼                                           │   ▲
-//	  scalefactors (least bits by a short trellis) ◄┘   │       scale.go
-//	    ▼                                               │
-//	  quantisation ─► Huffman books by sections ────────┤       huffman.go, section.go
-//	    ▼                                               ▼
-//	  bitstream ─► access unit                    bit reservoir  syntax.go, bits.go
+//	samples                                                    file
+//	   │
+//	   ├──────────────► attacks ahead? ─► which windows        attack.go
+//	   ▼                                      │
+//	 MDCT  ◄──────────────────────────────────┘                mdct.go, fft.go
+//	   │ 1024 lines, or eight times 128
+//	   ├──────────────► energies ─► spreading ─► masks         psy.go
+//	   ▼                                           │
+//	 temporal noise shaping (per channel)          │           tns.go
+//	   ▼                                           │
+//	 left/right or mid/side (per band) ◄───────────┤           stereo.go
+//	   ▼                                           ▼
+//	 trial quantisation ─► bits, errors ─► cut: how far        rate.go, quant.go
+//	   │                                   error is from mask
+//	   ▼                                           │   ▲
+//	 scalefactors (least bits by a short trellis) ◄┘   │       scale.go
+//	   ▼                                               │
+//	 quantisation ─► Huffman books by sections ────────┤       huffman.go, section.go
+//	   ▼                                               ▼
+//	 bitstream ─► access unit                    bit reservoir  syntax.go, bits.go
 //
 // The numbers of the standard are in bands.go and codebooks.go.
 //
