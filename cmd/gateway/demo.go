@@ -34,7 +34,8 @@ func newDemo(a *app) *cobra.Command {
 		Short: "Show it: a publish page, and two RTMP servers that say what arrives",
 		Long: "Run a gateway with a publish page and two RTMP servers that stand for two CDNs.\n" +
 			"Every second they say what really arrives: codecs, size, pictures per second,\n" +
-			"bits per second, distance of sound and picture, and lag.",
+			"bits per second, how much later than its picture sound arrives (a player puts\n" +
+			"them together by their timestamps), and lag.",
 		Example: "  gateway demo\n  gateway demo --test-source\n  gateway demo --test-source --duration 10s | tee demo.txt",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

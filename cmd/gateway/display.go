@@ -141,8 +141,17 @@ func millis(d time.Duration) string {
 	return fmt.Sprintf("%d ms", d.Round(time.Millisecond).Milliseconds())
 }
 
-func signedMillis(d time.Duration) string {
-	return fmt.Sprintf("%+d ms", d.Round(time.Millisecond).Milliseconds())
+// skew says when sound arrives, measured against its picture. A player joins them
+// by their timestamps; this is what it has to buffer for that.
+func skew(d time.Duration) string {
+	switch ms := d.Round(time.Millisecond).Milliseconds(); {
+	case ms > 0:
+		return fmt.Sprintf("%d ms later", ms)
+	case ms < 0:
+		return fmt.Sprintf("%d ms earlier", -ms)
+	default:
+		return "0 ms"
+	}
 }
 
 // plain is the row as a line of its own.
@@ -150,9 +159,9 @@ func (r row) plain() string {
 	if r.got == nil {
 		return strings.TrimSpace(r.name + " " + r.state + " " + r.note)
 	}
-	return fmt.Sprintf("%s %s: video %s %.1f fps %s kb/s, audio %s %s kb/s, a/v %s, lag %s", r.name, r.state,
+	return fmt.Sprintf("%s %s: video %s %.1f fps %s kb/s, audio %s %s kb/s, sound %s, lag %s", r.name, r.state,
 		r.video(), r.got.Video.UnitsPerSecond, kilobits(r.got.Video.BitsPerSecond),
-		r.audio(), kilobits(r.got.Audio.BitsPerSecond), signedMillis(r.got.AVOffset), millis(r.got.Lag))
+		r.audio(), kilobits(r.got.Audio.BitsPerSecond), skew(r.got.AVSkew), millis(r.got.Lag))
 }
 
 // ANSI colours of states.
@@ -181,7 +190,7 @@ const stateColumn = 1
 
 // tableOf lays rows out, cut to width (0: as wide as they are).
 func tableOf(rows []row, width int, color bool) []string {
-	cells := [][]string{{"TARGET", "STATE", "VIDEO", "FPS", "KB/S", "AUDIO", "KB/S", "A/V", "LAG"}}
+	cells := [][]string{{"TARGET", "STATE", "VIDEO", "FPS", "KB/S", "AUDIO", "KB/S", "SOUND", "LAG"}}
 	right := []bool{false, false, false, true, true, false, true, true, true}
 	for _, r := range rows {
 		if r.got == nil {
@@ -189,7 +198,7 @@ func tableOf(rows []row, width int, color bool) []string {
 			continue
 		}
 		cells = append(cells, []string{r.name, r.state, r.video(), fmt.Sprintf("%.1f", r.got.Video.UnitsPerSecond), kilobits(r.got.Video.BitsPerSecond),
-			r.audio(), kilobits(r.got.Audio.BitsPerSecond), signedMillis(r.got.AVOffset), millis(r.got.Lag)})
+			r.audio(), kilobits(r.got.Audio.BitsPerSecond), skew(r.got.AVSkew), millis(r.got.Lag)})
 	}
 	widths := make([]int, len(right))
 	for _, row := range cells {

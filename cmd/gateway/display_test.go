@@ -17,7 +17,7 @@ func someRows() []row {
 		{name: "cdn-a", state: "live", got: &rtmp.StreamStats{
 			Video:    rtmp.TrackStats{Codec: "h264", Width: 1280, Height: 720, UnitsPerSecond: 29.97, BitsPerSecond: 2_103_400},
 			Audio:    rtmp.TrackStats{Codec: "aac", SampleRateHz: 44100, Channels: 1, BitsPerSecond: 127_600},
-			AVOffset: -12 * time.Millisecond, Lag: 35400 * time.Microsecond}},
+			AVSkew: 12 * time.Millisecond, Lag: 35400 * time.Microsecond}},
 		{name: "b", state: "waiting", note: "no connection to the server"},
 		{name: "c", state: "live", got: &rtmp.StreamStats{}},
 	}
@@ -25,10 +25,10 @@ func someRows() []row {
 
 func TestTable(t *testing.T) {
 	want := `
-TARGET  STATE    VIDEO           FPS  KB/S  AUDIO              KB/S     A/V    LAG
-cdn-a   live     h264 1280x720  30.0  2103  aac 44.1 kHz mono   128  -12 ms  35 ms
+TARGET  STATE    VIDEO           FPS  KB/S  AUDIO              KB/S        SOUND    LAG
+cdn-a   live     h264 1280x720  30.0  2103  aac 44.1 kHz mono   128  12 ms later  35 ms
 b       waiting  no connection to the server
-c       live     no picture      0.0     0  no sound              0   +0 ms   0 ms
+c       live     no picture      0.0     0  no sound              0         0 ms   0 ms
 `[1:]
 	if got := strings.Join(tableOf(someRows(), 0, false), "\n") + "\n"; got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
@@ -54,7 +54,7 @@ func TestDisplay(t *testing.T) {
 	if err := d.show(61*time.Minute+5*time.Second, someRows()[:2]); err != nil {
 		t.Fatal(err)
 	}
-	want := "01:01:05 cdn-a live: video h264 1280x720 30.0 fps 2103 kb/s, audio aac 44.1 kHz mono 128 kb/s, a/v -12 ms, lag 35 ms\n" +
+	want := "01:01:05 cdn-a live: video h264 1280x720 30.0 fps 2103 kb/s, audio aac 44.1 kHz mono 128 kb/s, sound 12 ms later, lag 35 ms\n" +
 		"01:01:05 b waiting no connection to the server\n"
 	if out.String() != want {
 		t.Errorf("%q", out.String())

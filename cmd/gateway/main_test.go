@@ -361,7 +361,7 @@ func TestDemo(t *testing.T) {
 	onFreePorts(t)
 	r := start(t, "", "demo", "--test-source")
 	for _, name := range demoTargets {
-		r.await(t, `\d\d:\d\d:\d\d `+name+` live: video h264 640x360 [23]\d\.\d fps \d+ kb/s, audio aac 48 kHz stereo [1-9]\d* kb/s, a/v [+-]\d+ ms, lag \d+ ms\n`)
+		r.await(t, `\d\d:\d\d:\d\d `+name+` live: video h264 640x360 [23]\d\.\d fps \d+ kb/s, audio aac 48 kHz stereo [1-9]\d* kb/s, sound (\d+ ms (later|earlier)|0 ms), lag \d+ ms\n`)
 	}
 	r.end(t)
 }

@@ -131,8 +131,8 @@ func TestMeterRates(t *testing.T) {
 	if st.AVSkew != 25*time.Millisecond || st.AVOffset > 0 || st.AVOffset < -60*time.Millisecond {
 		t.Errorf("skew %v, offset %v", st.AVSkew, st.AVOffset)
 	}
-	if st.Lag < 24*time.Millisecond || st.Lag > 26*time.Millisecond {
-		t.Errorf("lag %v, want that of the audio, 25ms", st.Lag)
+	if st.Lag > time.Millisecond {
+		t.Errorf("lag %v: sound that is always 25ms later does not pile up", st.Lag)
 	}
 	// The next second everything comes 300 ms late.
 	for i := 30; i < 60; i++ {

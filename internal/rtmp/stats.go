@@ -37,9 +37,9 @@ type StreamStats struct {
 	// after its timestamp, so a sender without any delay shows that much.
 	AVSkew time.Duration
 	// Lag is how much later units arrive, measured against their timestamps, than
-	// the fastest unit of this publication did: what piled up on the way since
-	// then. The delay of that fastest unit itself cannot be seen from here. The
-	// reference gives way by 0.1 ms per second, for clocks that differ.
+	// the fastest unit of their track did: what piled up on the way since then. The
+	// delay of that fastest unit itself cannot be seen from here. The reference
+	// gives way by 0.1 ms per second, for clocks that differ.
 	Lag time.Duration
 	// LastArrival is when the last audio or video unit came.
 	LastArrival time.Time
@@ -109,10 +109,7 @@ type meter struct {
 	windowAt time.Time
 	offset   mean
 	last     *trackMeter // of the last message
-
-	reference   time.Duration // least transit seen, drifting
-	referenceAt time.Time
-	lag         time.Duration // largest of the window
+	lag      time.Duration // largest of the window
 }
 
 // A trackMeter follows one track.
@@ -126,6 +123,9 @@ type trackMeter struct {
 	units      uint64
 	bytes      uint64
 	transit    mean // arrival less timestamp
+
+	reference   time.Duration // least transit seen, drifting
+	referenceAt time.Time
 }
 
 // A mean collects durations.
@@ -257,13 +257,13 @@ func (m *meter) unit(t *trackMeter, msg Message, now time.Time) {
 	}
 	transit := now.Sub(m.since) - milliseconds(t.clock)
 	t.transit.add(transit)
-	if m.referenceAt.IsZero() {
-		m.reference, m.referenceAt = transit, now
+	if t.referenceAt.IsZero() {
+		t.reference, t.referenceAt = transit, now
 	}
-	m.reference += now.Sub(m.referenceAt) / 10000
-	m.referenceAt = now
-	m.reference = min(m.reference, transit)
-	m.lag = max(m.lag, transit-m.reference)
+	t.reference += now.Sub(t.referenceAt) / 10000
+	t.referenceAt = now
+	t.reference = min(t.reference, transit)
+	m.lag = max(m.lag, transit-t.reference)
 
 	if !m.st.LastArrival.IsZero() {
 		m.st.MaxArrivalGap = max(m.st.MaxArrivalGap, now.Sub(m.st.LastArrival))

@@ -77,7 +77,7 @@ func TestDemo(t *testing.T) {
 	flags, _, _ := listenFlags(t)
 	p := startBinary(t, append([]string{"demo", "--test-source"}, flags...)...)
 	for _, target := range []string{"cdn-a", "cdn-b"} {
-		p.Match(t, 30*time.Second, target+` live: video h264 640x360 (2[89]|3[01])\.\d fps [1-9]\d+ kb/s, audio aac 48 kHz stereo [1-9]\d+ kb/s, a/v [+-]\d+ ms, lag \d+ ms`)
+		p.Match(t, 30*time.Second, target+` live: video h264 640x360 (2[89]|3[01])\.\d fps [1-9]\d+ kb/s, audio aac 48 kHz stereo [1-9]\d+ kb/s, sound \d+ ms later, lag \d+ ms`)
 	}
 	if code := p.Interrupt(t, 5*time.Second); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
