@@ -28,7 +28,7 @@ func broadcast(t *testing.T, source string, d time.Duration) (a, b string) {
 	t.Helper()
 	peers.Need(t, "chromium", "nginx", "ffmpeg", "ffprobe")
 	cdn := peers.StartNginx(t)
-	g := startGateway(t, route("studio",
+	g := startPlainGateway(t, route("studio",
 		fmt.Sprintf(`first: {url: "%s"}`, cdn.URL("a", "studio")),
 		fmt.Sprintf(`second: {url: "rtmp://%s/b", key: "studio"}`, cdn.RTMPAddr)))
 	c := peers.StartChromium(t)

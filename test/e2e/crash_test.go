@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -140,7 +141,13 @@ func TestIngestKilled(t *testing.T) {
 	p.Kill()
 	g.killPlugin(t, "ingest-webrtc")
 	g.waitStream(t, 5*time.Second, "studio", status.StreamHolding)
-	g.waitReady(t)
+	peers.Wait(t, 5*time.Second, "the ingest to answer again", func() error {
+		resp, b, err := request{method: http.MethodPost, url: g.whip("studio"), header: map[string]string{"Content-Type": "application/sdp"}, body: "v=0"}.do(http.DefaultClient)
+		if err == nil && resp.StatusCode == http.StatusServiceUnavailable {
+			err = fmt.Errorf("%s: %s", resp.Status, b)
+		}
+		return err
+	})
 	p = g.publish(t, "studio")
 	for i, n := range cdn {
 		peers.Wait(t, 10*time.Second, "media on the same connection", func() error {

@@ -38,13 +38,25 @@ func startGateway(t *testing.T, routes string) *gateway {
 // startGatewayWith is startGateway with further entries under plugins.
 func startGatewayWith(t *testing.T, plugins, routes string) *gateway {
 	t.Helper()
+	return startGatewayOf(t, "gateway", plugins, routes)
+}
+
+// startPlainGateway is startGateway without the race detector, which takes more
+// of a small machine than a browser's encoder leaves.
+func startPlainGateway(t *testing.T, routes string) *gateway {
+	t.Helper()
+	return startGatewayOf(t, "gateway-plain", "", routes)
+}
+
+func startGatewayOf(t *testing.T, program, plugins, routes string) *gateway {
+	t.Helper()
 	g := &gateway{listen: peers.FreeAddr(t), admin: peers.FreeAddr(t), file: filepath.Join(t.TempDir(), "gateway.yaml")}
 	udp := peers.FreePort(t)
 	text := fmt.Sprintf("listen: %s\nadmin: %s\nplugins:\n  ingest-webrtc: {options: {udp: \"127.0.0.1:%d\"}}\n%sroutes:\n%s", g.listen, g.admin, udp, plugins, routes)
 	if err := os.WriteFile(g.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g.Process = startBinary(t, "run", g.file)
+	g.Process = startBinaryWith(t, peers.Command{Path: filepath.Join(bin, program), Args: []string{"run", g.file}})
 	g.waitReady(t)
 	return g
 }
@@ -58,7 +70,10 @@ func startBinary(t *testing.T, args ...string) *peers.Process {
 
 func startBinaryWith(t *testing.T, c peers.Command) *peers.Process {
 	t.Helper()
-	c.Name, c.Path = "gateway", filepath.Join(bin, "gateway")
+	c.Name = "gateway"
+	if c.Path == "" {
+		c.Path = filepath.Join(bin, "gateway")
+	}
 	c.Env = append(c.Env, "STUDIO_TOKEN="+token, "XDG_STATE_HOME="+t.TempDir())
 	var p *peers.Process
 	t.Cleanup(func() {

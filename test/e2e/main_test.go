@@ -25,8 +25,8 @@ func run(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	bin = dir
-	build := func(pkg string, flags ...string) bool {
-		args := append([]string{"build", "-o", filepath.Join(dir, filepath.Base(pkg))}, flags...)
+	build := func(name, pkg string, flags ...string) bool {
+		args := append([]string{"build", "-o", filepath.Join(dir, name)}, flags...)
 		out, err := exec.Command("go", append(args, "github.com/headgate/gateway/"+pkg)...).CombinedOutput()
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "building %s: %v\n%s", pkg, err, out)
@@ -37,7 +37,8 @@ func run(m *testing.M) int {
 	if raceFlag != "" {
 		flags = append(flags, raceFlag)
 	}
-	if !build("cmd/gateway", flags...) || !build("test/publisher") || !build("examples/egress-file") {
+	if !build("gateway", "cmd/gateway", flags...) || !build("gateway-plain", "cmd/gateway") ||
+		!build("publisher", "test/publisher") || !build("egress-file", "examples/egress-file") {
 		return 1
 	}
 	return m.Run()
