@@ -38,7 +38,8 @@ func Handler() http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			h.Set("Allow", "GET, HEAD")
-			http.Error(w, "this is a page to look at", http.StatusMethodNotAllowed)
+			p := whip.Problem{Status: http.StatusMethodNotAllowed, Type: "method-not-allowed", Detail: "this is a page to look at"}
+			p.ServeHTTP(w, r)
 			return
 		}
 		rest := strings.TrimPrefix(r.URL.Path, Prefix)
@@ -53,7 +54,8 @@ func Handler() http.Handler {
 			h.Set("Cross-Origin-Opener-Policy", "same-origin")
 			serve(w, r, "publish.html")
 		default:
-			http.Error(w, "the address names no stream; it is "+Prefix+"NAME", http.StatusNotFound)
+			p := whip.Problem{Status: http.StatusNotFound, Type: "not-found", Detail: "the address names no stream; it is " + Prefix + "NAME"}
+			p.ServeHTTP(w, r)
 		}
 	})
 }
@@ -61,7 +63,8 @@ func Handler() http.Handler {
 func serve(w http.ResponseWriter, r *http.Request, name string) {
 	b, err := files.ReadFile(name)
 	if err != nil {
-		http.Error(w, "not here", http.StatusNotFound)
+		p := whip.Problem{Status: http.StatusNotFound, Type: "not-found"}
+		p.ServeHTTP(w, r)
 		return
 	}
 	types := map[string]string{".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}

@@ -22,7 +22,7 @@ type Problem struct {
 	RetryAfter time.Duration
 
 	challenge string // WWW-Authenticate
-	allow     string
+	allow     string // Allow
 }
 
 func (p *Problem) Error() string { return p.Type + ": " + p.Detail }
@@ -60,7 +60,8 @@ func title(status int) string {
 	}
 }
 
-func (p *Problem) write(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers with the document.
+func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")

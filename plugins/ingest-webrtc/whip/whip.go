@@ -103,7 +103,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.log.Error("WHIP request", "method", r.Method, "error", err)
 		p = &Problem{Status: http.StatusInternalServerError, Type: "internal", Detail: "the gateway could not do this; its log says why"}
 	}
-	p.write(w, r)
+	p.ServeHTTP(w, r)
 }
 
 // cors lets pages of any origin publish: what is protected is protected by a
