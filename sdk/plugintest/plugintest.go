@@ -1,18 +1,17 @@
-// Package plugintest checks that a plugin keeps the contract of package sdk. It
-// speaks the real wire with it, over a gRPC server on a unix socket, so that what
-// passes here works in a process of its own; the comment of each check is the
+// Package plugintest checks that a plugin keeps the contract between the gateway
+// and its plugins. It speaks the real wire with it, over gRPC on a unix socket:
+// with a plugin of package sdk inside a Go test ([TestEgress], [TestIngest],
+// [TestTransform]), or with any executable in whatever language ([Program]),
+// which is what `gateway plugins check` does. The comment of each check is the
 // sentence of the contract that it stands for.
 //
 // It knows the wire and plays a gateway that is as simple as can be. It does not
-// know the gateway's core, nor how processes are started.
+// know the gateway's core, nor what a plugin is for.
 package plugintest
 
 import (
 	"context"
-	"net"
-	"os"
-	"path/filepath"
-	"testing"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,34 +23,24 @@ import (
 // patience bounds each wait.
 const patience = 10 * time.Second
 
+// A T is what a check needs of a test. A *[testing.T] is one.
+type T interface {
+	Helper()
+	Context() context.Context
+	Cleanup(f func())
+	TempDir() string
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+	// Fatalf and Skipf end the check's goroutine.
+	Fatalf(format string, args ...any)
+	Skipf(format string, args ...any)
+}
+
 // Connect serves p on a unix socket, with the services that a plugin process has,
 // and returns a client of it. Both end with the test.
-func Connect(t testing.TB, p sdk.Plugin) wire.PluginClient {
+func Connect(t T, p sdk.Plugin) wire.PluginClient {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "gw") // t.TempDir may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	path := filepath.Join(dir, "plugin.sock")
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := grpc.NewServer(append(wire.ServerOptions(), grpc.WaitForHandlers(true))...)
-	sdk.Register(srv, p)
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
-	t.Cleanup(func() {
-		srv.Stop()
-		<-served
-	})
-	conn, err := grpc.NewClient("unix:"+path, wire.DialOptions()...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return wire.NewPluginClient(conn)
+	return InProcess(p).start(t).client
 }
 
 // A Gateway is the gateway's end of one Attach stream. Messages are sent as they
@@ -59,24 +48,35 @@ func Connect(t testing.TB, p sdk.Plugin) wire.PluginClient {
 // belong to the test's goroutine, save Send, which is one other's at most.
 type Gateway struct {
 	// HTTPSocket is the path of the socket on which the plugin serves its mounts;
-	// empty if it has none.
+	// empty if it has none. A plugin process gives the name in its socket directory.
 	HTTPSocket string
 
-	t        testing.TB
+	t        T
+	patience time.Duration
 	stream   grpc.BidiStreamingClient[wire.HostMsg, wire.PluginMsg]
 	received chan *wire.PluginMsg
+	detach   func()
+	broken   error // why the stream ended; read it once received is closed
+	later    bool  // send what a later version might add
 }
 
 // Attach attaches to the plugin with its options as JSON. It ends with the test.
-func Attach(t testing.TB, client wire.PluginClient, options []byte) *Gateway {
+func Attach(t T, client wire.PluginClient, options []byte) *Gateway {
+	t.Helper()
+	return attach(t, client, patience, &wire.Hello{
+		CoreVersion: "plugintest", MaxMessageBytes: wire.MaxMessageBytes, OptionsJson: options,
+	})
+}
+
+func attach(t T, client wire.PluginClient, patience time.Duration, hello *wire.Hello) *Gateway {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	stream, err := client.Attach(ctx)
 	if err != nil {
 		cancel()
-		t.Fatal(err)
+		t.Fatalf("attaching: %v", err)
 	}
-	g := &Gateway{t: t, stream: stream, received: make(chan *wire.PluginMsg, 1024)}
+	g := &Gateway{t: t, patience: patience, stream: stream, received: make(chan *wire.PluginMsg, 1024)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -84,24 +84,29 @@ func Attach(t testing.TB, client wire.PluginClient, options []byte) *Gateway {
 		for {
 			m, err := stream.Recv()
 			if err != nil {
+				g.broken = err
 				return
 			}
 			select {
 			case g.received <- m:
 			case <-ctx.Done():
+				g.broken = ctx.Err()
 				return
 			}
 		}
 	}()
-	t.Cleanup(func() {
+	g.detach = func() {
 		cancel()
 		<-done
-	})
-	g.Send(&wire.HostMsg{M: &wire.HostMsg_Hello{Hello: &wire.Hello{
-		CoreVersion: "plugintest", MaxMessageBytes: wire.MaxMessageBytes, OptionsJson: options,
-	}}})
-	ack := g.Recv().GetHello()
-	if ack == nil || ack.GetError() != "" {
+	}
+	t.Cleanup(g.detach)
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Hello{Hello: hello}})
+	first := g.Recv()
+	ack := first.GetHello()
+	if ack == nil {
+		t.Fatalf("the first message is no HelloAck: %v", first)
+	}
+	if ack.GetError() != "" {
 		t.Fatalf("the plugin does not take its options: %s", ack.GetError())
 	}
 	g.HTTPSocket = ack.GetHttpSocket()
@@ -111,17 +116,22 @@ func Attach(t testing.TB, client wire.PluginClient, options []byte) *Gateway {
 // Send sends m.
 func (g *Gateway) Send(m *wire.HostMsg) {
 	g.t.Helper()
+	if g.later {
+		addUnknown(m.ProtoReflect())
+	}
 	if err := g.stream.Send(m); err != nil {
-		g.t.Fatalf("the plugin ended the stream: %v", err)
+		for range g.received { // the reason comes with the last message
+		}
+		g.t.Fatalf("the plugin ended the Attach stream: %v", g.broken)
 	}
 }
 
 // Recv returns the next message. It fails the test if none comes.
 func (g *Gateway) Recv() *wire.PluginMsg {
 	g.t.Helper()
-	m, ok := g.RecvWithin(patience)
-	if !ok {
-		g.t.Fatalf("the plugin said nothing for %v, or ended the stream", patience)
+	m, err := g.next(g.patience)
+	if err != nil {
+		g.t.Fatalf("%v", err)
 	}
 	return m
 }
@@ -129,13 +139,21 @@ func (g *Gateway) Recv() *wire.PluginMsg {
 // RecvWithin returns the next message; it reports false if none comes within d,
 // or the stream has ended.
 func (g *Gateway) RecvWithin(d time.Duration) (*wire.PluginMsg, bool) {
+	m, err := g.next(d)
+	return m, err == nil
+}
+
+func (g *Gateway) next(d time.Duration) (*wire.PluginMsg, error) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case m, ok := <-g.received:
-		return m, ok
+		if !ok {
+			return nil, fmt.Errorf("the plugin ended the Attach stream: %w", g.broken)
+		}
+		return m, nil
 	case <-timer.C:
-		return nil, false
+		return nil, fmt.Errorf("the plugin said nothing for %v", d)
 	}
 }
 
@@ -144,8 +162,12 @@ func (g *Gateway) RecvWithin(d time.Duration) (*wire.PluginMsg, bool) {
 func (g *Gateway) State(session uint32) (*wire.SessionState, map[uint32]uint64) {
 	g.t.Helper()
 	credit := make(map[uint32]uint64)
+	deadline := time.Now().Add(g.patience)
 	for {
-		m := g.Recv()
+		m, err := g.next(time.Until(deadline))
+		if err != nil {
+			g.t.Fatalf("waiting for the state of session %d: %v", session, err)
+		}
 		if c := m.GetCredit(); c != nil {
 			credit[c.GetSession()] += c.GetBytes()
 		}

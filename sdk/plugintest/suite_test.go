@@ -1,0 +1,209 @@
+package plugintest
+
+import (
+	"context"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// Each check finds the plugin that breaks its sentence of the contract, and no
+// other check takes offence at it.
+func TestEachFaultFailsItsCheck(t *testing.T) {
+	suite := EgressSuite(inTest(""), fakeOptions())
+	if failed, skipped := failures(t, suite); len(failed)+len(skipped) > 0 {
+		t.Fatalf("a plugin without fault: failed %v, left out %v", failed, skipped)
+	}
+	for _, c := range suite.Checks {
+		if c.Name == "standard output" || c.Name == "goroutines" {
+			continue // below: they look at this very process
+		}
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			// The goroutines of the others are not this plugin's, nor is what they print.
+			s := EgressSuite(inTest(c.Name), fakeOptions())
+			s.Checks = slices.DeleteFunc(s.Checks, func(c Check) bool { return c.Name == "goroutines" || c.Name == "standard output" })
+			if failed, _ := failures(t, s); !slices.Equal(failed, []string{c.Name}) {
+				t.Errorf("failed: %v", failed)
+			}
+		})
+	}
+}
+
+// rude is an egress of package sdk that does one thing wrong.
+type rude struct{ fault string }
+
+func (r rude) Open(context.Context, sdk.Target, []media.Track) (sdk.Sink, error) {
+	if r.fault == "goroutines" {
+		go func() { select {} }()
+	}
+	return rudeSink{r}, nil
+}
+
+type rudeSink struct{ rude }
+
+func (r rudeSink) WriteAccessUnit(_ context.Context, u *media.AccessUnit) error {
+	switch r.fault {
+	case "payload":
+		u.Payload[0]++
+	case "standard output":
+		fmt.Println("unit", u.Seq)
+	}
+	return nil
+}
+func (rudeSink) Close(context.Context) error { return nil }
+
+func TestFaultsInsideTheProcess(t *testing.T) {
+	o := EgressOptions{NewTarget: func(T) *wire.Target { return &wire.Target{Url: "rude://x"} }}
+	for _, fault := range []string{"", "payload", "standard output", "goroutines"} {
+		s := EgressSuite(InProcess(sdk.EgressOf("rude", "1", []string{"rude"}, rude{fault})), o)
+		if fault == "goroutines" { // those before leak too
+			s.Checks = slices.DeleteFunc(s.Checks, func(c Check) bool { return c.Name != "goroutines" && c.Name != "stream" })
+		}
+		want := []string{fault}
+		if fault == "" {
+			want = nil
+		}
+		if failed, skipped := failures(t, s); !slices.Equal(failed, want) || len(skipped) > 4 {
+			t.Errorf("%q: failed %v, left out %v", fault, failed, skipped)
+		}
+	}
+}
+
+// The same suite with a process, and what only a process can do wrong.
+func TestProgram(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fault := range []string{"", "started by hand", "standard output", "lost Attach", "attach again"} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			s := EgressSuite(Program(exe, "plugin", fault, filepath.Join(t.TempDir(), "lock")), fakeOptions())
+			want := []string{fault}
+			if fault == "" {
+				want = nil
+			} else {
+				keep := []string{"stream", "started by hand", "standard output", "lost Attach", "attach again"}
+				if fault == "attach again" { // after it nothing starts any more
+					keep = []string{"stream", fault}
+				}
+				s.Checks = slices.DeleteFunc(s.Checks, func(c Check) bool { return !slices.Contains(keep, c.Name) })
+			}
+			if failed, _ := failures(t, s); !slices.Equal(failed, want) {
+				t.Errorf("failed: %v", failed)
+			}
+		})
+	}
+}
+
+// A program that cannot be talked to says why, whatever the check.
+func TestProgramThatCannotStart(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func(want string, p Plugin) {
+		t.Helper()
+		s := EgressSuite(p, fakeOptions())
+		s.Checks = s.Checks[:1]
+		s.Report(t.Context(), func(r Result) {
+			if r.Outcome != Failed || !strings.Contains(strings.Join(r.Findings, "\n"), want) {
+				t.Errorf("%s: %s", r.Outcome, strings.Join(r.Findings, "\n"))
+			}
+		})
+	}
+	find("it speaks version 99 of the wire, want 1", Program(exe, "plugin", "version"))
+	find("starting the plugin", Program(filepath.Join(t.TempDir(), "nothing")))
+	find("before its handshake (exit status 3) its standard error:\nno camera", Program("/bin/sh", "-c", "echo no camera >&2; exit 3"))
+	find(`its first line on standard output is "hello\n", want 1|1|unix|`, Program("/bin/sh", "-c", "echo hello; sleep 60"))
+}
+
+// The comment of each check is its sentence of the contract, word for word, so
+// that neither can say something else than the other.
+func TestCommentsAreTheContract(t *testing.T) {
+	comments := map[string]string{}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	contracts := map[string]string{} // by the name of the method
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				comments[n.Name.Name] += strings.Join(strings.Fields(n.Doc.Text()), " ") + "\n"
+			case *ast.CompositeLit: // {"name", "sentence", k.method}
+				if len(n.Elts) == 3 {
+					sentence, ok1 := n.Elts[1].(*ast.BasicLit)
+					method, ok2 := n.Elts[2].(*ast.SelectorExpr)
+					if ok1 && ok2 && sentence.Kind == token.STRING {
+						contracts[method.Sel.Name+" "+sentence.Value] = method.Sel.Name
+					}
+				}
+			}
+			return true
+		})
+	}
+	if len(contracts) < 20 {
+		t.Errorf("only %d checks were found", len(contracts))
+	}
+	for c, method := range contracts {
+		sentence := strings.Trim(strings.TrimPrefix(c, method+" "), `"`)
+		if !slices.Contains(strings.Split(comments[method], "\n"), sentence) {
+			t.Errorf("%s is about %q\nbut its comment says %q", method, sentence, comments[method])
+		}
+	}
+}
+
+// A reporter is a test as far as checks are concerned.
+func TestReporter(t *testing.T) {
+	var order []string
+	var mu sync.Mutex
+	note := func(s string) { mu.Lock(); order = append(order, s); mu.Unlock() }
+	run := func(f func(t T)) Result {
+		var got Result
+		Suite{Kind: "egress", Checks: []Check{{"x", "y", f}}}.Report(t.Context(), func(r Result) { got = r })
+		return got
+	}
+	dir := ""
+	r := run(func(t T) {
+		dir = t.TempDir()
+		t.Cleanup(func() { note("first") })
+		t.Cleanup(func() { note("second"); t.Fatalf("in a cleanup") })
+		t.Errorf("one")
+		t.Fatalf("two")
+		note("never")
+	})
+	if r.Outcome != Failed || fmt.Sprint(r.Findings) != "[one two in a cleanup]" || fmt.Sprint(order) != "[second first]" {
+		t.Errorf("%+v, %v", r, order)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("the temporary directory is still there")
+	}
+	if r := run(func(t T) { t.Skipf("not here") }); r.Outcome != Skipped {
+		t.Errorf("%+v", r)
+	}
+	if r := run(func(T) { panic("oops") }); r.Outcome != Failed || !strings.Contains(r.Findings[0], "oops") {
+		t.Errorf("%+v", r)
+	}
+	if r := run(func(T) {}); r.Outcome != Passed || r.Took > time.Minute {
+		t.Errorf("%+v", r)
+	}
+}
