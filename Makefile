@@ -36,11 +36,11 @@ $(LINT): tools/go.mod tools/go.sum
 	@mkdir -p $(@D)
 	@$(GO) build -modfile=tools/go.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
-gen: ## generate the code of sdk/wire/gateway.proto (needs protoc: apt-get install protobuf-compiler)
+gen: ## generate the code of sdk/wire/gateway.proto, for Go and for the example in Python (needs protoc: apt-get install protobuf-compiler)
 	@command -v protoc >/dev/null || { echo "make gen needs protoc: apt-get install protobuf-compiler"; exit 1; }
 	@mkdir -p bin/tools
 	@$(GO) build -modfile=tools/go.mod -o bin/tools/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
-	@PATH="$(CURDIR)/bin/tools:$$PATH" protoc -I sdk/wire --go_out=sdk/wire --go_opt=paths=source_relative --go-grpc_out=sdk/wire --go-grpc_opt=paths=source_relative gateway.proto
+	@PATH="$(CURDIR)/bin/tools:$$PATH" protoc -I sdk/wire --go_out=sdk/wire --go_opt=paths=source_relative --go-grpc_out=sdk/wire --go-grpc_opt=paths=source_relative --python_out=examples/egress-count gateway.proto
 
 cross: ## build for every platform that we release for
 	@for arch in amd64 arm64 arm; do echo "linux/$$arch"; GOOS=linux GOARCH=$$arch $(BUILD) -o bin/gateway-linux-$$arch ./cmd/gateway || exit 1; done

@@ -153,6 +153,7 @@ func (a *attachment) openIngest(o *wire.Open) {
 type Publication struct {
 	a          *attachment
 	id         uint32
+	window     int // credit to start with
 	onKeyframe func(media.TrackID)
 	onBitrate  func(uint64)
 	ctx        context.Context // ends with the publication
@@ -181,15 +182,20 @@ const maxQueueBytes = 4 << 20
 func newPublication(a *attachment, o *wire.Open) *Publication {
 	p := &Publication{a: a, id: o.GetSession(), lanes: make(map[media.TrackID]*lane)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	window := int(min(o.GetInitialCreditBytes(), wire.MaxMessageBytes))
-	a.out.Open(p.id, p, window)
+	p.window = int(min(o.GetInitialCreditBytes(), wire.MaxMessageBytes))
 	return p
 }
 
 // start makes the publication known to the gateway as ready.
 func (p *Publication) start() {
 	p.a.add(p.id, p)
-	p.a.out.Control(stateMsg(&wire.SessionState{Session: p.id, State: wire.SessionState_READY}))
+	p.ready(&wire.SessionState{})
+}
+
+// ready says so to the gateway, before the first track.
+func (p *Publication) ready(state *wire.SessionState) {
+	state.Session, state.State = p.id, wire.SessionState_READY
+	p.a.out.Open(p.id, p, p.window, stateMsg(state))
 }
 
 // SetTracks announces the tracks, or their change, before the first unit that

@@ -81,9 +81,7 @@ func (s *transformSession) run(in media.Track) error {
 	defer func() {
 		_ = guard(s.ctx, s.id, func() error { s.tr.Close(); return nil }) // a panic is logged
 	}()
-	s.a.out.Control(stateMsg(&wire.SessionState{
-		Session: s.id, State: wire.SessionState_READY, WindowBytes: uint64(s.credits.window),
-	}))
+	s.out.ready(&wire.SessionState{WindowBytes: uint64(s.credits.window)})
 	if err := s.announce(in); err != nil {
 		return err
 	}

@@ -163,7 +163,7 @@ func newPlugins(a *app) *cobra.Command {
 		},
 	}
 	list.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	cmd.AddCommand(list)
+	cmd.AddCommand(list, newCheck(a))
 	return cmd
 }
 

@@ -13,7 +13,7 @@ import (
 
 func TestConformance(t *testing.T) {
 	plugintest.TestEgress(t, sdk.EgressOf("egress-file", "1.0.0", []string{"file"}, egress{}), plugintest.EgressOptions{
-		NewTarget: func(t *testing.T) *wire.Target {
+		NewTarget: func(t plugintest.T) *wire.Target {
 			dir := t.TempDir()
 			t.Cleanup(func() { check(t, dir) })
 			return &wire.Target{Name: "file", Url: "file://" + dir}
@@ -23,15 +23,15 @@ func TestConformance(t *testing.T) {
 }
 
 // check looks at what a target has got: Annex-B and ADTS from their first bytes on.
-func check(t *testing.T, dir string) {
+func check(t plugintest.T, dir string) {
 	files, err := filepath.Glob(filepath.Join(dir, "plugintest-*"))
-	if err != nil || len(files) != 2 {
+	if err != nil || len(files) != 2 && len(files) != 0 { // none if no session was opened
 		t.Errorf("files %v, %v", files, err)
 	}
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
-			t.Error(err)
+			t.Errorf("%v", err)
 		}
 		start := []byte{0, 0, 0, 1, 0x67}
 		if filepath.Ext(f) == ".aac" {

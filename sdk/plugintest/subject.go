@@ -27,8 +27,8 @@ import (
 // A Plugin is what is checked; [InProcess] and [Program] make one. Each check
 // starts it anew.
 type Plugin struct {
-	program []string   // a process of its own; empty: in this one
-	sdk     sdk.Plugin // in this process, if serve is nil
+	program []string                                        // a process of its own; empty: in this one
+	sdk     sdk.Plugin                                      // in this process, if serve is nil
 	serve   func(options ...grpc.ServerOption) *grpc.Server // instead of sdk: the wire alone
 }
 

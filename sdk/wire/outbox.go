@@ -187,7 +187,10 @@ func (o *Outbox[M]) take() ([]M, []Step) {
 	b := batch{at: make(map[*media.AccessUnit]int), last: make(map[uint32]int)}
 	for b.bytes < BatchBytes && len(b.steps) < batchSteps {
 		o.mu.Lock()
-		s := o.pop()
+		var s *outSession
+		if len(o.control) == 0 { // else it is said before what a session says that was opened since
+			s = o.pop()
+		}
 		if s == nil {
 			o.mu.Unlock()
 			break

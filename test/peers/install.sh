@@ -17,6 +17,7 @@ have openssl || missing+=(openssl)
 have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
 have stunnel4 || have stunnel || missing+=(stunnel4)
 have nginx || missing+=(nginx-light)
+/usr/bin/python3 -c 'import grpc, google.protobuf' 2>/dev/null || missing+=(python3-grpcio python3-protobuf)
 [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] || missing+=(libnginx-mod-rtmp)
 
 if [ ${#missing[@]} -eq 0 ]; then

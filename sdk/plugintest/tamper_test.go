@@ -1,0 +1,255 @@
+package plugintest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// A tamper stands between a plugin that keeps the contract and the wire, and makes
+// it break the sentence that its fault names.
+type tamper struct {
+	fault    string
+	attached int
+}
+
+func (f *tamper) plugin(p sdk.Plugin) Plugin {
+	return Plugin{serve: func(o ...grpc.ServerOption) *grpc.Server {
+		own := *f // each start is a plugin of its own
+		o = append(o, wire.ServerOptions()...)
+		s := grpc.NewServer(append(o, grpc.ChainStreamInterceptor(own.stream), grpc.ChainUnaryInterceptor(own.unary))...)
+		sdk.Register(s, p)
+		return s
+	}}
+}
+
+func (f *tamper) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+	answer, err := h(ctx, req)
+	switch a := answer.(type) {
+	case *wire.DescribeResponse:
+		if f.fault == "describe" {
+			a.Transforms, a.Ingest = nil, nil
+		}
+	case *wire.ValidateResponse:
+		if f.fault == "options" {
+			a.Diagnostics = nil
+		}
+	}
+	return answer, err
+}
+
+func (f *tamper) stream(s any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+	f.attached++
+	if f.attached > 1 && f.fault == "attach again" {
+		return errors.New("attached before")
+	}
+	return h(s, &tampered{ServerStream: ss, fault: f.fault})
+}
+
+type tampered struct {
+	grpc.ServerStream
+	fault  string
+	opened int // sessions
+	units  int // sent
+	slow   bool
+	future bool
+	bad    string
+}
+
+func (t *tampered) RecvMsg(m any) error {
+	for {
+		if err := t.ServerStream.RecvMsg(m); err != nil {
+			if t.fault == "lost Attach" && t.opened > 0 {
+				time.Sleep(lostTime + 2*time.Second)
+			}
+			return err
+		}
+		msg := m.(*wire.HostMsg)
+		t.future = t.future || len(msg.GetHello().GetCapabilities()) > 0
+		if o := msg.GetOpen(); o != nil {
+			t.opened++
+			t.bad = o.GetUrl()
+			if t.fault == "credit" && o.InitialCreditBytes < wire.MinWindowBytes {
+				o.InitialCreditBytes = wire.IngestWindowBytes
+			}
+		}
+		if c := msg.GetClose(); c != nil {
+			t.slow = !c.GetDrain()
+		}
+		switch {
+		case t.fault == "drain" && msg.GetDrain() != nil,
+			t.fault == "ping" && msg.GetPing() != nil && t.opened > 0,
+			t.fault == "rejected" && msg.GetReject() != nil && t.ServerStream.SendMsg(state(1, wire.SessionState_READY)) == nil:
+			continue
+		case t.fault == "feedback" && msg.GetKeyframe() != nil,
+			t.fault == "change of the track" && msg.GetTracks() != nil:
+			return errors.New("cannot do that")
+		case t.fault == "bad unit" && msg.GetMedia() != nil && bytes.Equal(msg.GetMedia().GetUnits()[0].GetPayload(), []byte("bad")):
+			return errors.New("a bad unit")
+		}
+		return nil
+	}
+}
+
+func (t *tampered) SendMsg(m any) error {
+	msg := m.(*wire.PluginMsg)
+	switch a := msg.GetM().(type) {
+	case *wire.PluginMsg_Hello:
+		if t.fault == "unknown fields" && t.future {
+			a.Hello.Error = "the gateway is too new"
+		}
+	case *wire.PluginMsg_State:
+		if t.fault == "closed while idle" && t.slow && a.State.GetState() == wire.SessionState_CLOSED {
+			time.Sleep(closeTime + time.Second/2)
+		}
+		if t.fault == "bad source" && a.State.GetState() == wire.SessionState_FAILED {
+			a.State.Message = "dial " + t.bad
+		}
+		if t.fault == "unknown pair" {
+			a.State.Permanent = false
+		}
+	case *wire.PluginMsg_Credit:
+		if t.fault == "two at once" && t.opened == 2 && a.Credit.GetSession() == 1 {
+			return nil
+		}
+	case *wire.PluginMsg_Media:
+		for _, u := range a.Media.GetUnits() {
+			// Only the check of the stream itself looks at so many.
+			if t.units++; t.units > 60 && (t.fault == "publish" || t.fault == "derive") {
+				u.DtsNs = 0
+			}
+		}
+	}
+	return t.ServerStream.SendMsg(m)
+}
+
+// camera is an ingest that is pulled, or comes by itself.
+type camera struct{ come chan struct{} }
+
+func (c camera) Serve(ctx context.Context, h *sdk.IngestHost) error {
+	for {
+		select {
+		case <-c.come:
+		case <-ctx.Done():
+			return nil
+		}
+		pub, err := h.Offer(ctx, sdk.Offer{Name: "live"})
+		if err == nil {
+			go func() { _ = c.Pull(ctx, secret.String{}, pub) }()
+		}
+	}
+}
+
+func (camera) Pull(ctx context.Context, u secret.String, pub *sdk.Publication) error {
+	if strings.Contains(u.Reveal(), "nowhere") {
+		return errors.New("nobody is there")
+	}
+	pub.SetTracks([]media.Track{{ID: 1, Codec: media.VP8}, {ID: 2, Codec: media.PCMA, SampleRateHz: 8000}})
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		for _, id := range []media.TrackID{1, 2} {
+			pub.WriteAccessUnit(&media.AccessUnit{
+				Track: id, DTS: time.Duration(n) * 20 * time.Millisecond, PTS: time.Duration(n) * 20 * time.Millisecond,
+				RandomAccess: id == 2 || n%50 == 0, Payload: make([]byte, 160),
+			})
+		}
+		select {
+		case <-tick.C:
+		case <-pub.Done():
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// each checks that a suite passes, and that each fault fails the check of its name
+// alone.
+func each(t *testing.T, suite func(fault string) Suite) {
+	t.Helper()
+	whole := suite("")
+	if failed, _ := failures(t, whole); len(failed) > 0 {
+		t.Fatalf("a plugin without fault: failed %v", failed)
+	}
+	for _, c := range whole.Checks {
+		if c.Name == "standard output" || c.Name == "goroutines" {
+			continue // they look at this very process, and are shown to work elsewhere
+		}
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			s := suite(c.Name)
+			s.Checks = slices.DeleteFunc(s.Checks, func(other Check) bool {
+				// Whoever does not notice that he is alone holds up the end of every check.
+				slow := c.Name == "lost Attach" && !slices.Contains([]string{"describe", "options", "lost Attach"}, other.Name)
+				return other.Name == "goroutines" || other.Name == "standard output" || slow
+			})
+			if failed, _ := failures(t, s); !slices.Equal(failed, []string{c.Name}) {
+				t.Errorf("failed: %v", failed)
+			}
+		})
+	}
+}
+
+func TestEachFaultOfAnIngest(t *testing.T) {
+	each(t, func(fault string) Suite {
+		come := make(chan struct{})
+		p := (&tamper{fault: fault}).plugin(sdk.Plugin{Name: "camera", Version: "1", Ingest: &sdk.IngestPlugin{
+			Ingest: camera{come}, Codecs: []media.Codec{media.VP8, media.PCMA}, Schemes: []string{"cam"},
+		}})
+		o := IngestOptions{PullURL: "cam://1", BadURL: "cam://nowhere/s3cret", patience: 2 * time.Second}
+		s := IngestSuite(p, o)
+		// Whoever comes by himself is looked at in one check alone.
+		o.PullURL, o.Publish = "", func(T, *Gateway) { come <- struct{}{} }
+		for _, c := range IngestSuite(p, o).Checks {
+			if c.Name == "rejected" {
+				s.Checks = append(s.Checks, c)
+			}
+		}
+		s.LeftOut = nil
+		return s
+	})
+}
+
+func TestIngestThatOffers(t *testing.T) {
+	come := make(chan struct{})
+	p := sdk.Plugin{Name: "camera", Version: "1", Ingest: &sdk.IngestPlugin{Ingest: camera{come}, Codecs: []media.Codec{media.VP8}}}
+	TestIngest(t, p, IngestOptions{Publish: func(T, *Gateway) { come <- struct{}{} }})
+}
+
+// echo is a transform that copies.
+type echo struct{ in media.Track }
+
+func (e *echo) Track() media.Track            { return media.Track{Codec: media.PCMA, SampleRateHz: 8000} }
+func (e *echo) SetTrack(in media.Track) error { e.in = in; return nil }
+func (e *echo) Close()                        {}
+func (e *echo) Transform(u *media.AccessUnit, emit func(*media.AccessUnit)) error {
+	if string(u.Payload) == "bad" {
+		return errors.New("a bad unit")
+	}
+	emit(u.Clone())
+	return nil
+}
+
+func TestEachFaultOfATransform(t *testing.T) {
+	each(t, func(fault string) Suite {
+		p := sdk.Plugin{Name: "echo", Version: "1", Transforms: []sdk.Transform{{From: media.PCMU, To: media.PCMA,
+			Open: func(_ context.Context, in media.Track, _ sdk.TransformSettings) (sdk.Transformer, error) {
+				return &echo{in}, nil
+			}}}}
+		return TransformSuite((&tamper{fault: fault}).plugin(p), TransformOptions{
+			In: media.Track{Codec: media.PCMU, SampleRateHz: 8000}, To: media.PCMA, BadPayload: []byte("bad"), patience: 2 * time.Second,
+		})
+	})
+}
