@@ -53,7 +53,11 @@ func TestGuideForAuthors(t *testing.T) {
 	runGo(t, "test", file("main.go"), file("main_test.go"))
 	runGo(t, "build", "-o", file("egress-null"), file("main.go"))
 
-	check := strings.Fields(strings.TrimSpace(commands[0][strings.Index(commands[0], "gateway plugins"):]))[1:]
+	_, line, ok := strings.Cut(commands[0], "\ngateway plugins check ")
+	if !ok {
+		t.Fatalf("the guide does not check what it builds: %s", commands[0])
+	}
+	check := append([]string{"plugins", "check"}, strings.Fields(line)...)
 	check[2] = file("egress-null")
 	var out, errs strings.Builder
 	if code := execute(t.Context(), streams{out: &out, err: &errs}, check); code != exitOK || !strings.Contains(out.String(), "0 failed, 2 left out") {

@@ -44,6 +44,9 @@ func servePlugin(mode string) {
 		panic("this plugin cannot start")
 	case "mute": // never shakes hands
 		select {}
+	case "future":
+		serveFuture()
+		return
 	case "rogue":
 		serveRogue()
 		return

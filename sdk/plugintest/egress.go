@@ -81,7 +81,7 @@ func EgressSuite(p Plugin, o EgressOptions) Suite {
 	}
 	checks = suite.needs(checks, blocking, o.StalledTarget != nil, "a target that opens and then reads nothing")
 	checks = suite.needs(checks, failing, o.BadTarget != nil, "a target that cannot work")
-	suite.Checks = append(checks, k.common()...)
+	suite.Checks = slices.Concat(checks, k.common())
 	return suite
 }
 

@@ -21,7 +21,10 @@ import (
 // The test binary is a plugin process too ("plugin FAULT").
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "plugin" {
-		serveFake(os.Args[2], os.Args[3:])
+		if err := serveFake(os.Args[2], os.Args[3:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	os.Exit(m.Run())
@@ -230,7 +233,7 @@ func (f *fake) close(sessions map[uint32]*fakeSession, c *wire.Close) []*wire.Pl
 		return nil
 	}
 	if f.fault == "closed while idle" && !c.GetDrain() && s.owed == 0 && s.tracks == 1 && !s.blocked && s.target == "fake://fine" {
-		time.Sleep(closeTime + time.Second/2)
+		time.Sleep(closeTime + time.Second/2) // the fault is that it takes longer
 	}
 	delete(sessions, id)
 	answers := []*wire.PluginMsg{state(id, wire.SessionState_CLOSED)}
@@ -242,27 +245,24 @@ func (f *fake) close(sessions map[uint32]*fakeSession, c *wire.Close) []*wire.Pl
 
 // serveFake is the main function of a plugin process, as any language would write
 // it.
-func serveFake(fault string, args []string) {
+func serveFake(fault string, args []string) error {
 	h := wire.Handshake()
 	if os.Getenv(h.MagicCookieKey) != h.MagicCookieValue {
 		if fault == "started by hand" {
-			os.Exit(0)
+			return nil
 		}
-		fmt.Fprintln(os.Stderr, "this is a plugin; the gateway starts it")
-		os.Exit(1)
+		return errors.New("this is a plugin; the gateway starts it")
 	}
 	if fault == "attach again" { // leaves a lock behind when it dies
 		if _, err := os.OpenFile(args[0], os.O_CREATE|os.O_EXCL, 0o600); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			return err
 		}
 		defer func() { _ = os.Remove(args[0]) }()
 	}
 	path := filepath.Join(os.Getenv(wire.SocketDirEnv), "p.sock")
 	ln, err := net.Listen("unix", path)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return err
 	}
 	f := &fake{fault: fault}
 	s := f.register()
@@ -284,6 +284,7 @@ func serveFake(fault string, args []string) {
 	}
 	go func() { _ = s.Serve(ln) }()
 	<-done
+	return nil
 }
 
 func fakeOptions() EgressOptions {

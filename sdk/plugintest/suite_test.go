@@ -188,8 +188,9 @@ func TestReporter(t *testing.T) {
 		t.Cleanup(func() { note("first") })
 		t.Cleanup(func() { note("second"); t.Fatalf("in a cleanup") })
 		t.Errorf("one")
-		t.Fatalf("two")
-		note("never")
+		if t.Fatalf("two"); dir != "" {
+			note("never")
+		}
 	})
 	if r.Outcome != Failed || fmt.Sprint(r.Findings) != "[one two in a cleanup]" || fmt.Sprint(order) != "[second first]" {
 		t.Errorf("%+v, %v", r, order)

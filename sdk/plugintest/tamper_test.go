@@ -111,7 +111,7 @@ func (t *tampered) SendMsg(m any) error {
 		}
 	case *wire.PluginMsg_State:
 		if t.fault == "closed while idle" && t.slow && a.State.GetState() == wire.SessionState_CLOSED {
-			time.Sleep(closeTime + time.Second/2)
+			time.Sleep(closeTime + time.Second/2) // the fault is that it takes longer
 		}
 		if t.fault == "bad source" && a.State.GetState() == wire.SessionState_FAILED {
 			a.State.Message = "dial " + t.bad
