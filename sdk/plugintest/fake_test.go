@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 type fake struct {
 	wire.UnimplementedPluginServer
 	fault    string
-	attached int
+	attached atomic.Int32
 	exit     func() // of the process; nil inside a test
 }
 
@@ -84,8 +85,7 @@ type fakeSession struct {
 }
 
 func (f *fake) Attach(stream grpc.BidiStreamingServer[wire.HostMsg, wire.PluginMsg]) error {
-	f.attached++
-	if f.attached > 1 && f.fault == "attach again" {
+	if f.attached.Add(1) > 1 && f.fault == "attach again" {
 		return errors.New("attached before")
 	}
 	first, err := stream.Recv()
