@@ -50,6 +50,7 @@ type Encoder struct {
 	off     [maxBands + 1]int
 	ms      [maxBands]bool
 	midSide int // bands with ms
+	uncoded int // bands that the last frame left out, in all channels
 
 	budget  budget
 	coder   coder
@@ -161,7 +162,7 @@ func (e *Encoder) Reset() {
 	for c := range e.ch {
 		e.ch[c].fresh = true
 	}
-	e.sequence, e.shape, e.attack = onlyLong, sineShape, false
+	e.sequence, e.shape, e.attack, e.uncoded = onlyLong, sineShape, false, 0
 	e.draining, e.drained = 0, false
 	e.budget.reset(e.config)
 }
@@ -253,7 +254,8 @@ func (e *Encoder) unit(dst []byte) []byte {
 	}
 	left := e.shape
 	sequence := nextSequence(e.sequence, e.attack, next)
-	e.attack, e.sequence, e.shape = next, sequence, sineShape
+	e.attack, e.sequence = next, sequence
+	e.shape = e.nextShape()
 	if sequence == eightShort {
 		e.analyseShort(left, e.shape)
 	} else {
@@ -267,6 +269,17 @@ func (e *Encoder) unit(dst []byte) []byte {
 	}
 	e.allot()
 	return e.write(dst)
+}
+
+// nextShape chooses the slopes after this frame. The side lobes of the KBD window
+// fall to where tones far above a faint neighbourhood do not leak into it; the
+// sine window has the narrower main lobe, which serves all other sounds. The
+// frame before tells: a steep spectrum has many bands that need no coding.
+func (e *Encoder) nextShape() windowShape {
+	if e.uncoded*3 > e.bands*e.config.Channels {
+		return kbdShape
+	}
+	return sineShape
 }
 
 // analyseLong transforms a long frame and computes energies and masks.

@@ -18,15 +18,14 @@ import "math"
 
 // A budget is the state of rate control.
 type budget struct {
-	bitsPerFrame float64
-	size         int     // bits that the reservoir can hold
-	level        int     // bits in it
-	rest         int     // of the division of bits among frames
-	mean         int     // bits due to this frame
-	cut          float32 // log2 of error over mask
-	reference    float32
-	side         [2]float32 // bits that are not spectrum, running means: long, short
-	config       Config
+	size      int     // bits that the reservoir can hold
+	level     int     // bits in it
+	rest      int     // of the division of bits among frames
+	mean      int     // bits due to this frame
+	cut       float32 // log2 of error over mask
+	reference float32
+	side      [2]float32 // bits per group that are not spectrum, running means: long, short
+	config    Config
 }
 
 const (
@@ -48,7 +47,7 @@ func (b *budget) reset(c Config) {
 	// so that the rate over any second stays within 10 %.
 	b.size = max(min(unitBits*c.Channels-mean-8, c.Bitrate*9/100), 0)
 	b.level = b.size / 2
-	b.side = [2]float32{float32(120 * c.Channels), float32(150 * c.Channels)}
+	b.side = [2]float32{float32(120 * c.Channels), float32(50 * c.Channels)}
 }
 
 // begin computes the bits due to the next frame.
@@ -109,7 +108,7 @@ func (e *Encoder) allot() {
 		spectrum += bits
 		slope += s
 	}
-	bits := float32(spectrum) + bud.side[kind]
+	bits := float32(spectrum) + bud.side[kind]*float32(e.groups)
 	mean := float32(bud.mean)
 	// The reference follows the cut at which this frame would have had the mean.
 	balance := 0.375 * min(max((bits-mean)/slope, -8), 8)
@@ -122,15 +121,21 @@ func (e *Encoder) allot() {
 		bud.reference += balance * slower
 	}
 	bud.reference = min(max(bud.reference, lowestCut), highCut)
-	wish := min(max(bits, float32(least)), mean+0.8*float32(most-bud.mean))
-	shift := (bits - wish) / slope
-	shift = min(max(shift, -12), 60)
+	// Quality stays where it is, unless the reservoir would overflow or be emptied.
+	ample := mean + 0.85*float32(most-bud.mean)
+	wish := min(max(bits, float32(least)), ample)
+	shift := min(max((bits-wish)/slope, -12), 60)
 	total := e.settle(cut, shift)
-	for try := 0; try < 4 && e.missed(total, most, wish, cut+0.375*shift); try++ {
+	for range 4 {
+		over := float32(total) > ample
+		under := total < least*9/10 && cut+0.375*shift > lowestCut && e.used > 0
+		if !over && !under {
+			break
+		}
 		// The rate is not as straight as the model has it: go on along the secant.
 		step := min(max((float32(total)-wish)/slope, -8), 16)
-		if total > most {
-			step = max(step, 1)
+		if over {
+			step = max(step, 0.5)
 		}
 		before := total
 		shift += step
@@ -151,14 +156,9 @@ func (e *Encoder) allot() {
 	for c := range e.config.Channels {
 		sum += e.ch[c].spectrumBits(e.bands)
 	}
-	bud.side[kind] += (float32(total-sum) - bud.side[kind]) / 8
+	bud.side[kind] += (float32(total-sum)/float32(e.groups) - bud.side[kind]) / 8
 	e.fill = max(least-total, 0)
 	bud.end(max(least, (total+7)&^7))
-}
-
-// missed reports whether a frame of so many bits needs another try.
-func (e *Encoder) missed(total, most int, wish, cut float32) bool {
-	return total > most || float32(total) > 1.3*wish || float32(total) < 0.8*wish && cut > lowestCut && e.used > 0
 }
 
 // trial quantises a channel at a cut, corrects want by the errors found, and
@@ -189,7 +189,7 @@ func (e *Encoder) trial(ch *channel, cut float32) (bits int, slope float32) {
 // chooses codebooks, and returns the bits of the access unit.
 func (e *Encoder) settle(cut, shift float32) int {
 	steps := cut*8/3 + shift
-	e.used = 0
+	e.used, e.uncoded = 0, 0
 	for c := range e.config.Channels {
 		ch := &e.ch[c]
 		active := e.coder.active[:0]
@@ -202,6 +202,7 @@ func (e *Encoder) settle(cut, shift float32) int {
 			e.used = max(e.used, b%e.sfb+1)
 		}
 		e.coder.active = active
+		e.uncoded += e.bands - len(active)
 		e.coder.smooth(ch.sf[:])
 		e.coder.legalise(ch.sf[:])
 		for i := range active {

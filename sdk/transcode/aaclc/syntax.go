@@ -145,10 +145,10 @@ func (e *Encoder) write(dst []byte) []byte {
 		w.put(1, 1) // common_window
 		e.writeInfo(&w)
 		s := e.sides()
-		switch {
-		case s == 0:
+		switch s {
+		case 0:
 			w.put(0, 2)
-		case s == e.groups*e.used:
+		case e.groups * e.used:
 			w.put(2, 2)
 		default:
 			w.put(1, 2)
