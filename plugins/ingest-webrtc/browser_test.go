@@ -113,7 +113,7 @@ func browser(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Contex
 	path, err := exec.LookPath("chromium")
 	if err != nil {
 		const message = "needs chromium, of the Debian package chromium"
-		if os.Getenv("GATEWAY_TEST_PEERS") == "required" {
+		if os.Getenv("HEADGATE_TEST_PEERS") == "required" {
 			t.Fatal(message)
 		}
 		t.Skip(message)
