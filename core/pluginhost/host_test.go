@@ -541,6 +541,24 @@ func TestStopDrains(t *testing.T) {
 	}
 }
 
+// A process that does nothing any more costs the end of the host no more time
+// than the gateway has left of its 5 s when the targets had theirs.
+func TestStopWithStuckProcess(t *testing.T) {
+	h, stop := startHost(t, spec("serve"), nil)
+	_, r, _ := open(t, h, "ok")
+	if err := syscall.Kill(h.Status()[0].PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	stop()
+	if took := time.Since(began); took > 2500*time.Millisecond {
+		t.Errorf("stopping took %v", took)
+	}
+	if e := get(t, r.ended); e.Cause != CauseGateway {
+		t.Errorf("ended with %+v", e)
+	}
+}
+
 // A gateway that is killed leaves no plugin behind, and the next one clears its
 // run directory away.
 func TestKilledHostLeavesNothing(t *testing.T) {

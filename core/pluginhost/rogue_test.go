@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -219,8 +220,22 @@ func TestRunDirs(t *testing.T) {
 	if err := dead.lock.Close(); err != nil { // as the kernel does for a dead process
 		t.Fatal(err)
 	}
+	// Others keep folders with a file of that name, too.
+	foreign := filepath.Join(base, "profile")
+	if err := os.Mkdir(foreign, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(foreign, lockName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	next, err := newRunDir(base)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(foreign); err != nil {
+		t.Errorf("what is not ours was removed: %v", err)
+	}
+	if err := os.RemoveAll(foreign); err != nil {
 		t.Fatal(err)
 	}
 	for dir, want := range map[*runDir]bool{living: true, dead: false, next: true} {
