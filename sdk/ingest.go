@@ -207,8 +207,8 @@ func (p *Publication) SetTracks(tracks []media.Track) {
 
 // WriteAccessUnit hands a unit over; it never blocks. Set unit.Received to when
 // its last byte arrived; unit.Seq is counted here. If the gateway is behind by
-// more than a safety cap the unit, and all up to the next random access point,
-// are dropped and counted.
+// more than a safety cap, or the unit is larger than the wire carries, it and all
+// up to the next random access point are dropped and counted.
 func (p *Publication) WriteAccessUnit(unit *media.AccessUnit) {
 	p.mu.Lock()
 	if p.closed {
@@ -225,7 +225,8 @@ func (p *Publication) WriteAccessUnit(unit *media.AccessUnit) {
 	if l.dropping && unit.RandomAccess {
 		l.dropping = false
 	}
-	if p.bytes > maxQueueBytes {
+	// A unit that is larger than a message would end the connection of all.
+	if p.bytes > maxQueueBytes || len(unit.Payload) > wire.MaxPayloadBytes {
 		l.dropping = true
 	}
 	if l.dropping {

@@ -13,10 +13,20 @@ func redactor(rawURL string, more ...string) redaction {
 	secrets := append([]string{rawURL}, more...)
 	if u, err := url.Parse(rawURL); err == nil {
 		if pass, ok := u.User.Password(); ok {
-			secrets = append(secrets, pass)
+			_, written, _ := strings.Cut(rawURL, "://")
+			if end := strings.LastIndex(written, "@"); end >= 0 {
+				_, written, _ = strings.Cut(written[:end], ":")
+				secrets = append(secrets, pass, written)
+			}
 		}
 		if u.Host != "" { // else the path is a file's, and no secret
-			secrets = append(secrets, u.Path[strings.LastIndex(u.Path, "/")+1:])
+			// As it is meant and as it is written: peers quote either.
+			path := u.EscapedPath()
+			last := path[strings.LastIndex(path, "/")+1:]
+			secrets = append(secrets, last)
+			if meant, err := url.PathUnescape(last); err == nil {
+				secrets = append(secrets, meant)
+			}
 		}
 		secrets = append(secrets, u.RawQuery, u.Fragment)
 	}

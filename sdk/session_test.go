@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/plugintest"
+	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -294,6 +295,100 @@ func (httpIngest) Serve(ctx context.Context, h *sdk.IngestHost) error {
 	return nil
 }
 
+// halver makes nothing of "bad" and, if it is to, fills its time.
+type halver struct {
+	fills bool
+	at    time.Duration
+}
+
+func (*halver) Track() media.Track         { return audio }
+func (*halver) SetTrack(media.Track) error { return nil }
+func (*halver) Close()                     {}
+func (h *halver) Transform(u *media.AccessUnit, emit func(*media.AccessUnit)) error {
+	bad := string(u.Payload) == "bad"
+	if !bad || h.fills {
+		emit(&media.AccessUnit{DTS: u.DTS, PTS: u.DTS, Duration: 20 * time.Millisecond, Payload: []byte("out")})
+	}
+	if bad {
+		return errors.New("bad")
+	}
+	return nil
+}
+
+// A unit that a transformer could not read leaves a hole only if nothing fills it.
+func TestTransformError(t *testing.T) {
+	f := func(fills bool, want string) {
+		t.Helper()
+		p := sdk.Plugin{Name: "half", Version: "1", Transforms: []sdk.Transform{{From: media.Opus, To: media.AAC,
+			Open: func(context.Context, media.Track, sdk.TransformSettings) (sdk.Transformer, error) {
+				return &halver{fills: fills}, nil
+			}}}}
+		g := plugintest.Attach(t, plugintest.Connect(t, p), nil)
+		g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
+			Session: 1, Kind: wire.SessionKind_SESSION_KIND_TRANSFORM, Transform: &wire.Transform{To: "aac", Track: 7},
+			Tracks: wire.FromTracks([]media.Track{{ID: 2, Codec: media.Opus}}), InitialCreditBytes: 1 << 20,
+		}}})
+		var units []*wire.AccessUnit
+		for i, text := range []string{"a", "bad", "b", "c"} {
+			units = append(units, &wire.AccessUnit{Sessions: []uint32{1}, Track: 2, DtsNs: int64(i) * 20e6, PtsNs: int64(i) * 20e6, Payload: []byte(text)})
+		}
+		g.Send(&wire.HostMsg{M: &wire.HostMsg_Media{Media: &wire.AccessUnits{Units: units}}})
+		closeSession(g, true)
+		got := ""
+		for {
+			m := g.Recv()
+			for _, u := range m.GetMedia().GetUnits() {
+				got += fmt.Sprint(u.GetDtsNs()/1e6, map[bool]string{true: "! ", false: " "}[u.GetFlags()&uint32(wire.Flag_FLAG_DISCONTINUITY) != 0])
+			}
+			if m.GetState().GetState() == wire.SessionState_CLOSED {
+				break
+			}
+		}
+		if got != want {
+			t.Errorf("fills %v: got %q, want %q", fills, got, want)
+		}
+	}
+	f(false, "0 40! 60 ")
+	f(true, "0 20 40 60 ")
+}
+
+type hugeIngest struct{}
+
+func (hugeIngest) Serve(ctx context.Context, _ *sdk.IngestHost) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (hugeIngest) Pull(ctx context.Context, _ secret.String, pub *sdk.Publication) error {
+	pub.SetTracks([]media.Track{video})
+	for i, size := range []int{10, wire.MaxPayloadBytes + 1, 10, 10} {
+		pub.WriteAccessUnit(&media.AccessUnit{Track: 1, DTS: time.Duration(i), RandomAccess: i != 2, Payload: make([]byte, size)})
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// A unit that no message can carry is left out, with what depends on it; the
+// connection goes on.
+func TestHugeUnit(t *testing.T) {
+	p := sdk.Plugin{Name: "huge", Version: "1", Ingest: &sdk.IngestPlugin{Ingest: hugeIngest{}, Schemes: []string{"huge"}}}
+	g := plugintest.Attach(t, plugintest.Connect(t, p), nil)
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
+		Session: 1, Kind: wire.SessionKind_SESSION_KIND_INGEST, Url: "huge://x", InitialCreditBytes: wire.IngestWindowBytes,
+	}}})
+	got := ""
+	for !strings.Contains(got, "3") {
+		for _, u := range g.Recv().GetMedia().GetUnits() {
+			got += fmt.Sprint(u.GetDtsNs(), map[bool]string{true: "! ", false: " "}[u.GetFlags()&uint32(wire.Flag_FLAG_DISCONTINUITY) != 0])
+		}
+	}
+	if got != "0 3! " {
+		t.Errorf("got %q", got)
+	}
+	closeSession(g, false)
+	g.State(1)
+}
+
 func TestHTTPSocket(t *testing.T) {
 	p := sdk.Plugin{Name: "http", Version: "1", Ingest: &sdk.IngestPlugin{Ingest: httpIngest{}, Mounts: []string{"/x/"}}}
 	g := plugintest.Attach(t, plugintest.Connect(t, p), nil)
@@ -317,6 +412,9 @@ func TestHTTPSocket(t *testing.T) {
 		n, _ := res.Body.Read(b)
 		_ = res.Body.Close()
 		if res.StatusCode == http.StatusServiceUnavailable {
+			if ct := res.Header.Get("Content-Type"); ct != "application/problem+json" {
+				t.Errorf("503 of type %s", ct)
+			}
 			continue // the ingest has no handler yet
 		}
 		if string(b[:n]) != "192.0.2.1:99" {

@@ -30,9 +30,10 @@ type transformSession struct {
 	cancel    context.CancelFunc
 
 	tr       Transformer
-	track    media.Track // of the output, as announced
-	failures int         // in a row
-	gap      bool        // input was lost before the next unit that comes out
+	track    media.Track   // of the output, as announced
+	failures int           // in a row
+	gap      bool          // input was lost, and maybe its time in what comes out
+	next     time.Duration // DTS that joins on to the last unit that came out
 }
 
 // openTransform starts a session.
@@ -137,8 +138,7 @@ func (s *transformSession) unit(u *media.AccessUnit) error {
 			if o.Received.IsZero() {
 				o.Received = u.Received
 			}
-			o.Discontinuity = o.Discontinuity || s.gap
-			s.gap = false
+			s.follow(o)
 			s.out.WriteAccessUnit(o)
 		})
 		return nil
@@ -159,6 +159,16 @@ func (s *transformSession) unit(u *media.AccessUnit) error {
 		return &Error{Cause: CausePlugin, Err: fmt.Errorf("%d units in a row could not be transformed: %w", s.failures, bad)}
 	}
 	return nil
+}
+
+// follow marks a unit that leaves a hole after input was lost. A transformer that
+// fills the time of what it could not read leaves none.
+func (s *transformSession) follow(o *media.AccessUnit) {
+	const rounding = time.Millisecond
+	if s.gap && o.DTS-s.next > rounding {
+		o.Discontinuity, s.gap = true, false
+	}
+	s.next = o.DTS + o.Duration
 }
 
 // The rest is the receiving goroutine's.
