@@ -142,7 +142,7 @@ func newPlugins(a *app) *cobra.Command {
 		Long: "List the built-in plugins, and with a configuration also those that it adds:\n" +
 			"what they are, the URLs they serve, and the options they take.",
 		Example: "  gateway plugins list\n  gateway plugins list -o json gateway.yaml",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMostOneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c := catalog()
 			if len(args) == 1 {
@@ -163,6 +163,7 @@ func newPlugins(a *app) *cobra.Command {
 		},
 	}
 	list.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	complete(list, "output", "text", "json")
 	cmd.AddCommand(list)
 	return cmd
 }
