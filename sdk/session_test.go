@@ -298,7 +298,6 @@ func (httpIngest) Serve(ctx context.Context, h *sdk.IngestHost) error {
 // halver makes nothing of "bad" and, if it is to, fills its time.
 type halver struct {
 	fills bool
-	at    time.Duration
 }
 
 func (*halver) Track() media.Track         { return audio }
