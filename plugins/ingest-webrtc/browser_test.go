@@ -285,7 +285,14 @@ func TestPageSaysWhatIsWrong(t *testing.T) {
 	do(ctx, t, "being refused", 30*time.Second,
 		chromedp.Navigate(url+"/publish/studio?source=canvas&start=1#token=wrong"),
 		chromedp.WaitVisible(`body[data-state="failed"]`), chromedp.Text("#error", &text))
-	if text != "The gateway does not accept this token. (wrong token)" {
+	if text != "The gateway does not accept this token." {
 		t.Errorf("the page says %q", text)
+	}
+	// And asks for another one, where one types next.
+	var at string
+	do(ctx, t, "being asked for a token", 30*time.Second, chromedp.WaitVisible("#token"),
+		chromedp.Evaluate(`document.activeElement.id`, &at))
+	if at != "token" {
+		t.Errorf("the focus is at %q", at)
 	}
 }
