@@ -30,14 +30,17 @@ type Encoder struct {
 	asc    [2]byte
 	t      *tables
 
-	model    [2]bandModel // of long and short windows
-	tns      tnsModel
-	ch       [maxChannels]channel
-	sequence windowSequence // of the last frame
-	shape    windowShape    // of the last frame's right slopes
-	attack   bool           // in the frame to be coded next
-	draining int            // units still to come from Flush; 0 when not draining
-	drained  bool
+	model [2]bandModel // of long and short windows
+	coded int          // bands of a long window that may be coded as lines
+	// Bands of a long window that may become noise; none if noiseEnd is 0.
+	noiseBegin, noiseEnd int
+	tns                  tnsModel
+	ch                   [maxChannels]channel
+	sequence             windowSequence // of the last frame
+	shape                windowShape    // of the last frame's right slopes
+	attack               bool           // in the frame to be coded next
+	draining             int            // units still to come from Flush; 0 when not draining
+	drained              bool
 
 	// The frame at hand. Bands are counted in coding order: the bands of the first
 	// group of windows, then those of the second and so on; a long window is a
@@ -49,7 +52,6 @@ type Encoder struct {
 	bands   int             // groups * sfb
 	off     [maxBands + 1]int
 	ms      [maxBands]bool
-	midSide int // bands with ms
 	uncoded int // bands that the last frame left out, in all channels
 
 	budget  budget
@@ -79,7 +81,8 @@ type channel struct {
 	lines  [maxBands]float32 // lines that matter
 	floor  [maxBands]int32   // bounds of the scalefactor
 	ceil   [maxBands]int32
-	sf     [maxBands]int32
+	sf     [maxBands]int32 // of noise, its level
+	noise  [maxBands]bool
 	big    [maxBands]int32
 	cost   [maxBands][bookCount]uint16
 	book   [maxBands]uint8
@@ -119,9 +122,15 @@ func New(c Config) (*Encoder, error) {
 	hz := bandwidth(c)
 	long := bandsBelow(rate.long, frameLines, c.SampleRate, hz)
 	short := bandsBelow(rate.short, shortLines, c.SampleRate, hz)
+	e.coded = long
+	if hz := noiseBandwidth(c); hz > 0 {
+		e.noiseBegin = bandsBelow(rate.long, frameLines, c.SampleRate, noiseLowestHz)
+		e.noiseEnd = bandsBelow(rate.long, frameLines, c.SampleRate, min(hz, float64(c.SampleRate)*0.48))
+		long = max(long, e.noiseEnd)
+	}
 	e.model[0].fill(rate.long, long, frameLines, c.SampleRate)
 	e.model[1].fill(rate.short, short, shortLines, c.SampleRate)
-	e.tns.fill(rate, long, c.SampleRate)
+	e.tns.fill(rate, e.coded, c.SampleRate)
 	e.coder.scale.fill()
 	e.coder.active = make([]scaleBand, 0, maxBands)
 	e.Reset()
@@ -261,6 +270,7 @@ func (e *Encoder) unit(dst []byte) []byte {
 	} else {
 		e.analyseLong(sequence, left, e.shape)
 	}
+	e.substitute(e.budget.cut)
 	if e.config.Channels == 2 {
 		e.pairBands(e.budget.cut)
 	}

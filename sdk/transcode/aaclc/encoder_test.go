@@ -546,3 +546,42 @@ func FuzzConfig(f *testing.F) {
 		checkUnits(t, "config", c, units)
 	})
 }
+
+// Noise that is substituted is as loud as the noise that it stands for.
+func TestSubstitutedNoiseIsAsLoud(t *testing.T) {
+	c := Config{48000, 1, 24000}
+	r := rand.New(rand.NewPCG(15, 16))
+	x := make([]float32, 60*FrameSamples)
+	for i := range x {
+		x[i] = r.Float32()*0.4 - 0.2
+	}
+	at := func(i, _ int) float32 { return x[i] }
+	units, e := encode(t, c, at, 60)
+	p, bands := newParser(c), 0
+	for _, u := range units {
+		unit, err := p.unit(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bands += unit.ch[0].noise
+	}
+	if bands < 60 {
+		t.Fatalf("only %d bands of %d frames of noise are substituted", bands, len(units))
+	}
+	out := decode(t, c, units)[0]
+	// The energy from 6 to 10 kHz, by a resonance in the middle.
+	power := func(at func(i int) float32) float64 {
+		a, b := 2*0.85*math.Cos(2*math.Pi*8000/48000), -0.85*0.85
+		y1, y2, sum := 0.0, 0.0, 0.0
+		for i := 8000; i < 55000; i++ {
+			y := float64(at(i)-at(i-2)) + a*y1 + b*y2
+			y1, y2 = y, y1
+			sum += y * y
+		}
+		return 10 * math.Log10(sum)
+	}
+	in, got := power(func(i int) float32 { return x[i] }), power(func(i int) float32 { return out[i+e.Delay()] })
+	if math.Abs(in-got) > 2 {
+		t.Errorf("noise of %.1f dB comes back at %.1f dB", in, got)
+	}
+}

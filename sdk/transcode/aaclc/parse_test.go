@@ -35,6 +35,7 @@ type parsedChannel struct {
 	q     [frameLines]int16
 	tns   *parsedFilter
 	books []uint8
+	noise int // bands of substituted noise
 }
 
 type parsedFilter struct {
@@ -153,7 +154,7 @@ func (p *parser) stream(r *bitReader, u *parsedUnit, c *parsedChannel, info bool
 	for g := range u.groups {
 		for b := 0; b < u.maxSfb; {
 			book := r.take(4)
-			if book > escapeBook {
+			if book > escapeBook && book != noiseBook {
 				panic(illegal(fmt.Sprint("codebook ", book)))
 			}
 			n := 0
@@ -174,7 +175,21 @@ func (p *parser) stream(r *bitReader, u *parsedUnit, c *parsedChannel, info bool
 		}
 	}
 	scales := make([]int, len(c.books))
+	noise, pcm := scale-90, true
 	for i, book := range c.books {
+		if book == noiseBook {
+			if pcm {
+				noise += r.take(9) - 256
+			} else {
+				noise += r.code(p.scales)
+			}
+			pcm = false
+			if noise < -100 || noise > 155 {
+				panic(illegal(fmt.Sprint("noise energy ", noise)))
+			}
+			c.noise++
+			continue
+		}
 		if book != zeroBook {
 			scale += r.code(p.scales)
 			if scale < 0 || scale > 255 {
@@ -247,7 +262,7 @@ func (p *parser) filter(r *bitReader, u *parsedUnit) *parsedFilter {
 
 // spectrum reads the lines of a band (clause 4.6.3.3).
 func (p *parser) spectrum(r *bitReader, book int, q []int16) {
-	if book == zeroBook {
+	if book == zeroBook || book == noiseBook {
 		return
 	}
 	dim, side, signed := 2, 0, false

@@ -67,10 +67,27 @@ func (b *budget) limits() (most, least int) {
 // end takes the frame's bits from the reservoir.
 func (b *budget) end(bits int) { b.level += b.mean - bits }
 
+// A hole, a band that is dropped in one frame and coded in the next, is heard more
+// easily than error of a constant kind. So bands whose energy is within holeReach of
+// the error that they might have keep a little precision (TS 26.403, clause
+// 5.6.1.1: avoidance of holes). Both are log2.
+const (
+	holeReach = 3
+	holeKeep  = 1
+)
+
 // prepare computes what each band's scalefactor depends on.
 func (e *Encoder) prepare(ch *channel) {
+	quiet := &e.model[0].quiet
+	if e.sequence == eightShort {
+		quiet = &e.model[1].quiet
+	}
 	for b := range e.bands {
 		lo, hi := e.off[b], e.off[b+1]
+		above := ch.energy[b] - ch.mask[b] - e.budget.cut
+		if above > -holeReach && above < holeKeep && ch.energy[b] > quiet[b%e.sfb] {
+			ch.mask[b] = ch.energy[b] - holeKeep - e.budget.cut
+		}
 		form, peak := loudness(ch.mag[lo:hi], ch.spec[lo:hi])
 		logForm, logPeak := log2(form), log2(peak)
 		width := float32(hi - lo)
@@ -82,10 +99,10 @@ func (e *Encoder) prepare(ch *channel) {
 	}
 }
 
-// silent reports whether band b of ch is not worth coding at a cut: its sound is
-// less than the error it may have.
-func (ch *channel) silent(b int, cut float32) bool {
-	return ch.energy[b] <= ch.mask[b]+cut || ch.ceil[b] < ch.floor[b]
+// silent reports whether band b of ch is not coded as lines at a cut: its sound is
+// less than the error it may have, or it is noise.
+func (e *Encoder) silent(ch *channel, b int, cut float32) bool {
+	return ch.noise[b] || e.sequence != eightShort && b >= e.coded || ch.energy[b] <= ch.mask[b]+cut || ch.ceil[b] < ch.floor[b]
 }
 
 // allot chooses the frame's scalefactors and codebooks within the limits.
@@ -166,7 +183,7 @@ func (e *Encoder) allot() {
 func (e *Encoder) trial(ch *channel, cut float32) (bits int, slope float32) {
 	steps := cut * 8 / 3
 	for b := range e.bands {
-		if ch.silent(b, cut) {
+		if e.silent(ch, b, cut) {
 			continue
 		}
 		lo, hi := e.off[b], e.off[b+1]
@@ -195,7 +212,10 @@ func (e *Encoder) settle(cut, shift float32) int {
 		active := e.coder.active[:0]
 		for b := range e.bands {
 			ch.big[b] = 0
-			if ch.silent(b, cut+0.375*shift) {
+			if e.silent(ch, b, cut+0.375*shift) {
+				if ch.noise[b] {
+					e.used = max(e.used, b%e.sfb+1)
+				}
 				continue
 			}
 			active = append(active, scaleBand{int32(b), ch.want[b] + steps, ch.lines[b], ch.floor[b], ch.ceil[b]})
@@ -224,6 +244,7 @@ func (e *Encoder) shed() int {
 	for c := range e.config.Channels {
 		for g := range e.groups {
 			e.ch[c].big[g*e.sfb+e.used] = 0
+			e.ch[c].noise[g*e.sfb+e.used] = false
 		}
 	}
 	return e.assemble()
