@@ -289,8 +289,8 @@ func TestForeignPages(t *testing.T) {
 		if w.Code != want {
 			t.Errorf("%s from %q to %s: %d, want %d", method, origin, listen, w.Code, want)
 		}
-		if want == 403 {
-			wantProblem(t, origin, w, 403)
+		if want == 401 {
+			wantProblem(t, origin, w, 401)
 		}
 	}
 	const here = "127.0.0.1:8080"
@@ -298,10 +298,10 @@ func TestForeignPages(t *testing.T) {
 	f(here, false, "POST", "http://localhost:8080", "", 200)
 	f(here, false, "POST", "http://127.0.0.1:9000", "", 200)
 	f(here, false, "POST", "http://[::1]:8080", "", 200)
-	f(here, false, "POST", "https://evil.example", "", 403)
-	f(here, false, "POST", "http://localhost.evil.example:8080", "", 403) // by a name that leads here
-	f(here, false, "POST", "null", "", 403)
-	f(here, false, "POST", "%", "", 403)
+	f(here, false, "POST", "https://evil.example", "", 401)
+	f(here, false, "POST", "http://localhost.evil.example:8080", "", 401) // by a name that leads here
+	f(here, false, "POST", "null", "", 401)
+	f(here, false, "POST", "%", "", 401)
 	f(here, false, "DELETE", "https://evil.example", "", 200) // of a session whose name nobody can guess
 	f(here, false, "OPTIONS", "https://evil.example", "", 200)
 	f(here, false, "POST", "https://studio.example", "Bearer t", 200) // the token decides

@@ -70,7 +70,8 @@ func (s *Server) mounted(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if s.foreignPage(r) {
-		problem(w, http.StatusForbidden, "A page of another site may publish here with a token only, or where the route says publish: {open: true}.")
+		w.Header().Set("WWW-Authenticate", `Bearer realm="publish"`)
+		problem(w, http.StatusUnauthorized, "A page of another site may publish here with a token only, or where the route says publish: {open: true}.")
 		return
 	}
 	if r.ContentLength > maxBodyBytes {
