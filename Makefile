@@ -17,6 +17,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r t d; do printf '  make %-8s %s\n' "$$t" "$$d"; done
 
 build: ## build bin/gateway, one static binary
+	@[ -e bin/gateway ] || echo "building bin/gateway; the first time this takes some minutes"
 	@$(BUILD) -o bin/gateway ./cmd/gateway
 
 run: build ## build, then start the demo: publish page and two receivers
