@@ -124,7 +124,7 @@ func (s *egressSession) ended(err error) *wire.SessionState {
 func (s *egressSession) open(tracks []media.Track) error {
 	ctx, cancel := context.WithTimeout(s.ctx, openTimeout)
 	defer cancel()
-	return guard(ctx, s.id, func() error {
+	return s.guard(ctx, func() error {
 		sink, err := s.plugin.Egress.Open(ctx, s.target, tracks)
 		if err != nil {
 			return err
@@ -151,7 +151,12 @@ func (s *egressSession) closeSink() error {
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), by)
 	defer cancel()
-	return guard(ctx, s.id, func() error { return sink.Close(ctx) })
+	return s.guard(ctx, func() error { return sink.Close(ctx) })
+}
+
+// guard calls f, the author's code. What he panics with may quote the target.
+func (s *egressSession) guard(ctx context.Context, f func() error) error {
+	return guard(ctx, s.id, s.redact, f)
 }
 
 func (s *egressSession) current() Sink {
@@ -164,7 +169,7 @@ func (s *egressSession) current() Sink {
 func (s *egressSession) accepts() Accepts {
 	if a, ok := s.current().(Accepter); ok {
 		var accepts Accepts
-		if guard(s.ctx, s.id, func() error { accepts = a.Accepts(); return nil }) == nil {
+		if s.guard(s.ctx, func() error { accepts = a.Accepts(); return nil }) == nil {
 			return accepts
 		}
 	}
@@ -205,7 +210,7 @@ func (s *egressSession) write(opened []media.Track) error {
 				}
 				continue
 			}
-			if err := guard(s.ctx, s.id, func() error { return setter.SetTracks(s.ctx, it.Tracks) }); err != nil {
+			if err := s.guard(s.ctx, func() error { return setter.SetTracks(s.ctx, it.Tracks) }); err != nil {
 				return fmt.Errorf("changing the tracks: %w", err)
 			}
 			now = it.Tracks
@@ -224,7 +229,7 @@ func (s *egressSession) write(opened []media.Track) error {
 			watch()
 		}
 		sink := s.current()
-		if err := guard(s.ctx, s.id, func() error { return sink.WriteAccessUnit(s.ctx, it.Unit) }); err != nil {
+		if err := s.guard(s.ctx, func() error { return sink.WriteAccessUnit(s.ctx, it.Unit) }); err != nil {
 			return err
 		}
 		s.bytes.Add(uint64(len(it.Unit.Payload)))
@@ -244,7 +249,7 @@ func (s *egressSession) reopen(tracks []media.Track) error {
 func (s *egressSession) whyFailed() error {
 	if e, ok := s.current().(interface{ Err() error }); ok {
 		var why error
-		if err := guard(s.ctx, s.id, func() error { why = e.Err(); return nil }); err != nil {
+		if err := s.guard(s.ctx, func() error { why = e.Err(); return nil }); err != nil {
 			return err
 		}
 		if why != nil {
@@ -267,7 +272,7 @@ func (s *egressSession) report(stop <-chan struct{}) {
 		m := &wire.SessionStats{Session: s.id, Bytes: s.bytes.Load(), UnitsDropped: s.dropped.Load()}
 		if r, ok := s.current().(StatsReporter); ok {
 			var st SinkStats
-			if guard(s.ctx, s.id, func() error { st = r.Stats(); return nil }) != nil {
+			if s.guard(s.ctx, func() error { st = r.Stats(); return nil }) != nil {
 				return // logged; the figures are no reason to end the session
 			}
 			m.Bytes = st.Bytes

@@ -142,8 +142,9 @@ func (a *attachment) openIngest(o *wire.Open) {
 		defer cancel()
 		stop := context.AfterFunc(pub.ctx, cancel)
 		defer stop()
-		err := guard(ctx, o.GetSession(), func() error { return puller.Pull(ctx, u, pub) })
-		pub.Close(redactor(u.Reveal()).error(err))
+		hide := redactor(u.Reveal())
+		err := guard(ctx, o.GetSession(), hide, func() error { return puller.Pull(ctx, u, pub) })
+		pub.Close(hide.error(err))
 	})
 }
 

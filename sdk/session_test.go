@@ -1,9 +1,11 @@
 package sdk_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -293,6 +295,25 @@ func (httpIngest) Serve(ctx context.Context, h *sdk.IngestHost) error {
 	h.HandleHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, r.RemoteAddr) }))
 	<-ctx.Done()
 	return nil
+}
+
+// What an author panics with may quote the target's URL: neither the state nor the
+// log shows its key.
+func TestPanicIsRedacted(t *testing.T) {
+	var log bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(before)
+	j := &journal{write: func(context.Context) error { panic("cannot write to rtmp://x/live/k3yk3y") }}
+	g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+	openEgress(g, video)
+	g.State(1)
+	sendUnit(g, 1, 0, true)
+	s, _ := g.State(1)
+	if !strings.Contains(s.GetMessage(), "cannot write to ***") || !strings.Contains(log.String(), "cannot write to ***") ||
+		strings.Contains(s.GetMessage()+log.String(), "k3yk3y") {
+		t.Errorf("state %v, log %s", s, log.String())
+	}
 }
 
 // halver makes nothing of "bad" and, if it is to, fills its time.
