@@ -162,7 +162,6 @@ func demoRow(all []status.Stream, name string, seen []rtmp.StreamStats) row {
 const away = "connected, waiting for the publisher to come back"
 
 func newSink(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "sink", Short: "Receive streams and say what arrives"}
 	var listen, record string
 	rtmpCmd := &cobra.Command{
 		Use:   "rtmp",
@@ -180,8 +179,7 @@ func newSink(a *app) *cobra.Command {
 	}
 	rtmpCmd.Flags().StringVar(&listen, "listen", "127.0.0.1:1935", "address to listen on, host:port")
 	rtmpCmd.Flags().StringVar(&record, "record", "", "folder to write FLV files to")
-	cmd.AddCommand(rtmpCmd)
-	return cmd
+	return group(&cobra.Command{Use: "sink", Short: "Receive streams and say what arrives", Example: "  gateway sink rtmp"}, rtmpCmd)
 }
 
 func (a *app) sinkRTMP(ctx context.Context, listen, record string) error {

@@ -134,7 +134,6 @@ func withUDP(options []byte, public net.Addr) ([]byte, error) {
 }
 
 func newPlugins(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "plugins", Short: "Look at plugins"}
 	var output string
 	list := &cobra.Command{
 		Use:   "list [gateway.yaml]",
@@ -164,8 +163,7 @@ func newPlugins(a *app) *cobra.Command {
 	}
 	list.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	complete(list, "output", "text", "json")
-	cmd.AddCommand(list)
-	return cmd
+	return group(&cobra.Command{Use: "plugins", Short: "Look at plugins", Example: "  gateway plugins list"}, list)
 }
 
 // pluginInfo is one plugin in `gateway plugins list -o json`.

@@ -61,33 +61,48 @@ func complete(cmd *cobra.Command, flag string, values ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// noSuchCommand refuses what is no command of the root, and says what may be meant.
+// noSuchCommand refuses what is no command below cmd, and says what may be meant.
 func noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
 	err := fmt.Errorf("unknown command %q", args[0])
+	cmd.SuggestionsMinimumDistance = 2 // letters that may be wrong
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		return fmt.Errorf("%w, did you mean %s?", err, strings.Join(near, " or "))
 	}
-	if ext := filepath.Ext(args[0]); ext == ".yaml" || ext == ".yml" {
+	if ext := filepath.Ext(args[0]); !cmd.HasParent() && (ext == ".yaml" || ext == ".yml") {
 		return fmt.Errorf("%w, did you mean gateway run %s?", err, args[0])
 	}
 	return err
+}
+
+// group is a command that does nothing but hold others.
+func group(cmd *cobra.Command, members ...*cobra.Command) *cobra.Command {
+	cmd.Args = noSuchCommand
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return failed(cmd.Help()) }
+	cmd.AddCommand(members...)
+	return cmd
+}
+
+// shortPath is a command without the name of the program, which stands before
+// every error.
+func shortPath(cmd *cobra.Command) string {
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s takes no arguments, and got %q", cmd.CommandPath(), args[0])
+	return fmt.Errorf("%s takes no arguments, and got %q", shortPath(cmd), args[0])
 }
 
 func atMostOneFile(cmd *cobra.Command, args []string) error {
 	if len(args) < 2 {
 		return nil
 	}
-	return fmt.Errorf("%s takes one configuration, and got %d", cmd.CommandPath(), len(args))
+	return fmt.Errorf("%s takes one configuration, and got %d", shortPath(cmd), len(args))
 }
 
 func oneFile(cmd *cobra.Command, args []string) error {
