@@ -27,8 +27,9 @@ import (
 
 const (
 	// drainLimit is how long targets get to say goodbye before their plugins are
-	// told to end. The plugins' own end fits into what is left of 5 s.
-	drainLimit = 2500 * time.Millisecond
+	// told to end. It is a little more than the 2.5 s after which a plugin cuts a
+	// target off that takes nothing; the plugins' own end fits into what is left of 5 s.
+	drainLimit = 2800 * time.Millisecond
 	// linger is how long a stream that matched a pattern is shown after it ended,
 	// and kept for a publisher who comes again.
 	linger = 10 * time.Second
