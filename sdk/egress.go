@@ -48,6 +48,7 @@ type egressSession struct {
 
 	mu      sync.Mutex // guards the fields below
 	sink    Sink       // the one that is open
+	opened  bool       // one was open
 	closeBy time.Time  // when Sink.Close must be over; zero until the end is asked for
 }
 
@@ -133,7 +134,7 @@ func (s *egressSession) open(tracks []media.Track) error {
 			return &Error{Cause: CausePlugin, Err: errors.New("the plugin opened nothing and reported no error")}
 		}
 		s.mu.Lock()
-		s.sink = sink
+		s.sink, s.opened = sink, true
 		s.mu.Unlock()
 		return nil
 	})
@@ -323,17 +324,18 @@ func (s *egressSession) keyframe(uint32)      {} // for ingests
 func (s *egressSession) targetBitrate(uint64) {} // for ingests
 
 func (s *egressSession) close(_ string, drain, lost bool) {
-	limit := closeTimeout
+	limit := s.a.closeTime()
 	if lost {
 		limit = lostTimeout
 	}
 	s.mu.Lock()
-	if s.closeBy.IsZero() || lost {
-		s.closeBy = time.Now().Add(limit)
+	if by := time.Now().Add(limit); s.closeBy.IsZero() || lost || by.Before(s.closeBy) {
+		s.closeBy = by
 	}
+	opened := s.opened
 	s.mu.Unlock()
 	s.in.close(drain)
-	if !drain {
+	if !drain || !opened { // a target that does not answer has nothing to drain
 		s.cancel()
 		return
 	}

@@ -27,6 +27,7 @@ type journal struct {
 
 	setter bool // its sinks can change tracks
 	failed chan struct{}
+	open   func(ctx context.Context) error
 	write  func(ctx context.Context) error
 }
 
@@ -42,8 +43,13 @@ func (j *journal) text() string {
 	return strings.Join(j.lines, "\n")
 }
 
-func (j *journal) Open(_ context.Context, t sdk.Target, tracks []media.Track) (sdk.Sink, error) {
+func (j *journal) Open(ctx context.Context, t sdk.Target, tracks []media.Track) (sdk.Sink, error) {
 	j.note("open %s/%s attempt %d: %s", t.Stream, t.Name, t.Attempt, names(tracks))
+	if j.open != nil {
+		if err := j.open(ctx); err != nil {
+			return nil, err
+		}
+	}
 	s := &entry{j: j}
 	if j.setter {
 		return setterEntry{s}, nil
@@ -231,6 +237,21 @@ func TestCloseInsideWrite(t *testing.T) {
 	sendUnit(g, 1, 0, true)
 	began := time.Now()
 	closeSession(g, false)
+	if s, _ := g.State(1); s.GetState() != wire.SessionState_CLOSED || time.Since(began) > 2*time.Second {
+		t.Errorf("the session is %v after %v", s, time.Since(began))
+	}
+}
+
+// An Open that waits for a target ends when its session is closed, also politely:
+// there is nothing to drain.
+func TestCloseInsideOpen(t *testing.T) {
+	inside := make(chan struct{})
+	j := &journal{open: func(ctx context.Context) error { close(inside); <-ctx.Done(); return ctx.Err() }}
+	g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+	openEgress(g, video)
+	<-inside
+	began := time.Now()
+	closeSession(g, true)
 	if s, _ := g.State(1); s.GetState() != wire.SessionState_CLOSED || time.Since(began) > 2*time.Second {
 		t.Errorf("the session is %v after %v", s, time.Since(began))
 	}
