@@ -22,7 +22,7 @@ const delay = frameLines + lookahead
 const history = delay // samples kept from call to call
 
 // An Encoder makes AAC-LC access units of PCM. It is not safe for concurrent
-// use. It owns about 60 KB, allocates nothing after New, and can be pooled: see
+// use. It owns 85 KB, allocates nothing after New, and can be pooled: see
 // [Encoder.Reset].
 type Encoder struct {
 	config Config
