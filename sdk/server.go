@@ -130,7 +130,7 @@ func (s *server) drain(reason string, d time.Duration) {
 	if a == nil {
 		return
 	}
-	a.drain(reason)
+	a.drain(reason, d)
 	deadline := time.After(d)
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
@@ -191,7 +191,8 @@ type attachment struct {
 	sessions map[uint32]session
 	offers   map[string]*pendingOffer
 	offerSeq uint64
-	draining string // why, once it is
+	draining string        // why, once it is
+	endTime  time.Duration // of one session; shorter once all have to end
 }
 
 func newAttachment(p Plugin, hello *wire.Hello) *attachment {
@@ -203,6 +204,7 @@ func newAttachment(p Plugin, hello *wire.Hello) *attachment {
 		fatal:    make(chan error, 1),
 		sessions: make(map[uint32]session),
 		offers:   make(map[string]*pendingOffer),
+		endTime:  closeTimeout,
 	}
 	a.serveCtx, a.stopServe = context.WithCancel(context.Background())
 	a.host = &IngestHost{a: a}
@@ -355,7 +357,7 @@ func (a *attachment) receive(stream grpc.BidiStreamingServer[wire.HostMsg, wire.
 			// Options are read once, at the start.
 			a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Configured{Configured: &wire.Configured{}}})
 		case *wire.HostMsg_Drain:
-			a.drain("the gateway is shutting down")
+			a.drain("the gateway is shutting down", wire.Duration(m.Drain.GetDeadlineNs()))
 		}
 	}
 }
@@ -426,9 +428,20 @@ func (a *attachment) idle() bool {
 	return len(a.sessions) == 0
 }
 
-// drain ends everything politely: no new offers, sessions deal with what they have.
-func (a *attachment) drain(reason string) {
+// drain ends everything politely, within d: no new offers, sessions deal with what
+// they have.
+func (a *attachment) drain(reason string, d time.Duration) {
+	a.mu.Lock()
+	a.endTime = min(a.endTime, d)
+	a.mu.Unlock()
 	a.closeAll(reason, true, false)
+}
+
+// closeTime is how long the polite end of a session may take.
+func (a *attachment) closeTime() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.endTime
 }
 
 // abandon ends everything because the gateway is gone.

@@ -318,6 +318,23 @@ func (httpIngest) Serve(ctx context.Context, h *sdk.IngestHost) error {
 	return nil
 }
 
+// A drain ends what blocks within the time that the gateway names for it.
+func TestDrainDeadline(t *testing.T) {
+	writing := make(chan struct{})
+	j := &journal{write: func(ctx context.Context) error { close(writing); <-ctx.Done(); return ctx.Err() }}
+	g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+	openEgress(g, video)
+	g.State(1)
+	sendUnit(g, 1, 0, true)
+	<-writing
+	began := time.Now()
+	closeSession(g, true) // which alone would give it longer
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Drain{Drain: &wire.Drain{DeadlineNs: uint64(400 * time.Millisecond)}}})
+	if s, _ := g.State(1); s.GetState() != wire.SessionState_CLOSED || time.Since(began) > time.Second {
+		t.Errorf("%v after %v", s, time.Since(began))
+	}
+}
+
 // What an author panics with may quote the target's URL: neither the state nor the
 // log shows its key.
 func TestPanicIsRedacted(t *testing.T) {

@@ -184,5 +184,5 @@ func (s *transformSession) close(reason string, drain, lost bool) {
 		s.out.close(reason, false, lost)
 		return
 	}
-	time.AfterFunc(closeTimeout/2, s.cancel)
+	time.AfterFunc(s.a.closeTime()/2, s.cancel)
 }
