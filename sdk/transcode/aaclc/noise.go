@@ -10,8 +10,8 @@ package aaclc
 const (
 	noiseBook     = 13
 	noiseOffset   = 90  // between global_gain and noise energy
-	noisePcmBits  = 9   // of the first noise energy of a channel
-	noisePcmZero  = 256 //
+	noisePcmBits  = 9   // of the first noise energy of a channel, as it is
+	noisePcmZero  = 256 // what stands for zero there
 	noiseLowestHz = 5000
 	noiseFlat     = 0.7 // share of lines that matter, 0.82 in Gaussian noise
 	noiseMargin   = -1  // log2 of energy over mask that noise may have
