@@ -195,6 +195,8 @@ func TestExitCodes(t *testing.T) {
 	expect(2, "want debug, info, warn or error", "version", "--log-level", "loud")
 	expect(2, "want text or json", "version", "--log-format", "xml")
 	expect(2, "no plugin serves http://", "run", "--to", "http://h/canary")
+	expect(2, "names no stream key, write /app/key", "run", "--to", "rtmps://h.example/canary")
+	expect(2, "want rtmp://host/app/key", "run", "--to", "rtmp:/canary/live/key")
 	expect(2, "NOT_SET is not set", "run", "--to", "${env:NOT_SET}")
 	expect(2, "standard input has no URL", "run", "--to", "-")
 	expect(2, "can be given once", "run", "--to", "rtmp://h/a/k", "--to", "-", "--to", "-")

@@ -156,7 +156,7 @@ func (a *app) load(ctx context.Context, file string, overrides []config.Override
 }
 
 func (a *app) configOptions(overrides []config.Override) config.Options {
-	return config.Options{Catalog: catalog(), Describe: describe(a.log), Overrides: overrides}
+	return config.Options{Catalog: catalog(), Describe: describe(a.log), CheckTarget: checkTarget, Overrides: overrides}
 }
 
 func (a *app) checked(cfg *config.Config, ds config.Diagnostics) (*config.Config, error) {

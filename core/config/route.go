@@ -236,6 +236,15 @@ func (c *checker) target(route, name string) *Target {
 			c.sent[id] = p
 		}
 	}
+	if check := c.options.CheckTarget; check != nil && !t.URL.Empty() && !c.configured[t.Plugin] && (judged || !c.present(p.child("key"))) {
+		if err := check(t.Plugin, t.URL, t.Key); err != nil {
+			finding, remedy, ok := strings.Cut(err.Error(), "; ")
+			if !ok {
+				remedy = "correct it, as the page of " + t.Plugin + " says"
+			}
+			c.value(p.child("url"), fault{finding, remedy})
+		}
+	}
 	own := map[string]any{}
 	for k, v := range m {
 		if !slices.Contains(targetKeys, k) {
