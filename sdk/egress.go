@@ -34,7 +34,7 @@ type egressSession struct {
 	id      uint32
 	plugin  *EgressPlugin
 	target  Target
-	redact  redaction
+	redact  secret.Redaction
 	in      *inbox
 	credits *credits
 
@@ -68,7 +68,7 @@ func (a *attachment) openEgress(o *wire.Open) {
 			options: t.GetOptionsJson(),
 			files:   t.GetFiles(),
 		},
-		redact: redactor(t.GetUrl(), t.GetKey()),
+		redact: secret.Redact(t.GetUrl(), t.GetKey()),
 		in:     newInbox(),
 	}
 	tracks := wire.ToTracks(o.GetTracks())
@@ -104,7 +104,7 @@ func (s *egressSession) run(tracks []media.Track) *wire.SessionState {
 		return s.ended(err)
 	}
 	if closeErr := s.closeSink(); closeErr != nil && err == nil {
-		slog.Warn("closing a target", "target", s.target.Name, "error", s.redact.error(closeErr))
+		slog.Warn("closing a target", "target", s.target.Name, "error", redactError(s.redact, closeErr))
 	}
 	return s.ended(err)
 }
@@ -118,7 +118,7 @@ func (s *egressSession) ended(err error) *wire.SessionState {
 	if err == nil || asked {
 		return &wire.SessionState{State: wire.SessionState_CLOSED}
 	}
-	return failure(s.redact.error(err))
+	return failure(redactError(s.redact, err))
 }
 
 // open opens a sink for tracks.
@@ -241,7 +241,7 @@ func (s *egressSession) write(opened []media.Track) error {
 // reopen replaces the sink by one for tracks.
 func (s *egressSession) reopen(tracks []media.Track) error {
 	if err := s.closeSink(); err != nil {
-		slog.Warn("closing a target to change its tracks", "target", s.target.Name, "error", s.redact.error(err))
+		slog.Warn("closing a target to change its tracks", "target", s.target.Name, "error", redactError(s.redact, err))
 	}
 	return s.open(tracks)
 }

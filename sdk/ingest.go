@@ -142,9 +142,9 @@ func (a *attachment) openIngest(o *wire.Open) {
 		defer cancel()
 		stop := context.AfterFunc(pub.ctx, cancel)
 		defer stop()
-		hide := redactor(u.Reveal())
+		hide := secret.Redact(u.Reveal())
 		err := guard(ctx, o.GetSession(), hide, func() error { return puller.Pull(ctx, u, pub) })
-		pub.Close(hide.error(err))
+		pub.Close(redactError(hide, err))
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -270,7 +271,7 @@ func (a *attachment) configure() error {
 	}
 	if a.plugin.Egress != nil {
 		if c, ok := a.plugin.Egress.Egress.(Configurer); ok {
-			return guard(context.Background(), 0, nil, func() error { return c.Configure(a.host.Options) })
+			return guard(context.Background(), 0, secret.Redaction{}, func() error { return c.Configure(a.host.Options) })
 		}
 	}
 	return nil
@@ -278,7 +279,7 @@ func (a *attachment) configure() error {
 
 // serveIngest runs the author's Serve.
 func (a *attachment) serveIngest() {
-	err := guard(a.serveCtx, 0, nil, func() error { return a.plugin.Ingest.Ingest.Serve(a.serveCtx, a.host) })
+	err := guard(a.serveCtx, 0, secret.Redaction{}, func() error { return a.plugin.Ingest.Ingest.Serve(a.serveCtx, a.host) })
 	if err != nil && a.serveCtx.Err() == nil {
 		a.fatal <- fmt.Errorf("ingest ended: %w", err)
 	}
@@ -500,10 +501,10 @@ func failure(err error) *wire.SessionState {
 
 // guard calls f, the author's code, and turns a panic into an error of the
 // session that it happened in. hide is taken out of what is logged.
-func guard(ctx context.Context, session uint32, hide redaction, f func() error) (err error) {
+func guard(ctx context.Context, session uint32, hide secret.Redaction, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			logPanic(ctx, session, hide.text(fmt.Sprint(v)), debug.Stack())
+			logPanic(ctx, session, hide.Text(fmt.Sprint(v)), debug.Stack())
 			err = &Error{Cause: CausePlugin, Err: fmt.Errorf("the plugin panicked: %v", v)}
 		}
 	}()

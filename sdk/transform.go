@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -72,7 +73,7 @@ func (a *attachment) openTransform(o *wire.Open) {
 
 // run is the life of the session.
 func (s *transformSession) run(in media.Track) error {
-	err := guard(s.ctx, s.id, nil, func() (err error) {
+	err := guard(s.ctx, s.id, secret.Redaction{}, func() (err error) {
 		s.tr, err = s.transform.Open(s.ctx, in, s.settings)
 		return err
 	})
@@ -80,7 +81,7 @@ func (s *transformSession) run(in media.Track) error {
 		return fmt.Errorf("opening the transform: %w", err)
 	}
 	defer func() {
-		_ = guard(s.ctx, s.id, nil, func() error { s.tr.Close(); return nil }) // a panic is logged
+		_ = guard(s.ctx, s.id, secret.Redaction{}, func() error { s.tr.Close(); return nil }) // a panic is logged
 	}()
 	s.a.out.Control(stateMsg(&wire.SessionState{
 		Session: s.id, State: wire.SessionState_READY, WindowBytes: uint64(s.credits.window),
@@ -105,7 +106,7 @@ func (s *transformSession) run(in media.Track) error {
 			continue
 		}
 		in = it.Tracks[0]
-		if err := guard(s.ctx, s.id, nil, func() error { return s.tr.SetTrack(in) }); err != nil {
+		if err := guard(s.ctx, s.id, secret.Redaction{}, func() error { return s.tr.SetTrack(in) }); err != nil {
 			return fmt.Errorf("changing the track: %w", err)
 		}
 		if err := s.announce(in); err != nil {
@@ -117,7 +118,7 @@ func (s *transformSession) run(in media.Track) error {
 // announce tells the gateway the output's track, if it is new.
 func (s *transformSession) announce(in media.Track) error {
 	var t media.Track
-	if err := guard(s.ctx, s.id, nil, func() error { t = s.tr.Track(); return nil }); err != nil {
+	if err := guard(s.ctx, s.id, secret.Redaction{}, func() error { t = s.tr.Track(); return nil }); err != nil {
 		return err
 	}
 	t.ID, t.DerivedFrom = s.outID, in.ID
@@ -132,7 +133,7 @@ func (s *transformSession) announce(in media.Track) error {
 // too many failures in a row the session.
 func (s *transformSession) unit(u *media.AccessUnit) error {
 	var bad error
-	err := guard(s.ctx, s.id, nil, func() error {
+	err := guard(s.ctx, s.id, secret.Redaction{}, func() error {
 		bad = s.tr.Transform(u, func(o *media.AccessUnit) {
 			o.Track = s.outID
 			if o.Received.IsZero() {

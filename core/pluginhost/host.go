@@ -149,10 +149,10 @@ func (h *Host) async(f func()) {
 }
 
 // launcher returns what starts processes of a plugin.
-func (h *Host) launcher(log *slog.Logger) launcher {
+func (h *Host) launcher(log *slog.Logger, veil *veil) launcher {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return launcher{spawn: h.spawn, dir: h.dir.path, log: log, startTimeout: h.timings.start}
+	return launcher{spawn: h.spawn, dir: h.dir.path, log: log, veil: veil, startTimeout: h.timings.start}
 }
 
 // Need starts the plugin's process now, or when Run begins, instead of at its
@@ -286,7 +286,7 @@ func Describe(ctx context.Context, spec Spec, log *slog.Logger) (_ *wire.Describ
 	}
 	defer func() { err = errors.Join(err, dir.remove()) }()
 	t := defaultTimings()
-	l := launcher{spawn: newSpawner(), dir: dir.path, log: log.With("plugin", spec.Name), startTimeout: t.start}
+	l := launcher{spawn: newSpawner(), dir: dir.path, log: log.With("plugin", spec.Name), veil: &veil{}, startTimeout: t.start}
 	spawnCtx, stop := context.WithCancel(context.Background())
 	var spawning sync.WaitGroup
 	spawning.Go(func() { l.spawn.run(spawnCtx) })
