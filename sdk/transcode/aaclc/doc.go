@@ -64,7 +64,8 @@
 //
 // # Delay
 //
-// The window of the unit that a call returns ends 576 samples before the newest
+// The window of the unit that a call returns ends 448 samples before the newest
 // sample: so far ahead must be looked for attacks to switch windows in time. Its
-// first half is what a decoder puts out with that unit. Hence 1024 + 576 samples.
+// first half is what a decoder puts out with that unit. Hence 1024 + 448 samples, 30.7 ms at
+// 48 kHz; 52 ms from the first sample of a unit to the unit.
 package aaclc

@@ -428,9 +428,9 @@ func TestGoldenQuality(t *testing.T) {
 }
 
 const (
-	goldenTones     = 41.8
-	goldenTonesMono = 40.0
-	goldenTones44   = 48.2
+	goldenTones     = 42.2
+	goldenTonesMono = 41.0
+	goldenTones44   = 48.5
 	goldenNoise     = 5.1
 )
 

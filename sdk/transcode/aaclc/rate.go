@@ -94,7 +94,7 @@ func (e *Encoder) prepare(ch *channel) {
 		ch.want[b] = zeroGain + 8./3*(2.7548875+ch.mask[b]-logForm)
 		ch.lines[b] = min(exp2(logForm-0.25*(ch.energy[b]-log2(width))), width)
 		// No value above maxQuant; at least one above zero.
-		ch.floor[b] = max(int32(math.Ceil(float64(zeroGain-16./3*(12.9998-logPeak)))), 0)
+		ch.floor[b] = max(int32(math.Ceil(float64(zeroGain-16./3*(12.995-logPeak)))), 0)
 		ch.ceil[b] = min(int32(math.Floor(float64(zeroGain+16./3*(logPeak+0.7498)))), maxSf)
 	}
 }
