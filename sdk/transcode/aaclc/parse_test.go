@@ -3,29 +3,40 @@ package aaclc
 import (
 	"fmt"
 	"math"
+	"sync"
 )
 
 // A parser reads access units back, from the syntax of clause 4.4.2 and not from
 // the writer's code. Whatever the standard forbids is an error.
 type parser struct {
+	*lookup
 	config Config
 	table  *rateTable
+}
+
+// lookup finds what a codeword stands for.
+type lookup struct {
 	books  [bookCount]map[codeword]int
 	scales map[codeword]int
 }
 
-func newParser(c Config) *parser {
-	p := &parser{config: c, scales: map[codeword]int{}}
-	p.table, _, _ = rateOf(c.SampleRate)
+var sharedLookup = sync.OnceValue(func() *lookup {
+	l := &lookup{scales: map[codeword]int{}}
 	for k, book := range spectrumBooks() {
-		p.books[k] = map[codeword]int{}
+		l.books[k] = map[codeword]int{}
 		for i, w := range book {
-			p.books[k][w] = i
+			l.books[k][w] = i
 		}
 	}
 	for i, w := range scalefactorBook {
-		p.scales[w] = i - 60
+		l.scales[w] = i - 60
 	}
+	return l
+})
+
+func newParser(c Config) *parser {
+	p := &parser{lookup: sharedLookup(), config: c}
+	p.table, _, _ = rateOf(c.SampleRate)
 	return p
 }
 
