@@ -64,6 +64,7 @@ func newCheck(a *app) *cobra.Command {
 	f.StringVar(&r.badSource, "bad-source", "", "URL of a source that cannot be pulled (ingest)")
 	f.StringVar(&r.options, "options", "", "options of the plugin, as JSON")
 	f.StringVarP(&output, "output", "o", "text", "text or json")
+	complete(cmd, "output", "text", "json")
 	return cmd
 }
 
