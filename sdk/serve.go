@@ -98,8 +98,8 @@ func EgressOf(name, version string, schemes []string, e Egress) Plugin {
 	}}
 }
 
-// Register adds the plugin's services to s, for tests that speak the wire
-// without a process. It panics if p lacks something.
+// Register adds the plugin's services to s, a server with [wire.ServerOptions],
+// for tests that speak the wire without a process. It panics if p lacks something.
 func Register(s grpc.ServiceRegistrar, p Plugin) {
 	if err := p.check(); err != nil {
 		panic(fmt.Sprintf("sdk: registering plugin %s: %v", p.Name, err))

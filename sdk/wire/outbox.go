@@ -280,37 +280,36 @@ func (b *batch) add(session uint32, items []Item) int {
 // batchSteps bounds a batch of units that carry next to nothing.
 const batchSteps = 1024
 
-// Messages passes the steps on as messages: runs of units in one AccessUnits of
-// at most [BatchBytes] of payload, a larger unit alone, and track changes between
-// them. It stops at the first error.
-func Messages(steps []Step, now time.Time, units func(*AccessUnits) error, tracks func(*TrackSet) error) error {
-	var run []*AccessUnit
-	bytes := 0
-	flush := func() error {
+// Messages passes the steps on as messages: runs of units of at most [BatchBytes]
+// of payload, a larger unit alone, and track changes between them. It stops at the
+// first error.
+func Messages(steps []Step, now time.Time, units func(Units) error, tracks func(*TrackSet) error) error {
+	first, bytes := 0, 0
+	flush := func(end int) error {
+		run := steps[first:end]
+		first, bytes = end, 0
 		if len(run) == 0 {
 			return nil
 		}
-		m := &AccessUnits{Units: run}
-		run, bytes = nil, 0
-		return units(m)
+		return units(Units{Steps: run, Now: now})
 	}
-	for _, s := range steps {
+	for i, s := range steps {
 		if s.Unit != nil {
 			if n := len(s.Unit.Payload); bytes > 0 && bytes+n > BatchBytes {
-				if err := flush(); err != nil {
+				if err := flush(i); err != nil {
 					return err
 				}
 			}
 			bytes += len(s.Unit.Payload)
-			run = append(run, FromUnit(s.Unit, s.Sessions, s.Discontinuity, now))
 			continue
 		}
-		if err := flush(); err != nil {
+		if err := flush(i); err != nil {
 			return err
 		}
+		first = i + 1
 		if err := tracks(&TrackSet{Sessions: s.Sessions, Tracks: FromTracks(s.Tracks)}); err != nil {
 			return err
 		}
 	}
-	return flush()
+	return flush(len(steps))
 }

@@ -209,7 +209,7 @@ func TestMessagesSplit(t *testing.T) {
 		steps = append(steps, Step{Sessions: []uint32{1}, Item: some(1, size)[0]})
 	}
 	err := Messages(steps, time.Now(),
-		func(m *AccessUnits) error { got = append(got, fmt.Sprint(len(m.GetUnits()))); return nil },
+		func(m Units) error { got = append(got, fmt.Sprint(len(m.Steps))); return nil },
 		func(*TrackSet) error { got = append(got, "T"); return nil })
 	if err != nil || strings.Join(got, " ") != "T 2 1 1 1" {
 		t.Errorf("%v, %v", got, err)
