@@ -181,6 +181,8 @@ type attachment struct {
 	host   *IngestHost
 	gone   chan struct{} // closed when all is over
 
+	credits creditor
+
 	serveCtx  context.Context // for Ingest.Serve; ends with a drain
 	stopServe context.CancelFunc
 	// fatal is what made the plugin as a whole unable to go on.
@@ -204,6 +206,7 @@ func newAttachment(p Plugin, hello *wire.Hello) *attachment {
 		sessions: make(map[uint32]session),
 		offers:   make(map[string]*pendingOffer),
 	}
+	a.credits.out = a.out
 	a.serveCtx, a.stopServe = context.WithCancel(context.Background())
 	a.host = &IngestHost{a: a}
 	return a

@@ -286,6 +286,7 @@ func (p *process) add(s *session) bool {
 	s.process = p
 	s.mu.Unlock()
 	p.out.Open(p.lastID, s.source, 0, &wire.HostMsg{M: &wire.HostMsg_Open{Open: s.open}})
+	p.out.Group(p.lastID, s.open.GetStreamId()) // the router queues a unit for all before it wakes one
 	return true
 }
 
