@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -176,6 +177,89 @@ func measureBoundary(b *testing.B, shape boundaryShape, streams int, protobuf bo
 	b.ReportMetric(100*float64(out)/float64(in)/float64(shape.processes*shape.sessions), "%arrived")
 }
 
+// Either end may speak protobuf without the codec of package wire: plugins in other
+// languages do.
+func TestEitherEndMaySpeakPlainProtobuf(t *testing.T) {
+	f := func(name, mode string, dial ...grpc.DialOption) {
+		t.Run(name, func(t *testing.T) {
+			s := spec(mode)
+			s.Info = sdk.Describe(loadPlugin())
+			h := start(t, s, nil, func(h *Host) { h.dial = dial })
+			var in, out atomic.Int64
+			to := &relayed{ready: make(chan struct{}), bytes: &out}
+			sess, err := h.OpenEgress("test", EgressSpec{StreamID: 1, Stream: "live", URL: secret.New("load://quiet"), Attempt: 1}, to, to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			get(t, to.ready)
+			to.session = sess
+			from := &relay{to: []*relayed{to}, units: &atomic.Int64{}, bytes: &in}
+			pull, err := h.OpenPull("test", 1, "live", secret.New("load://"), from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			until(t, "a hundred units there and back", func() bool { return from.units.Load() >= 100 && out.Load() > 200_000 })
+			pull.Close("enough", false)
+			until(t, "all of them", func() bool { return from.units.Load() >= 100 && out.Load() == in.Load() })
+			sess.Close("enough", true)
+		})
+	}
+	plain := grpc.WithDefaultCallOptions(grpc.ForceCodecV2(protobufCodec{encoding.GetCodecV2(proto.Name)}))
+	f("plugin", "load-protobuf")
+	f("gateway", "load", plain)
+	f("both", "load-protobuf", plain)
+}
+
+// A unit for several sessions of a process crosses once, though they are woken one
+// after the other, and their sinks share what they derive from it.
+func TestUnitCrossesOnceForAllSessions(t *testing.T) {
+	h := start(t, spec("serve"), nil)
+	const targets, count = 5, 400
+	var sessions []Session
+	var recorders []*recorder
+	var queues []*queue
+	for range targets {
+		r, q := record(), &queue{}
+		s, err := h.OpenEgress("test", egressSpec("ok"), r, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		get(t, r.ready)
+		sessions, recorders, queues = append(sessions, s), append(recorders, r), append(queues, q)
+	}
+	for i, it := range units(count, 3000) {
+		for _, q := range queues {
+			q.put(it)
+		}
+		for _, s := range sessions {
+			s.Wake()
+			if i%3 == 0 {
+				time.Sleep(20 * time.Microsecond) // the sender runs in between
+			}
+		}
+		if i%20 == 19 {
+			until(t, "the credit", func() bool {
+				for _, r := range recorders {
+					if r.creditedBytes() != (i+1)*3000 {
+						return false
+					}
+				}
+				return true
+			})
+		}
+	}
+	var derived float64
+	for _, r := range recorders {
+		until(t, "the figures of all units", func() bool { return r.value("units") == count })
+		derived += r.value("derived")
+	}
+	// Each time that a payload crosses makes one unit over there, and each of those
+	// derives once.
+	if derived > count*1.02 {
+		t.Errorf("%d units crossed %v times for %d sessions", count, derived, targets)
+	}
+}
+
 // cpuTime returns what this process and those of pids have used so far.
 func cpuTime(b *testing.B, pids []int) time.Duration {
 	var ru syscall.Rusage
@@ -303,6 +387,7 @@ func serveLoad(protobuf bool) {
 		sdk.Serve(loadPlugin())
 		return
 	}
+	debug.SetGCPercent(400) // as the SDK does
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig:  wire.Handshake(),
 		VersionedPlugins: map[int]goplugin.PluginSet{1: {wire.PluginName: loadService{}}},
@@ -397,7 +482,8 @@ func (s reportingSink) Stats() sdk.SinkStats {
 // per stream and second 30 pictures, of which one in two seconds is a keyframe, and
 // 50 frames of sound.
 type load struct {
-	source []byte
+	made []byte // what payloads are cut from: they lie there as from an encoder
+	used int    // of it
 
 	mu      sync.Mutex // guards the fields below
 	streams []*loadStream
@@ -414,15 +500,10 @@ const (
 	loadAudioHz        = 50
 	loadUnitsPerSecond = loadVideoHz + loadAudioHz
 	loadTick           = 250 * time.Microsecond
+	loadBytes          = 16 << 20 // more than a processor caches
 )
 
-func newLoad() *load {
-	l := &load{source: make([]byte, 128<<10)}
-	for i := range l.source {
-		l.source[i] = byte(i * 31)
-	}
-	return l
-}
+func newLoad() *load { return &load{} }
 
 func (l *load) add(write func(*media.AccessUnit)) {
 	l.mu.Lock()
@@ -500,7 +581,17 @@ func (l *load) make(d due) {
 		size = 160 + int(n*37%180)
 	}
 	u.PTS = u.DTS
-	u.Payload = slices.Clone(l.source[:size])
+	if l.made == nil {
+		l.made = make([]byte, loadBytes)
+		for i := range l.made {
+			l.made[i] = byte(i * 31)
+		}
+	}
+	if l.used+size > len(l.made) {
+		l.used = 0
+	}
+	u.Payload = l.made[l.used : l.used+size : l.used+size]
+	l.used += size
 	d.stream.write(u)
 }
 

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"time"
 
 	"google.golang.org/grpc/encoding"
@@ -220,6 +221,7 @@ type inbound struct {
 	Units []InUnit
 
 	sessions []uint32 // what Units refer to
+	cursor   cursor   // kept for its memory
 }
 
 // HostInbound is a message of the gateway as a plugin receives it: Msg, or Units if
@@ -255,7 +257,9 @@ func (in *inbound) take(m *AccessUnits) {
 // protobuf decides.
 func (in *inbound) parse(data mem.BufferSlice, field protowire.Number) bool {
 	in.reset()
-	c := cursor{rest: data, left: data.Len()}
+	c := &in.cursor
+	*c = cursor{rest: data, left: data.Len(), pieces: c.pieces}
+	defer c.reset()
 	tag, ok := c.varint()
 	if !ok || tag != uint64(field)<<3|uint64(protowire.BytesType) {
 		return false
@@ -276,7 +280,7 @@ func (in *inbound) parse(data mem.BufferSlice, field protowire.Number) bool {
 			continue
 		}
 		n, ok := c.varint()
-		if !ok || n > uint64(c.left) || !in.unit(&c, c.left-int(n), now) {
+		if !ok || n > uint64(c.left) || !in.unit(c, c.left-int(n), now) {
 			return false
 		}
 	}
@@ -367,6 +371,14 @@ type cursor struct {
 	rest mem.BufferSlice // behind piece
 	buf  []byte          // what is left of the piece that is being read
 	left int             // bytes, in all
+
+	pieces [][]byte // used by copy
+}
+
+// reset lets go of the message.
+func (c *cursor) reset() {
+	clear(c.pieces[:cap(c.pieces)])
+	*c = cursor{pieces: c.pieces[:0]}
 }
 
 // fill makes buf not empty, unless nothing is left.
@@ -418,15 +430,16 @@ func (c *cursor) copy(n int) []byte {
 		c.left -= n
 		return b
 	}
-	b := make([]byte, 0, n)
-	for len(b) < n {
-		c.fill()
-		k := min(n-len(b), len(c.buf))
-		b = append(b, c.buf[:k]...)
-		c.buf = c.buf[k:]
-	}
 	c.left -= n
-	return b
+	c.pieces = c.pieces[:0]
+	for n > 0 {
+		c.fill()
+		piece := c.buf[:min(n, len(c.buf))]
+		c.pieces = append(c.pieces, piece)
+		c.buf = c.buf[len(piece):]
+		n -= len(piece)
+	}
+	return bytes.Join(c.pieces, nil) // nor in this one
 }
 
 // skip passes over the value of a field that is not known.

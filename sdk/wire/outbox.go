@@ -46,7 +46,7 @@ type Outbox[M any] struct {
 	mu       sync.Mutex // guards the fields below
 	control  []M
 	sessions map[uint32]*outSession
-	turn     []*outSession // those with credit that were woken, in order
+	turn     []*outSession            // those with credit that were woken, in order
 	groups   map[uint64][]*outSession // see Group
 
 	batch batch // the sending goroutine's
