@@ -16,6 +16,7 @@ type inbox struct {
 
 	mu      sync.Mutex // guards the fields below
 	items   []wire.Item
+	taken   int  // of items, at its front
 	closing bool // no more items; the session ends behind them
 }
 
@@ -23,11 +24,14 @@ func newInbox() *inbox { return &inbox{notify: make(chan struct{}, 1)} }
 
 func (b *inbox) put(it wire.Item) {
 	b.mu.Lock()
+	first := len(b.items) == 0
 	if !b.closing {
 		b.items = append(b.items, it)
 	}
 	b.mu.Unlock()
-	b.signal()
+	if first { // else the session has more to do already
+		b.signal()
+	}
 }
 
 // close ends the inbox; without drain what is in it goes too.
@@ -35,7 +39,7 @@ func (b *inbox) close(drain bool) {
 	b.mu.Lock()
 	b.closing = true
 	if !drain {
-		b.items = nil
+		b.items, b.taken = nil, 0
 	}
 	b.mu.Unlock()
 	b.signal()
@@ -63,9 +67,13 @@ func (b *inbox) next(failed <-chan struct{}, idle func()) (wire.Item, news) {
 	for {
 		b.mu.Lock()
 		if len(b.items) > 0 {
-			it := b.items[0]
-			b.items[0] = wire.Item{}
-			b.items = b.items[1:]
+			it := b.items[b.taken]
+			b.items[b.taken] = wire.Item{}
+			if b.taken++; b.taken >= (len(b.items)+1)/2 { // now and then, and whenever nothing is left
+				rest := copy(b.items, b.items[b.taken:])
+				clear(b.items[rest:])
+				b.items, b.taken = b.items[:rest], 0
+			}
 			b.mu.Unlock()
 			return it, newsItem
 		}

@@ -81,9 +81,9 @@ func benchmarkFloor(b *testing.B, shape boundaryShape, streams int) {
 		ctx, stop := context.WithCancel(context.Background())
 		done := make(chan struct{})
 		go func() { defer close(done); load.run(ctx) }()
-		time.Sleep(boundaryWarmup)
+		time.Sleep(boundaryWarmup) // caches fill, windows settle
 		cpu, before := cpuTime(b, nil), made.Load()
-		time.Sleep(boundaryTime)
+		time.Sleep(boundaryTime) // what is measured
 		b.ReportMetric(float64((cpuTime(b, nil)-cpu).Microseconds())/float64(made.Load()-before), "µs-CPU/unit")
 		stop()
 		<-done
@@ -155,7 +155,7 @@ func measureBoundary(b *testing.B, shape boundaryShape, streams int, protobuf bo
 			b.Fatal(err)
 		}
 	}
-	time.Sleep(boundaryWarmup)
+	time.Sleep(boundaryWarmup) // caches fill, windows settle
 	var pids []int
 	for _, st := range h.Status() {
 		pids = append(pids, st.PID)
@@ -163,7 +163,7 @@ func measureBoundary(b *testing.B, shape boundaryShape, streams int, protobuf bo
 	report.next(b)
 	late := report.next(b)
 	cpu, n, in, out, began := cpuTime(b, pids), units.Load(), made.Load(), credited.Load(), time.Now()
-	time.Sleep(boundaryTime)
+	time.Sleep(boundaryTime) // what is measured
 	used, took := cpuTime(b, pids)-cpu, time.Since(began)
 	n, in, out = units.Load()-n, made.Load()-in, credited.Load()-out
 	lateAfter := report.next(b)

@@ -22,7 +22,7 @@ type Item struct {
 // Pull when the session has credit and was woken; it must not block.
 type Source interface {
 	// Pull takes at most maxBytes of payload from the queue, but at least one
-	// item if there is any.
+	// item if there is any. What it returns is used until the next call.
 	Pull(maxBytes int) []Item
 }
 
