@@ -333,6 +333,7 @@ type batch struct {
 
 func (b *batch) reset() {
 	clear(b.steps)
+	clear(b.pulling)
 	clear(b.at)
 	clear(b.last)
 	b.steps, b.ids, b.bytes = b.steps[:0], b.ids[:0], 0
