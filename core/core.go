@@ -27,8 +27,9 @@ import (
 
 const (
 	// drainLimit is how long targets get to say goodbye before their plugins are
-	// told to end. The plugins' own end fits into what is left of 5 s.
-	drainLimit = 2500 * time.Millisecond
+	// told to end. It is a little more than the 2.5 s after which a plugin cuts a
+	// target off that takes nothing; the plugins' own end fits into what is left of 5 s.
+	drainLimit = 2800 * time.Millisecond
 	// linger is how long a stream that matched a pattern is shown after it ended,
 	// and kept for a publisher who comes again.
 	linger = 10 * time.Second
@@ -89,9 +90,10 @@ type stream struct {
 	publish *publish.Stream
 	derive  *derive.Deriver
 	targets []*push.Target
-	pull    *publish.Pull // nil if publishers come by themselves
-	pattern bool          // made for a publisher, not by the configuration
-	claims  int           // publishers about to attach; guarded by Gateway.mu
+	off     []status.Target // targets that the configuration has switched off
+	pull    *publish.Pull   // nil if publishers come by themselves
+	pattern bool            // made for a publisher, not by the configuration
+	claims  int             // publishers about to attach; guarded by Gateway.mu
 }
 
 // New makes a gateway. It starts nothing.
@@ -339,6 +341,9 @@ func (g *Gateway) make(route *config.Route, name string, id uint64) *stream {
 	}
 	for _, t := range route.To {
 		if !t.Enabled {
+			s.off = append(s.off, status.Target{
+				Name: t.Name, State: status.TargetIdle, Disabled: true, Since: time.Now().UTC(), UnitsDropped: map[string]uint64{},
+			})
 			continue
 		}
 		a, _ := g.accepts(t.Plugin)
@@ -434,7 +439,7 @@ func (s *stream) status() status.Stream {
 	st := status.Stream{
 		Name: s.router.Name(), State: status.StreamState(snap.State), Since: snap.Since.UTC(),
 		Publisher: s.publish.Publisher(),
-		Tracks:    make([]status.Track, len(snap.Tracks)), Targets: make([]status.Target, len(s.targets)),
+		Tracks:    make([]status.Track, len(snap.Tracks)), Targets: make([]status.Target, len(s.targets), len(s.targets)+len(s.off)),
 		UnitsDropped: s.publish.Dropped(),
 	}
 	for i, t := range snap.Tracks {
@@ -446,6 +451,7 @@ func (s *stream) status() status.Stream {
 	for i, t := range s.targets {
 		st.Targets[i] = t.Status()
 	}
+	st.Targets = append(st.Targets, s.off...)
 	return st
 }
 

@@ -325,6 +325,17 @@ func TestGateway(t *testing.T) {
    "units_sent": 150,
    "units_dropped": {},
    "lag_seconds": 0
+  },
+  {
+   "name": "off",
+   "state": "idle",
+   "disabled": true,
+   "since": "2000-01-01T00:00:00Z",
+   "attempt": 0,
+   "bytes_sent": 0,
+   "units_sent": 0,
+   "units_dropped": {},
+   "lag_seconds": 0
   }
  ]
 }`

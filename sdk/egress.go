@@ -34,7 +34,7 @@ type egressSession struct {
 	id      uint32
 	plugin  *EgressPlugin
 	target  Target
-	redact  redaction
+	redact  secret.Redaction
 	in      *inbox
 	credits *credits
 
@@ -48,6 +48,7 @@ type egressSession struct {
 
 	mu      sync.Mutex // guards the fields below
 	sink    Sink       // the one that is open
+	opened  bool       // one was open
 	closeBy time.Time  // when Sink.Close must be over; zero until the end is asked for
 }
 
@@ -67,7 +68,7 @@ func (a *attachment) openEgress(o *wire.Open) {
 			options: t.GetOptionsJson(),
 			files:   t.GetFiles(),
 		},
-		redact: redactor(t.GetUrl(), t.GetKey()),
+		redact: secret.Redact(t.GetUrl(), t.GetKey()),
 		in:     newInbox(),
 	}
 	tracks := wire.ToTracks(o.GetTracks())
@@ -104,7 +105,7 @@ func (s *egressSession) run(tracks []media.Track) *wire.SessionState {
 		return s.ended(err)
 	}
 	if closeErr := s.closeSink(); closeErr != nil && err == nil {
-		slog.Warn("closing a target", "target", s.target.Name, "error", s.redact.error(closeErr))
+		slog.Warn("closing a target", "target", s.target.Name, "error", redactError(s.redact, closeErr))
 	}
 	return s.ended(err)
 }
@@ -118,14 +119,14 @@ func (s *egressSession) ended(err error) *wire.SessionState {
 	if err == nil || asked {
 		return &wire.SessionState{State: wire.SessionState_CLOSED}
 	}
-	return failure(s.redact.error(err))
+	return failure(redactError(s.redact, err))
 }
 
 // open opens a sink for tracks.
 func (s *egressSession) open(tracks []media.Track) error {
 	ctx, cancel := context.WithTimeout(s.ctx, openTimeout)
 	defer cancel()
-	return guard(ctx, s.id, func() error {
+	return s.guard(ctx, func() error {
 		sink, err := s.plugin.Egress.Open(ctx, s.target, tracks)
 		if err != nil {
 			return err
@@ -134,7 +135,7 @@ func (s *egressSession) open(tracks []media.Track) error {
 			return &Error{Cause: CausePlugin, Err: errors.New("the plugin opened nothing and reported no error")}
 		}
 		s.mu.Lock()
-		s.sink = sink
+		s.sink, s.opened = sink, true
 		s.mu.Unlock()
 		return nil
 	})
@@ -152,7 +153,12 @@ func (s *egressSession) closeSink() error {
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), by)
 	defer cancel()
-	return guard(ctx, s.id, func() error { return sink.Close(ctx) })
+	return s.guard(ctx, func() error { return sink.Close(ctx) })
+}
+
+// guard calls f, the author's code. What he panics with may quote the target.
+func (s *egressSession) guard(ctx context.Context, f func() error) error {
+	return guard(ctx, s.id, s.redact, f)
 }
 
 func (s *egressSession) current() Sink {
@@ -165,7 +171,7 @@ func (s *egressSession) current() Sink {
 func (s *egressSession) accepts() Accepts {
 	if a, ok := s.current().(Accepter); ok {
 		var accepts Accepts
-		if guard(s.ctx, s.id, func() error { accepts = a.Accepts(); return nil }) == nil {
+		if s.guard(s.ctx, func() error { accepts = a.Accepts(); return nil }) == nil {
 			return accepts
 		}
 	}
@@ -206,7 +212,7 @@ func (s *egressSession) write(opened []media.Track) error {
 				}
 				continue
 			}
-			if err := guard(s.ctx, s.id, func() error { return setter.SetTracks(s.ctx, it.Tracks) }); err != nil {
+			if err := s.guard(s.ctx, func() error { return setter.SetTracks(s.ctx, it.Tracks) }); err != nil {
 				return fmt.Errorf("changing the tracks: %w", err)
 			}
 			now = it.Tracks
@@ -225,7 +231,7 @@ func (s *egressSession) write(opened []media.Track) error {
 			watch()
 		}
 		sink := s.current()
-		if err := guard(s.ctx, s.id, func() error { return sink.WriteAccessUnit(s.ctx, it.Unit) }); err != nil {
+		if err := s.guard(s.ctx, func() error { return sink.WriteAccessUnit(s.ctx, it.Unit) }); err != nil {
 			return err
 		}
 		s.bytes.Add(uint64(len(it.Unit.Payload)))
@@ -236,7 +242,7 @@ func (s *egressSession) write(opened []media.Track) error {
 // reopen replaces the sink by one for tracks.
 func (s *egressSession) reopen(tracks []media.Track) error {
 	if err := s.closeSink(); err != nil {
-		slog.Warn("closing a target to change its tracks", "target", s.target.Name, "error", s.redact.error(err))
+		slog.Warn("closing a target to change its tracks", "target", s.target.Name, "error", redactError(s.redact, err))
 	}
 	return s.open(tracks)
 }
@@ -245,7 +251,7 @@ func (s *egressSession) reopen(tracks []media.Track) error {
 func (s *egressSession) whyFailed() error {
 	if e, ok := s.current().(interface{ Err() error }); ok {
 		var why error
-		if err := guard(s.ctx, s.id, func() error { why = e.Err(); return nil }); err != nil {
+		if err := s.guard(s.ctx, func() error { why = e.Err(); return nil }); err != nil {
 			return err
 		}
 		if why != nil {
@@ -268,7 +274,7 @@ func (s *egressSession) report(stop <-chan struct{}) {
 		m := &wire.SessionStats{Session: s.id, Bytes: s.bytes.Load(), UnitsDropped: s.dropped.Load()}
 		if r, ok := s.current().(StatsReporter); ok {
 			var st SinkStats
-			if guard(s.ctx, s.id, func() error { st = r.Stats(); return nil }) != nil {
+			if s.guard(s.ctx, func() error { st = r.Stats(); return nil }) != nil {
 				return // logged; the figures are no reason to end the session
 			}
 			m.Bytes = st.Bytes
@@ -319,17 +325,18 @@ func (s *egressSession) keyframe(uint32)      {} // for ingests
 func (s *egressSession) targetBitrate(uint64) {} // for ingests
 
 func (s *egressSession) close(_ string, drain, lost bool) {
-	limit := closeTimeout
+	limit := s.a.closeTime()
 	if lost {
 		limit = lostTimeout
 	}
 	s.mu.Lock()
-	if s.closeBy.IsZero() || lost {
-		s.closeBy = time.Now().Add(limit)
+	if by := time.Now().Add(limit); s.closeBy.IsZero() || lost || by.Before(s.closeBy) {
+		s.closeBy = by
 	}
+	opened := s.opened
 	s.mu.Unlock()
 	s.in.close(drain)
-	if !drain {
+	if !drain || !opened { // a target that does not answer has nothing to drain
 		s.cancel()
 		return
 	}

@@ -142,8 +142,9 @@ func (a *attachment) openIngest(o *wire.Open) {
 		defer cancel()
 		stop := context.AfterFunc(pub.ctx, cancel)
 		defer stop()
-		err := guard(ctx, o.GetSession(), func() error { return puller.Pull(ctx, u, pub) })
-		pub.Close(redactor(u.Reveal()).error(err))
+		hide := secret.Redact(u.Reveal())
+		err := guard(ctx, o.GetSession(), hide, func() error { return puller.Pull(ctx, u, pub) })
+		pub.Close(redactError(hide, err))
 	})
 }
 
@@ -208,8 +209,8 @@ func (p *Publication) SetTracks(tracks []media.Track) {
 
 // WriteAccessUnit hands a unit over; it never blocks. Set unit.Received to when
 // its last byte arrived; unit.Seq is counted here. If the gateway is behind by
-// more than a safety cap the unit, and all up to the next random access point,
-// are dropped and counted.
+// more than a safety cap, or the unit is larger than the wire carries, it and all
+// up to the next random access point are dropped and counted.
 func (p *Publication) WriteAccessUnit(unit *media.AccessUnit) {
 	p.mu.Lock()
 	if p.closed {
@@ -226,7 +227,8 @@ func (p *Publication) WriteAccessUnit(unit *media.AccessUnit) {
 	if l.dropping && unit.RandomAccess {
 		l.dropping = false
 	}
-	if p.bytes > maxQueueBytes {
+	// A unit that is larger than a message would end the connection of all.
+	if p.bytes > maxQueueBytes || len(unit.Payload) > wire.MaxPayloadBytes {
 		l.dropping = true
 	}
 	if l.dropping {

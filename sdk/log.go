@@ -56,6 +56,6 @@ func levelName(l slog.Level) string {
 }
 
 // logPanic reports a panic in the author's code with its stack.
-func logPanic(ctx context.Context, session uint32, value any, stack []byte) {
+func logPanic(ctx context.Context, session uint32, value string, stack []byte) {
 	slog.ErrorContext(ctx, "panic in a session", "session", session, "panic", value, "stack", string(stack))
 }

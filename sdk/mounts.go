@@ -3,6 +3,7 @@ package sdk
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +22,9 @@ type mounts struct {
 	temp   string // a directory to remove; empty in a plugin process
 	wg     sync.WaitGroup
 }
+
+// notServing is the answer until the ingest has a handler.
+const notServing = `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"The plugin is starting; try again in a second."}`
 
 // listenMounts starts serving. Until the ingest has a handler the answer is 503.
 func listenMounts(h *IngestHost) (*mounts, error) {
@@ -50,8 +54,10 @@ func listenMounts(h *IngestHost) (*mounts, error) {
 			}
 			handler := h.handler.Load()
 			if handler == nil {
+				w.Header().Set("Content-Type", "application/problem+json")
 				w.Header().Set("Retry-After", "1")
-				http.Error(w, "starting", http.StatusServiceUnavailable)
+				w.WriteHeader(http.StatusServiceUnavailable)
+				_, _ = io.WriteString(w, notServing) // the client hears it or is gone
 				return
 			}
 			(*handler).ServeHTTP(w, r)

@@ -90,7 +90,7 @@ func TestRedaction(t *testing.T) {
 	f := func(url, key, text, want string) {
 		t.Helper()
 		in := Permanent(&Error{Cause: CauseConfig, RetryAfter: time.Second, Err: errors.New(text)})
-		err := redactor(url, key).error(in)
+		err := redactError(secret.Redact(url, key), in)
 		if err.Error() != want {
 			t.Errorf("got %q, want %q", err, want)
 		}
@@ -102,8 +102,10 @@ func TestRedaction(t *testing.T) {
 	f("rtmp://a.example/live2/abcd-1234?x=9876", "", "dial rtmp://a.example/live2/abcd-1234?x=9876: refused", "dial ***: refused")
 	f("rtmp://a.example/live2/abcd-1234?x=9876", "", "publish abcd-1234 with x=9876", "publish *** with ***")
 	f("rtmp://u:pa55word@a.example/live", "s3cret/x", "pa55word, s3cret/x, s3cret%2Fx and a.example", "***, ***, *** and a.example")
+	f("rtmp://a.example/live2/ab%2Dcd%2F12", "", "no stream ab%2Dcd%2F12, nor ab-cd/12", "no stream ***, nor ***")
+	f("rtmp://u:p%40ssw%2Drd@a.example/live/x", "", "u:p%40ssw%2Drd@a.example", "u:***@a.example")
 	f("file:///var/recordings", "", "open /var/recordings/1.h264: no space", "open /var/recordings/1.h264: no space")
-	if err := redactor("x").error(nil); err != nil {
+	if err := redactError(secret.Redact("x"), nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -247,7 +247,8 @@ type Transformer interface {
 	// SetTrack says that the description of the input changed.
 	SetTrack(in media.Track) error
 	// Transform takes one unit and calls emit for each unit that is ready; emit
-	// takes ownership. An error concerns this unit alone.
+	// takes ownership. An error concerns this unit alone; where it leaves a hole in
+	// what comes out, the unit behind that says Discontinuity by itself.
 	Transform(unit *media.AccessUnit, emit func(*media.AccessUnit)) error
 	Close()
 }

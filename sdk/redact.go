@@ -2,51 +2,16 @@ package sdk
 
 import (
 	"errors"
-	"net/url"
-	"strings"
+
+	"github.com/headgate/gateway/sdk/secret"
 )
 
-// redactor removes the secrets of one session from what leaves it as an error
-// text: the URL with its password, key and query. Authors wrap the errors of
-// libraries, which like to quote URLs.
-func redactor(rawURL string, more ...string) redaction {
-	secrets := append([]string{rawURL}, more...)
-	if u, err := url.Parse(rawURL); err == nil {
-		if pass, ok := u.User.Password(); ok {
-			secrets = append(secrets, pass)
-		}
-		if u.Host != "" { // else the path is a file's, and no secret
-			secrets = append(secrets, u.Path[strings.LastIndex(u.Path, "/")+1:])
-		}
-		secrets = append(secrets, u.RawQuery, u.Fragment)
-	}
-	var r redaction
-	for _, s := range secrets {
-		if len(s) >= minSecretBytes {
-			r = append(r, s, "***")
-			if escaped := url.PathEscape(s); escaped != s {
-				r = append(r, escaped, "***")
-			}
-		}
-	}
-	return r
-}
-
-// minSecretBytes keeps the redaction from eating ordinary words' parts; a key as
-// short as that protects nothing.
-const minSecretBytes = 4
-
-// A redaction is a list for [strings.NewReplacer].
-type redaction []string
-
-func (r redaction) text(s string) string { return strings.NewReplacer(r...).Replace(s) }
-
-// error returns err with its text redacted; kind and cause stay.
-func (r redaction) error(err error) error {
+// redactError returns err with its text redacted; kind and cause stay.
+func redactError(r secret.Redaction, err error) error {
 	if err == nil {
 		return nil
 	}
-	text := r.text(err.Error())
+	text := r.Text(err.Error())
 	if text == err.Error() {
 		return err
 	}

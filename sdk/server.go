@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -130,7 +131,7 @@ func (s *server) drain(reason string, d time.Duration) {
 	if a == nil {
 		return
 	}
-	a.drain(reason)
+	a.drain(reason, d)
 	deadline := time.After(d)
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
@@ -193,7 +194,8 @@ type attachment struct {
 	sessions map[uint32]session
 	offers   map[string]*pendingOffer
 	offerSeq uint64
-	draining string // why, once it is
+	draining string        // why, once it is
+	endTime  time.Duration // of one session; shorter once all have to end
 }
 
 func newAttachment(p Plugin, hello *wire.Hello) *attachment {
@@ -205,6 +207,7 @@ func newAttachment(p Plugin, hello *wire.Hello) *attachment {
 		fatal:    make(chan error, 1),
 		sessions: make(map[uint32]session),
 		offers:   make(map[string]*pendingOffer),
+		endTime:  closeTimeout,
 	}
 	a.credits.out = a.out
 	a.serveCtx, a.stopServe = context.WithCancel(context.Background())
@@ -271,7 +274,7 @@ func (a *attachment) configure() error {
 	}
 	if a.plugin.Egress != nil {
 		if c, ok := a.plugin.Egress.Egress.(Configurer); ok {
-			return guard(context.Background(), 0, func() error { return c.Configure(a.host.Options) })
+			return guard(context.Background(), 0, secret.Redaction{}, func() error { return c.Configure(a.host.Options) })
 		}
 	}
 	return nil
@@ -279,7 +282,7 @@ func (a *attachment) configure() error {
 
 // serveIngest runs the author's Serve.
 func (a *attachment) serveIngest() {
-	err := guard(a.serveCtx, 0, func() error { return a.plugin.Ingest.Ingest.Serve(a.serveCtx, a.host) })
+	err := guard(a.serveCtx, 0, secret.Redaction{}, func() error { return a.plugin.Ingest.Ingest.Serve(a.serveCtx, a.host) })
 	if err != nil && a.serveCtx.Err() == nil {
 		a.fatal <- fmt.Errorf("ingest ended: %w", err)
 	}
@@ -357,7 +360,7 @@ func (a *attachment) receive(stream grpc.BidiStreamingServer[wire.HostMsg, wire.
 			// Options are read once, at the start.
 			a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Configured{Configured: &wire.Configured{}}})
 		case *wire.HostMsg_Drain:
-			a.drain("the gateway is shutting down")
+			a.drain("the gateway is shutting down", wire.Duration(m.Drain.GetDeadlineNs()))
 		}
 	}
 }
@@ -428,9 +431,20 @@ func (a *attachment) idle() bool {
 	return len(a.sessions) == 0
 }
 
-// drain ends everything politely: no new offers, sessions deal with what they have.
-func (a *attachment) drain(reason string) {
+// drain ends everything politely, within d: no new offers, sessions deal with what
+// they have.
+func (a *attachment) drain(reason string, d time.Duration) {
+	a.mu.Lock()
+	a.endTime = min(a.endTime, d)
+	a.mu.Unlock()
 	a.closeAll(reason, true, false)
+}
+
+// closeTime is how long the polite end of a session may take.
+func (a *attachment) closeTime() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.endTime
 }
 
 // abandon ends everything because the gateway is gone.
@@ -488,11 +502,11 @@ func failure(err error) *wire.SessionState {
 }
 
 // guard calls f, the author's code, and turns a panic into an error of the
-// session that it happened in.
-func guard(ctx context.Context, session uint32, f func() error) (err error) {
+// session that it happened in. hide is taken out of what is logged.
+func guard(ctx context.Context, session uint32, hide secret.Redaction, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			logPanic(ctx, session, v, debug.Stack())
+			logPanic(ctx, session, hide.Text(fmt.Sprint(v)), debug.Stack())
 			err = &Error{Cause: CausePlugin, Err: fmt.Errorf("the plugin panicked: %v", v)}
 		}
 	}()

@@ -1,9 +1,11 @@
 package sdk_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/plugintest"
+	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -24,6 +27,7 @@ type journal struct {
 
 	setter bool // its sinks can change tracks
 	failed chan struct{}
+	open   func(ctx context.Context) error
 	write  func(ctx context.Context) error
 }
 
@@ -39,8 +43,13 @@ func (j *journal) text() string {
 	return strings.Join(j.lines, "\n")
 }
 
-func (j *journal) Open(_ context.Context, t sdk.Target, tracks []media.Track) (sdk.Sink, error) {
+func (j *journal) Open(ctx context.Context, t sdk.Target, tracks []media.Track) (sdk.Sink, error) {
 	j.note("open %s/%s attempt %d: %s", t.Stream, t.Name, t.Attempt, names(tracks))
+	if j.open != nil {
+		if err := j.open(ctx); err != nil {
+			return nil, err
+		}
+	}
 	s := &entry{j: j}
 	if j.setter {
 		return setterEntry{s}, nil
@@ -233,6 +242,21 @@ func TestCloseInsideWrite(t *testing.T) {
 	}
 }
 
+// An Open that waits for a target ends when its session is closed, also politely:
+// there is nothing to drain.
+func TestCloseInsideOpen(t *testing.T) {
+	inside := make(chan struct{})
+	j := &journal{open: func(ctx context.Context) error { close(inside); <-ctx.Done(); return ctx.Err() }}
+	g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+	openEgress(g, video)
+	<-inside
+	began := time.Now()
+	closeSession(g, true)
+	if s, _ := g.State(1); s.GetState() != wire.SessionState_CLOSED || time.Since(began) > 2*time.Second {
+		t.Errorf("the session is %v after %v", s, time.Since(began))
+	}
+}
+
 func TestValidate(t *testing.T) {
 	type targetOptions struct {
 		Latency time.Duration `json:"latency"`
@@ -294,6 +318,135 @@ func (httpIngest) Serve(ctx context.Context, h *sdk.IngestHost) error {
 	return nil
 }
 
+// A drain ends what blocks within the time that the gateway names for it.
+func TestDrainDeadline(t *testing.T) {
+	writing := make(chan struct{})
+	j := &journal{write: func(ctx context.Context) error { close(writing); <-ctx.Done(); return ctx.Err() }}
+	g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+	openEgress(g, video)
+	g.State(1)
+	sendUnit(g, 1, 0, true)
+	<-writing
+	began := time.Now()
+	closeSession(g, true) // which alone would give it longer
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Drain{Drain: &wire.Drain{DeadlineNs: uint64(400 * time.Millisecond)}}})
+	if s, _ := g.State(1); s.GetState() != wire.SessionState_CLOSED || time.Since(began) > time.Second {
+		t.Errorf("%v after %v", s, time.Since(began))
+	}
+}
+
+// What an author panics with may quote the target's URL: neither the state nor the
+// log shows its key.
+func TestPanicIsRedacted(t *testing.T) {
+	var log bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(before)
+	j := &journal{write: func(context.Context) error { panic("cannot write to rtmp://x/live/k3yk3y") }}
+	g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+	openEgress(g, video)
+	g.State(1)
+	sendUnit(g, 1, 0, true)
+	s, _ := g.State(1)
+	if !strings.Contains(s.GetMessage(), "cannot write to ***") || !strings.Contains(log.String(), "cannot write to ***") ||
+		strings.Contains(s.GetMessage()+log.String(), "k3yk3y") {
+		t.Errorf("state %v, log %s", s, log.String())
+	}
+}
+
+// halver makes nothing of "bad" and, if it is to, fills its time.
+type halver struct {
+	fills bool
+}
+
+func (*halver) Track() media.Track         { return audio }
+func (*halver) SetTrack(media.Track) error { return nil }
+func (*halver) Close()                     {}
+func (h *halver) Transform(u *media.AccessUnit, emit func(*media.AccessUnit)) error {
+	bad := string(u.Payload) == "bad"
+	if !bad || h.fills {
+		emit(&media.AccessUnit{DTS: u.DTS, PTS: u.DTS, Duration: 20 * time.Millisecond, Payload: []byte("out")})
+	}
+	if bad {
+		return errors.New("bad")
+	}
+	return nil
+}
+
+// A unit that a transformer could not read leaves a hole only if nothing fills it.
+func TestTransformError(t *testing.T) {
+	f := func(fills bool, want string) {
+		t.Helper()
+		p := sdk.Plugin{Name: "half", Version: "1", Transforms: []sdk.Transform{{From: media.Opus, To: media.AAC,
+			Open: func(context.Context, media.Track, sdk.TransformSettings) (sdk.Transformer, error) {
+				return &halver{fills: fills}, nil
+			}}}}
+		g := plugintest.Attach(t, plugintest.Connect(t, p), nil)
+		g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
+			Session: 1, Kind: wire.SessionKind_SESSION_KIND_TRANSFORM, Transform: &wire.Transform{To: "aac", Track: 7},
+			Tracks: wire.FromTracks([]media.Track{{ID: 2, Codec: media.Opus}}), InitialCreditBytes: 1 << 20,
+		}}})
+		var units []*wire.AccessUnit
+		for i, text := range []string{"a", "bad", "b", "c"} {
+			units = append(units, &wire.AccessUnit{Sessions: []uint32{1}, Track: 2, DtsNs: int64(i) * 20e6, PtsNs: int64(i) * 20e6, Payload: []byte(text)})
+		}
+		g.Send(&wire.HostMsg{M: &wire.HostMsg_Media{Media: &wire.AccessUnits{Units: units}}})
+		closeSession(g, true)
+		got := ""
+		for {
+			m := g.Recv()
+			for _, u := range m.GetMedia().GetUnits() {
+				got += fmt.Sprint(u.GetDtsNs()/1e6, map[bool]string{true: "! ", false: " "}[u.GetFlags()&uint32(wire.Flag_FLAG_DISCONTINUITY) != 0])
+			}
+			if m.GetState().GetState() == wire.SessionState_CLOSED {
+				break
+			}
+		}
+		if got != want {
+			t.Errorf("fills %v: got %q, want %q", fills, got, want)
+		}
+	}
+	f(false, "0 40! 60 ")
+	f(true, "0 20 40 60 ")
+}
+
+type hugeIngest struct{}
+
+func (hugeIngest) Serve(ctx context.Context, _ *sdk.IngestHost) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (hugeIngest) Pull(ctx context.Context, _ secret.String, pub *sdk.Publication) error {
+	pub.SetTracks([]media.Track{video})
+	for i, size := range []int{10, wire.MaxPayloadBytes + 1, 10, 10} {
+		pub.WriteAccessUnit(&media.AccessUnit{Track: 1, DTS: time.Duration(i), RandomAccess: i != 2, Payload: make([]byte, size)})
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// A unit that no message can carry is left out, with what depends on it; the
+// connection goes on.
+func TestHugeUnit(t *testing.T) {
+	p := sdk.Plugin{Name: "huge", Version: "1", Ingest: &sdk.IngestPlugin{Ingest: hugeIngest{}, Schemes: []string{"huge"}}}
+	g := plugintest.Attach(t, plugintest.Connect(t, p), nil)
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
+		Session: 1, Kind: wire.SessionKind_SESSION_KIND_INGEST, Url: "huge://x", InitialCreditBytes: wire.IngestWindowBytes,
+	}}})
+	got := ""
+	for !strings.Contains(got, "3") {
+		for _, u := range g.Recv().GetMedia().GetUnits() {
+			got += fmt.Sprint(u.GetDtsNs(), map[bool]string{true: "! ", false: " "}[u.GetFlags()&uint32(wire.Flag_FLAG_DISCONTINUITY) != 0])
+		}
+	}
+	if got != "0 3! " {
+		t.Errorf("got %q", got)
+	}
+	closeSession(g, false)
+	g.State(1)
+}
+
 func TestHTTPSocket(t *testing.T) {
 	p := sdk.Plugin{Name: "http", Version: "1", Ingest: &sdk.IngestPlugin{Ingest: httpIngest{}, Mounts: []string{"/x/"}}}
 	g := plugintest.Attach(t, plugintest.Connect(t, p), nil)
@@ -317,6 +470,9 @@ func TestHTTPSocket(t *testing.T) {
 		n, _ := res.Body.Read(b)
 		_ = res.Body.Close()
 		if res.StatusCode == http.StatusServiceUnavailable {
+			if ct := res.Header.Get("Content-Type"); ct != "application/problem+json" {
+				t.Errorf("503 of type %s", ct)
+			}
 			continue // the ingest has no handler yet
 		}
 		if string(b[:n]) != "192.0.2.1:99" {

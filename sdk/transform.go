@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -30,9 +31,10 @@ type transformSession struct {
 	cancel    context.CancelFunc
 
 	tr       Transformer
-	track    media.Track // of the output, as announced
-	failures int         // in a row
-	gap      bool        // input was lost before the next unit that comes out
+	track    media.Track   // of the output, as announced
+	failures int           // in a row
+	gap      bool          // input was lost, and maybe its time in what comes out
+	next     time.Duration // DTS that joins on to the last unit that came out
 }
 
 // openTransform starts a session.
@@ -71,7 +73,7 @@ func (a *attachment) openTransform(o *wire.Open) {
 
 // run is the life of the session.
 func (s *transformSession) run(in media.Track) error {
-	err := guard(s.ctx, s.id, func() (err error) {
+	err := guard(s.ctx, s.id, secret.Redaction{}, func() (err error) {
 		s.tr, err = s.transform.Open(s.ctx, in, s.settings)
 		return err
 	})
@@ -79,7 +81,7 @@ func (s *transformSession) run(in media.Track) error {
 		return fmt.Errorf("opening the transform: %w", err)
 	}
 	defer func() {
-		_ = guard(s.ctx, s.id, func() error { s.tr.Close(); return nil }) // a panic is logged
+		_ = guard(s.ctx, s.id, secret.Redaction{}, func() error { s.tr.Close(); return nil }) // a panic is logged
 	}()
 	s.a.out.Control(stateMsg(&wire.SessionState{
 		Session: s.id, State: wire.SessionState_READY, WindowBytes: uint64(s.credits.window),
@@ -105,7 +107,7 @@ func (s *transformSession) run(in media.Track) error {
 			continue
 		}
 		in = it.Tracks[0]
-		if err := guard(s.ctx, s.id, func() error { return s.tr.SetTrack(in) }); err != nil {
+		if err := guard(s.ctx, s.id, secret.Redaction{}, func() error { return s.tr.SetTrack(in) }); err != nil {
 			return fmt.Errorf("changing the track: %w", err)
 		}
 		if err := s.announce(in); err != nil {
@@ -117,7 +119,7 @@ func (s *transformSession) run(in media.Track) error {
 // announce tells the gateway the output's track, if it is new.
 func (s *transformSession) announce(in media.Track) error {
 	var t media.Track
-	if err := guard(s.ctx, s.id, func() error { t = s.tr.Track(); return nil }); err != nil {
+	if err := guard(s.ctx, s.id, secret.Redaction{}, func() error { t = s.tr.Track(); return nil }); err != nil {
 		return err
 	}
 	t.ID, t.DerivedFrom = s.outID, in.ID
@@ -132,14 +134,13 @@ func (s *transformSession) announce(in media.Track) error {
 // too many failures in a row the session.
 func (s *transformSession) unit(u *media.AccessUnit) error {
 	var bad error
-	err := guard(s.ctx, s.id, func() error {
+	err := guard(s.ctx, s.id, secret.Redaction{}, func() error {
 		bad = s.tr.Transform(u, func(o *media.AccessUnit) {
 			o.Track = s.outID
 			if o.Received.IsZero() {
 				o.Received = u.Received
 			}
-			o.Discontinuity = o.Discontinuity || s.gap
-			s.gap = false
+			s.follow(o)
 			s.out.WriteAccessUnit(o)
 		})
 		return nil
@@ -162,6 +163,16 @@ func (s *transformSession) unit(u *media.AccessUnit) error {
 	return nil
 }
 
+// follow marks a unit that leaves a hole after input was lost. A transformer that
+// fills the time of what it could not read leaves none.
+func (s *transformSession) follow(o *media.AccessUnit) {
+	const rounding = time.Millisecond
+	if s.gap && o.DTS-s.next > rounding {
+		o.Discontinuity, s.gap = true, false
+	}
+	s.next = o.DTS + o.Duration
+}
+
 // The rest is the receiving goroutine's.
 
 func (s *transformSession) receive(it wire.Item) { s.in.put(it) }
@@ -175,5 +186,5 @@ func (s *transformSession) close(reason string, drain, lost bool) {
 		s.out.close(reason, false, lost)
 		return
 	}
-	time.AfterFunc(closeTimeout/2, s.cancel)
+	time.AfterFunc(s.a.closeTime()/2, s.cancel)
 }

@@ -2,7 +2,7 @@
 # All that `make test` does: the peers, every Go test with the race detector, and
 # every fuzz target for a short while.
 #
-#   GATEWAY_TEST_PEERS  auto (default): install the peers if possible, skip and
+#   HEADGATE_TEST_PEERS auto (default): install the peers if possible, skip and
 #                       name what could not run; required: a missing peer is a
 #                       failure; none: install nothing
 #   FUZZTIME            how long each fuzz target runs; 0 leaves them out
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 
 GO=${GO:-go}
 FUZZTIME=${FUZZTIME:-10s}
-export GATEWAY_TEST_PEERS=${GATEWAY_TEST_PEERS:-auto}
+export HEADGATE_TEST_PEERS=${HEADGATE_TEST_PEERS:-auto}
 started=$SECONDS
 step() { printf '\n== %s (%dm%02ds)\n' "$1" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)); }
 

@@ -37,7 +37,7 @@ func newDemo(a *app) *cobra.Command {
 			"bits per second, how much later than its picture sound arrives (a player puts\n" +
 			"them together by their timestamps), and lag.",
 		Example: "  gateway demo\n  gateway demo --test-source\n  gateway demo --test-source --duration 10s | tee demo.txt",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if duration < 0 {
@@ -69,7 +69,7 @@ func (a *app) demo(ctx context.Context, testSource bool, overrides []config.Over
 			return failed(fmt.Errorf("opening the RTMP server %s: %w", name, err))
 		}
 		defer func() { _ = l.Close() }() // its server has closed it, unless it was never run
-		servers[i] = &rtmp.Server{Listener: l, Log: a.log}
+		servers[i] = &rtmp.Server{Listener: l, Log: a.log.With("server", name)}
 		run.Targets = append(run.Targets, config.RunTarget{Name: name, URL: "rtmp://" + l.Addr().String() + "/live/" + demoStream})
 	}
 	cfg, err := a.checked(config.ForRun(ctx, run, a.configOptions(overrides)))
@@ -139,10 +139,16 @@ func demoRow(all []status.Stream, name string, seen []rtmp.StreamStats) row {
 			if t.State != status.TargetIdle {
 				r.note = ""
 			}
-			if t.LastError != nil && t.State != status.TargetLive {
+			switch {
+			case s.State == status.StreamHolding && t.State == status.TargetWaiting:
+				r.note = away
+			case t.LastError != nil && t.State != status.TargetLive:
 				r.note = printable(t.LastError.Message)
 			}
 		}
+	}
+	if r.note == away {
+		return r
 	}
 	for i := range seen {
 		if seen[i].Ended.IsZero() {
@@ -152,8 +158,10 @@ func demoRow(all []status.Stream, name string, seen []rtmp.StreamStats) row {
 	return r
 }
 
+// away is the note of a target that is held for its publisher.
+const away = "connected, waiting for the publisher to come back"
+
 func newSink(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "sink", Short: "Receive streams and say what arrives"}
 	var listen, record string
 	rtmpCmd := &cobra.Command{
 		Use:   "rtmp",
@@ -161,7 +169,7 @@ func newSink(a *app) *cobra.Command {
 		Long: "Receive RTMP from any publisher under any app and key, and say every second what\n" +
 			"arrives. With --record each publication becomes an FLV file.",
 		Example: "  gateway sink rtmp --listen 127.0.0.1:1935\n  gateway sink rtmp --listen :1935 --record recordings",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !cmd.Flags().Changed("log-level") {
 				a.level.Set(max(a.level.Level(), slog.LevelWarn)) // the lines on standard output say the rest
@@ -171,8 +179,7 @@ func newSink(a *app) *cobra.Command {
 	}
 	rtmpCmd.Flags().StringVar(&listen, "listen", "127.0.0.1:1935", "address to listen on, host:port")
 	rtmpCmd.Flags().StringVar(&record, "record", "", "folder to write FLV files to")
-	cmd.AddCommand(rtmpCmd)
-	return cmd
+	return group(&cobra.Command{Use: "sink", Short: "Receive streams and say what arrives", Example: "  gateway sink rtmp"}, rtmpCmd)
 }
 
 func (a *app) sinkRTMP(ctx context.Context, listen, record string) error {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type display struct {
 
 	mu    sync.Mutex // guards the fields below
 	table []string   // on the screen now
+	said  []row      // the rows before, where there is no terminal
 }
 
 func newDisplay(out io.Writer) *display {
@@ -84,9 +86,14 @@ func (d *display) show(elapsed time.Duration, rows []row) error {
 		d.table = tableOf(rows, d.width(), d.color)
 		d.draw(&w)
 	} else {
-		for _, r := range rows {
+		for i, r := range rows {
+			// That nothing arrives is said once, not once a second.
+			if r.got == nil && i < len(d.said) && d.said[i] == r {
+				continue
+			}
 			fmt.Fprintf(&w, "%s %s\n", clock(elapsed), r.plain())
 		}
+		d.said = slices.Clone(rows)
 	}
 	_, err := d.out.Write(w.Bytes())
 	return err

@@ -15,8 +15,8 @@ import (
 func someRows() []row {
 	return []row{
 		{name: "cdn-a", state: "live", got: &rtmp.StreamStats{
-			Video:    rtmp.TrackStats{Codec: "h264", Width: 1280, Height: 720, UnitsPerSecond: 29.97, BitsPerSecond: 2_103_400},
-			Audio:    rtmp.TrackStats{Codec: "aac", SampleRateHz: 44100, Channels: 1, BitsPerSecond: 127_600},
+			Video:  rtmp.TrackStats{Codec: "h264", Width: 1280, Height: 720, UnitsPerSecond: 29.97, BitsPerSecond: 2_103_400},
+			Audio:  rtmp.TrackStats{Codec: "aac", SampleRateHz: 44100, Channels: 1, BitsPerSecond: 127_600},
 			AVSkew: 12 * time.Millisecond, Lag: 35400 * time.Microsecond}},
 		{name: "b", state: "waiting", note: "no connection to the server"},
 		{name: "c", state: "live", got: &rtmp.StreamStats{}},
@@ -60,6 +60,13 @@ func TestDisplay(t *testing.T) {
 		t.Errorf("%q", out.String())
 	}
 	out.Reset()
+	if err := d.show(0, someRows()[1:]); err != nil {
+		t.Fatal(err)
+	}
+	out.Reset()
+	if err := d.show(0, someRows()[1:2]); err != nil || out.Len() > 0 {
+		t.Errorf("%q, %v", out.String(), err)
+	}
 	d.tty, d.width = true, func() int { return 80 }
 	if err := d.show(0, nil); err != nil {
 		t.Fatal(err)
@@ -78,6 +85,10 @@ func TestDemoRow(t *testing.T) {
 		{Name: "a", State: status.TargetWaiting, LastError: &status.Error{Message: "refused\x1b[2J"}},
 		{Name: "b", State: status.TargetLive, LastError: &status.Error{Message: "old"}}}}}
 	if got := demoRow(all, "a", nil).plain(); got != "a waiting refused?[2J" {
+		t.Errorf("%q", got)
+	}
+	held := []status.Stream{{Name: demoStream, State: status.StreamHolding, Targets: []status.Target{{Name: "a", State: status.TargetWaiting}}}}
+	if got := demoRow(held, "a", []rtmp.StreamStats{{}}).plain(); got != "a waiting connected, waiting for the publisher to come back" {
 		t.Errorf("%q", got)
 	}
 	if got := demoRow(nil, "a", nil).plain(); got != "a idle waiting for a publisher" {

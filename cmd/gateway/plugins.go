@@ -18,10 +18,12 @@ import (
 
 	"github.com/headgate/gateway/core/config"
 	"github.com/headgate/gateway/core/pluginhost"
+	"github.com/headgate/gateway/internal/rtmp"
 	rtmpegress "github.com/headgate/gateway/plugins/egress-rtmp"
 	clip "github.com/headgate/gateway/plugins/ingest-clip"
 	webrtc "github.com/headgate/gateway/plugins/ingest-webrtc"
 	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -32,16 +34,31 @@ const pluginCommand = "plugin"
 type builtIn struct {
 	name   string
 	plugin func() sdk.Plugin
+	// check finds what is wrong with a target without its process; nil: nothing.
+	check func(url, key secret.String) error
 }
 
 // builtIns is the table of them. A plugin is in the gateway because it stands
 // here, for no other reason.
 func builtIns() []builtIn {
 	return []builtIn{
-		{"egress-rtmp", rtmpegress.Plugin},
-		{"ingest-clip", clip.Plugin},
-		{"ingest-webrtc", webrtc.Plugin},
+		{name: "egress-rtmp", plugin: rtmpegress.Plugin, check: func(url, key secret.String) error {
+			_, err := rtmp.ParseTarget(url, key)
+			return err
+		}},
+		{name: "ingest-clip", plugin: clip.Plugin},
+		{name: "ingest-webrtc", plugin: webrtc.Plugin},
 	}
+}
+
+// checkTarget finds what is wrong with a target of a built-in plugin.
+func checkTarget(plugin string, url, key secret.String) error {
+	for _, b := range builtIns() {
+		if b.name == plugin && b.check != nil {
+			return b.check(url, key)
+		}
+	}
+	return nil
 }
 
 // catalog is what the built-in plugins say of themselves.
@@ -134,7 +151,6 @@ func withUDP(options []byte, public net.Addr) ([]byte, error) {
 }
 
 func newPlugins(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "plugins", Short: "Look at plugins"}
 	var output string
 	list := &cobra.Command{
 		Use:   "list [gateway.yaml]",
@@ -142,7 +158,7 @@ func newPlugins(a *app) *cobra.Command {
 		Long: "List the built-in plugins, and with a configuration also those that it adds:\n" +
 			"what they are, the URLs they serve, and the options they take.",
 		Example: "  gateway plugins list\n  gateway plugins list -o json gateway.yaml",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMostOneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c := catalog()
 			if len(args) == 1 {
@@ -163,8 +179,8 @@ func newPlugins(a *app) *cobra.Command {
 		},
 	}
 	list.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	cmd.AddCommand(list)
-	return cmd
+	complete(list, "output", "text", "json")
+	return group(&cobra.Command{Use: "plugins", Short: "Look at plugins", Example: "  gateway plugins list"}, list)
 }
 
 // pluginInfo is one plugin in `gateway plugins list -o json`.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -33,7 +34,7 @@ func newRoot(s streams) *cobra.Command {
 		Example: `  gateway demo --test-source
   gateway run --to 'rtmps://a.rtmps.youtube.com/live2/${env:YT_KEY}'
   gateway run gateway.yaml`,
-		Args:          cobra.NoArgs,
+		Args:          noSuchCommand,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,12 +50,66 @@ func newRoot(s streams) *cobra.Command {
 	flags.StringVar(&a.logLevel, "log-level", "", "least level that is logged: debug, info, warn or error (default info)")
 	root.AddCommand(newRun(a), newDemo(a), newValidate(a), newPlugins(a), newSink(a), newSchema(a), newVersion(a))
 	root.CompletionOptions.HiddenDefaultCmd = false
-	for _, f := range []string{"log-format", "log-level"} {
-		values := map[string][]string{"log-format": {"text", "json"}, "log-level": {"debug", "info", "warn", "error"}}[f]
-		// It fails only for a flag that does not exist.
-		_ = root.RegisterFlagCompletionFunc(f, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-	}
+	complete(root, "log-format", "text", "json")
+	complete(root, "log-level", "debug", "info", "warn", "error")
 	return root
+}
+
+// complete names the values of a flag to the shell.
+func complete(cmd *cobra.Command, flag string, values ...string) {
+	// It fails only for a flag that does not exist.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// noSuchCommand refuses what is no command below cmd, and says what may be meant.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("unknown command %q", args[0])
+	cmd.SuggestionsMinimumDistance = 2 // letters that may be wrong
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return fmt.Errorf("%w, did you mean %s?", err, strings.Join(near, " or "))
+	}
+	if ext := filepath.Ext(args[0]); !cmd.HasParent() && (ext == ".yaml" || ext == ".yml") {
+		return fmt.Errorf("%w, did you mean gateway run %s?", err, args[0])
+	}
+	return err
+}
+
+// group is a command that does nothing but hold others.
+func group(cmd *cobra.Command, members ...*cobra.Command) *cobra.Command {
+	cmd.Args = noSuchCommand
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return failed(cmd.Help()) }
+	cmd.AddCommand(members...)
+	return cmd
+}
+
+// shortPath is a command without the name of the program, which stands before
+// every error.
+func shortPath(cmd *cobra.Command) string {
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s takes no arguments, and got %q", shortPath(cmd), args[0])
+}
+
+func atMostOneFile(cmd *cobra.Command, args []string) error {
+	if len(args) < 2 {
+		return nil
+	}
+	return fmt.Errorf("%s takes one configuration, and got %d", shortPath(cmd), len(args))
+}
+
+func oneFile(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("name the configuration: %s gateway.yaml", cmd.CommandPath())
+	}
+	return atMostOneFile(cmd, args)
 }
 
 // startLog makes the log from flags and environment.
@@ -101,7 +156,7 @@ func (a *app) load(ctx context.Context, file string, overrides []config.Override
 }
 
 func (a *app) configOptions(overrides []config.Override) config.Options {
-	return config.Options{Catalog: catalog(), Describe: describe(a.log), Overrides: overrides}
+	return config.Options{Catalog: catalog(), Describe: describe(a.log), CheckTarget: checkTarget, Overrides: overrides}
 }
 
 func (a *app) checked(cfg *config.Config, ds config.Diagnostics) (*config.Config, error) {
@@ -128,7 +183,7 @@ func newValidate(a *app) *cobra.Command {
 			"wrong and what to do. The exit code is 0 if it can be used and 2 if not. Nothing is\n" +
 			"started, except third-party plugins, which are asked what they are.",
 		Example: "  gateway validate gateway.yaml\n  gateway validate -o json gateway.yaml",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "text" && output != "json" {
 				return fmt.Errorf("-o %s: want text or json", output)
@@ -155,6 +210,7 @@ func newValidate(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	complete(cmd, "output", "text", "json")
 	return cmd
 }
 
@@ -171,7 +227,7 @@ func newSchema(a *app) *cobra.Command {
 		Short: "Print the JSON Schema of the configuration, for editors",
 		Example: "  gateway schema > gateway.schema.json\n" +
 			"  # first line of gateway.yaml: # yaml-language-server: $schema=gateway.schema.json",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			b, err := config.Schema(catalog())
 			if err == nil {
@@ -204,13 +260,16 @@ func build() (v, revision string) {
 
 func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Example: "  gateway version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version", Example: "  gateway version", Args: noArgs,
 		Run: func(*cobra.Command, []string) {
 			v, revision := build()
 			if len(revision) > 12 {
 				revision = revision[:12]
 			}
-			fmt.Fprintf(a.out, "gateway %s (%s, %s, %s/%s)\n", v, orDash(revision), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			if revision != "" {
+				revision += ", "
+			}
+			fmt.Fprintf(a.out, "gateway %s (%s%s, %s/%s)\n", v, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		},
 	}
 }

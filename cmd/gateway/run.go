@@ -67,7 +67,7 @@ Ctrl-C and SIGTERM end it in order within 5 seconds, a second Ctrl-C at once.`,
   gateway run --to rtmp://127.0.0.1/live/test
   gateway run --to 'rtmps://a.rtmps.youtube.com/live2/${env:YT_KEY}' --to '${file:twitch-url.txt}'
   pass show youtube-url | gateway run --to -`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			switch {
@@ -351,6 +351,10 @@ func (b banner) print(out io.Writer, cfg *config.Config, at places) {
 				line("token", "publish.token of the configuration")
 			}
 		}
+		widest := 0
+		for _, t := range r.To {
+			widest = max(widest, len(t.Name))
+		}
 		for i, t := range r.To {
 			what := "to"
 			if i > 0 {
@@ -360,7 +364,7 @@ func (b banner) print(out io.Writer, cfg *config.Config, at places) {
 			if !t.Enabled {
 				note = " (switched off)"
 			}
-			line(what, fmt.Sprintf("%s  %s%s", t.Name, shownURL(t.URL), note))
+			line(what, fmt.Sprintf("%-*s  %s%s", widest, t.Name, shownURL(t.URL), note))
 		}
 		if len(r.To) == 0 {
 			line("to", "no target")

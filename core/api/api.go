@@ -65,6 +65,8 @@ type Server struct {
 	draining atomic.Bool
 	public   http.Handler
 	admin    http.Handler
+
+	loopbackOnly bool // see foreignPage
 }
 
 // New makes a server. It starts nothing.
@@ -72,7 +74,7 @@ func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opt: o, log: o.Log}
+	s := &Server{opt: o, log: o.Log, loopbackOnly: loopbackOnly(o.Config)}
 	s.public = s.publicHandler()
 	s.admin = s.adminHandler()
 	return s

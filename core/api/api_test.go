@@ -66,6 +66,7 @@ func oneOfEach() *fakeGateway {
 						UnitsDropped: map[string]uint64{"lag": 3}, LagSeconds: 0.25},
 					{Name: "b", State: status.TargetFailed, Since: since, Attempt: 4, NextRetry: &retry,
 						LastError: &status.Error{Cause: "remote", Message: "the key was refused", At: since}},
+					{Name: "off", State: status.TargetIdle, Disabled: true, Since: since},
 				}},
 		},
 		plugins: []status.Plugin{{Name: "egress-rtmp", Version: "1", State: "ready", Since: since, PID: 12, Restarts: 2, Sessions: 1}},
@@ -271,6 +272,41 @@ func TestMounts(t *testing.T) {
 	// Of unknown length.
 	wantProblem(t, "large", request(h, "POST", "/whip/x", io.MultiReader(bytes.NewReader(make([]byte, maxBodyBytes+1)))), 413)
 	wantProblem(t, "broken", request(h, "POST", "/whip/x", io.MultiReader(strings.NewReader("v"), brokenReader{})), 400)
+}
+
+// TestForeignPages: what is open because nobody but this machine reaches it is
+// not open to the pages that its browsers show.
+func TestForeignPages(t *testing.T) {
+	f := func(listen string, open bool, method, origin, auth string, want int) {
+		t.Helper()
+		cfg := &config.Config{Listen: listen, Routes: []config.Route{{Name: "studio"}, {Name: "party", Publish: config.Publish{Open: open}}}}
+		s := New(Options{Config: cfg, Gateway: oneOfEach(), Mounts: echo})
+		header := []string{"Authorization", auth}
+		if origin != "" {
+			header = append(header, "Origin", origin)
+		}
+		w := request(s.Public(), method, "/whip/studio", strings.NewReader("v=0"), header...)
+		if w.Code != want {
+			t.Errorf("%s from %q to %s: %d, want %d", method, origin, listen, w.Code, want)
+		}
+		if want == 401 {
+			wantProblem(t, origin, w, 401)
+		}
+	}
+	const here = "127.0.0.1:8080"
+	f(here, false, "POST", "", "", 200) // OBS
+	f(here, false, "POST", "http://localhost:8080", "", 200)
+	f(here, false, "POST", "http://127.0.0.1:9000", "", 200)
+	f(here, false, "POST", "http://[::1]:8080", "", 200)
+	f(here, false, "POST", "https://evil.example", "", 401)
+	f(here, false, "POST", "http://localhost.evil.example:8080", "", 401) // by a name that leads here
+	f(here, false, "POST", "null", "", 401)
+	f(here, false, "POST", "%", "", 401)
+	f(here, false, "DELETE", "https://evil.example", "", 200) // of a session whose name nobody can guess
+	f(here, false, "OPTIONS", "https://evil.example", "", 200)
+	f(here, false, "POST", "https://studio.example", "Bearer t", 200) // the token decides
+	f(here, true, "POST", "https://studio.example", "", 200)          // open to anyone, in words
+	f("192.0.2.1:8080", false, "POST", "https://studio.example", "", 200)
 }
 
 type brokenReader struct{}

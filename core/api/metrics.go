@@ -139,6 +139,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			}
 		}
 		for _, t := range st.Targets {
+			if t.Disabled {
+				continue // not live, and nobody wants to hear of it
+			}
 			stateSet(c.targetState, string(t.State), targetStates, st.Name, t.Name)
 			gauge(c.targetSince, seconds(t.Since), st.Name, t.Name)
 			counter(c.targetAttempts, uint64(max(t.Attempt, 0)), st.Name, t.Name)

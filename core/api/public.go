@@ -5,10 +5,14 @@ import (
 	_ "embed" // the landing page
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"path"
+	"slices"
 	"strings"
 
+	"github.com/headgate/gateway/core/config"
 	"github.com/headgate/gateway/core/pluginhost"
 )
 
@@ -65,6 +69,11 @@ func (s *Server) mounted(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
+	if s.foreignPage(r) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="publish"`)
+		problem(w, http.StatusUnauthorized, "A page of another site may publish here with a token only, or where the route says publish: {open: true}.")
+		return
+	}
 	if r.ContentLength > maxBodyBytes {
 		w.Header().Set("Connection", "close") // rather than reading all of it
 		problem(w, http.StatusRequestEntityTooLarge, "The body is larger than 64 KiB.")
@@ -87,4 +96,24 @@ func (s *Server) mounted(w http.ResponseWriter, r *http.Request) {
 	w.Header().Del("X-Content-Type-Options")
 	w.Header().Del("Referrer-Policy")
 	to.Handler.ServeHTTP(w, r)
+}
+
+// foreignPage reports whether a page that is not of this machine wants to publish
+// without a token. Routes without one are open because only this machine
+// reaches a loopback listener; the pages that its browsers show are from anywhere,
+// and a name of their own may lead here.
+func (s *Server) foreignPage(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if !s.loopbackOnly || r.Method != http.MethodPost || origin == "" || r.Header.Get("Authorization") != "" {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || !config.Loopback(net.JoinHostPort(u.Hostname(), "0"))
+}
+
+// loopbackOnly reports whether routes of cfg are open for the reason alone that
+// the listener is on loopback.
+func loopbackOnly(cfg *config.Config) bool {
+	return config.Loopback(cfg.Listen) &&
+		!slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.Publish.Open })
 }

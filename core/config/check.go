@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"maps"
 	"net"
 	"path/filepath"
@@ -179,8 +180,30 @@ func (c *checker) misfits(base path, found []misfit) {
 		if v, ok := c.get(p).(string); ok && v == unresolved {
 			continue
 		}
+		if example := mappingExample(p); len(base) == 0 && example != "" && m.remedy == "write "+typeName("object") {
+			m.remedy = example
+		}
 		c.at(p, m.key, m.fault, false)
 	}
+}
+
+// mappingExample is what to write where a mapping belongs and something shorter
+// looks right at first.
+func mappingExample(p path) string {
+	if len(p) < 3 || p[0] != "routes" {
+		return ""
+	}
+	switch in := p[2]; {
+	case len(p) == 3 && in == "publish":
+		return `write publish: {token: "${env:NAME}"}`
+	case len(p) == 3 && in == "from":
+		return `write from: {url: "clip:"}`
+	case len(p) == 3 && in == "to":
+		return `give each target a name: to: {backup: {url: "rtmp://HOST/APP/KEY"}}`
+	case len(p) == 4 && in == "to":
+		return fmt.Sprintf(`write %s: {url: "rtmp://HOST/APP/KEY"}`, p[3])
+	}
+	return ""
 }
 
 // Loopback reports whether only this machine reaches a listener at addr.
@@ -275,7 +298,18 @@ func (c *checker) token(p path) secret.String {
 	if strings.Contains(s, streamRef) {
 		c.misplaced(p)
 	}
+	c.likeShell(p)
 	return secret.New(s)
+}
+
+// variable is a reference as a shell would have it.
+var variable = regexp.MustCompile(`^\$[A-Za-z_][A-Za-z0-9_]*$`)
+
+// likeShell warns of a secret that is nothing but $NAME: that is no reference here.
+func (c *checker) likeShell(p path) {
+	if at := c.doc.places[p.key()]; at.hasText && variable.MatchString(at.text) {
+		c.warn(p, fault{"a name behind a $ is taken as it stands", "write ${env:NAME} if a variable of the environment is meant"})
+	}
 }
 
 func (c *checker) misplaced(p path) {

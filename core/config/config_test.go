@@ -167,6 +167,21 @@ func TestFindings(t *testing.T) {
 	found("plugins: {mine: {path: plugin, insecure_unpinned: true}}\n", "")
 	found("", `GATEWAY_LISTEN: listen: "x" is not an address, write host:port, for example 127.0.0.1:8080, or :8080 for every address of this machine`, "GATEWAY_LISTEN=x")
 	found("", `GATEWAY_ROUTES: routes: the variable names a mapping of keys, name one key below it, after two underscores`, "GATEWAY_ROUTES=x")
+	found("  b: {publish: canary, to: {x: 'rtmp://h/a/k'}}\n  c: {publish: {open: true}, to: ['rtmp://h/a/k']}\n  d: {from: 'clip:', to: {x: {url: 'rtmp://h/a/k', key: own}}}\n",
+		`gateway.yaml:5:16: routes.b.publish: found a text, write publish: {token: "${env:NAME}"}
+gateway.yaml:5:32: routes.b.to.x: found a text, write x: {url: "rtmp://HOST/APP/KEY"}
+gateway.yaml:6:30: routes.c.to: found a list, give each target a name: to: {backup: {url: "rtmp://HOST/APP/KEY"}}
+gateway.yaml:7:13: routes.d.from: found a text, write from: {url: "clip:"}`)
+	for _, u := range []string{"rtmp://h:99999/a/z", "rtmp://h:0/a/z", "rtmp://h:x/a/z", "rtmp://u:p@[::1]:-1/a"} {
+		found("  b: {publish: {open: true}, to: {x: {url: '"+u+"'}}}\n", "gateway.yaml:5:44: routes.b.to.x.url: the URL has no valid port, write a port from 1 to 65535, or none")
+	}
+	for _, u := range []string{"rtmp://u:p@h:1935/a:b/z", "rtmp://[::1]/a/z", "rtmp://h:/a/z#x:y", "rtmp://[fe80::1]:65535/a/z"} {
+		found("  b: {publish: {open: true}, to: {x: {url: '"+u+"'}}}\n", "")
+	}
+	found("  b: {from: {url: clip}, to: {x: {url: 'rtmp://h/b/k'}}}\n", "gateway.yaml:5:19: routes.b.from.url: the colon after the scheme is missing, write clip:")
+	found("  b: {publish: {token: $TOKEN}, to: {x: {url: 'rtmp://h/a', key: $5-x}, y: {url: 'rtmp://h/a', key: $KEY}}}\n",
+		`gateway.yaml:5:17: warning: routes.b.publish.token: a name behind a $ is taken as it stands, write ${env:NAME} if a variable of the environment is meant
+gateway.yaml:5:96: warning: routes.b.to.y.key: a name behind a $ is taken as it stands, write ${env:NAME} if a variable of the environment is meant`)
 	found("tls: &a {cert: *a, key: k}\n", "gateway.yaml:5:16: tls.cert: no anchor &a stands before this alias, define it above, or write the value out")
 }
 
@@ -183,7 +198,8 @@ func TestDocuments(t *testing.T) {
 	found("# nothing\n", "gateway.yaml:1:1: the file is empty")
 	found("- a\n", "gateway.yaml:1:1: the file is not a mapping")
 	found("listen: x: y\n", "gateway.yaml:1:")
-	found("\ta: b\n", "gateway.yaml:1:")
+	found("\ta: b\n", "gateway.yaml:1:1: a tab indents this line, indent with spaces only, as YAML demands")
+	found("routes:\n  a:\n\t# a comment\n\t\n  \tto: {x: {url: 'rtmp://h/a/k'}}\n", "gateway.yaml:5:1: a tab indents this line")
 	found("listen: \"127.0.0.1:1\n", "gateway.yaml:1:9: not valid YAML")
 	found("listen: 127.0.0.1:1\n", "gateway.yaml:1:1: routes: there is no route")
 	found("routes: {a: {to: {x: {url: 'rtmp://h/a/b'}}}}\n---\nroutes: {}\n", "gateway.yaml:1:10: warning: routes.a: anyone on this machine may publish")

@@ -23,6 +23,10 @@ type Options struct {
 	Catalog Catalog
 	// Describe asks a third-party plugin, whose pin was checked, what it is.
 	Describe func(context.Context, Plugin) (*wire.DescribeResponse, error)
+	// CheckTarget says what is wrong with the URL and the key of a target that a
+	// built-in plugin serves; nil asks nobody. Its errors show nothing of either,
+	// and what to do stands behind a semicolon.
+	CheckTarget func(plugin string, url, key secret.String) error
 	// Environ is the environment, for references and for GATEWAY_* overrides. Nil
 	// is that of the process.
 	Environ []string

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,6 +52,7 @@ func (c *checker) url(p path, schemes func(*wire.DescribeResponse) []string) (u 
 	if strings.Contains(s, streamRef) {
 		c.misplaced(p)
 	}
+	c.likeShell(p)
 	m := schemeOf.FindStringSubmatch(s)
 	switch {
 	case s == "":
@@ -60,7 +62,14 @@ func (c *checker) url(p path, schemes func(*wire.DescribeResponse) []string) (u 
 		c.value(p, fault{"the URL contains a space or control character", "remove it, or write it as %20"})
 		return secret.String{}, ""
 	case m == nil:
-		c.value(p, fault{"the URL has no scheme", "begin it with one of " + c.list(served) + ", followed by ://"})
+		f := fault{"the URL has no scheme", "begin it with one of " + c.list(served) + ", followed by ://"}
+		if slices.Contains(served, s) {
+			f = fault{"the colon after the scheme is missing", "write " + s + ":"}
+		}
+		c.value(p, f)
+		return secret.String{}, ""
+	case !validPort(s):
+		c.value(p, fault{"the URL has no valid port", "write a port from 1 to 65535, or none"})
 		return secret.String{}, ""
 	}
 	scheme := strings.ToLower(m[1])
@@ -78,6 +87,25 @@ func (c *checker) url(p path, schemes func(*wire.DescribeResponse) []string) (u 
 	}
 	c.value(p, f)
 	return secret.String{}, ""
+}
+
+// validPort reports whether the port of a URL, if it names one, can be a port.
+func validPort(url string) bool {
+	_, rest, ok := strings.Cut(url, "://")
+	if !ok {
+		return true
+	}
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		rest = rest[:i]
+	}
+	host := rest[strings.LastIndexByte(rest, '@')+1:]
+	host = host[strings.LastIndexByte(host, ']')+1:]
+	_, port, ok := strings.Cut(host, ":")
+	if !ok || port == "" {
+		return true
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
 }
 
 func egressSchemes(i *wire.DescribeResponse) []string { return i.GetEgress().GetSchemes() }
@@ -164,6 +192,7 @@ func (c *checker) publishing(p path, listen string, hasToken, open bool) {
 		c.key(pub.child("open"), fault{"open contradicts token", "keep one of the two"})
 	case hasToken || open:
 	case listen == "": // reported already
+	case c.present(pub) && c.mapping(pub) == nil: // likewise
 	case Loopback(listen):
 		c.warn(p, fault{"anyone on this machine may publish", openRemedy})
 	default:
@@ -187,6 +216,7 @@ func (c *checker) target(route, name string) *Target {
 	t.URL, t.Plugin = c.url(p.child("url"), egressSchemes)
 	key, judged := c.text(p.child("key"))
 	t.Key = secret.New(key)
+	c.likeShell(p.child("key"))
 	switch {
 	case judged && key == "":
 		c.value(p.child("key"), fault{"the key is empty", "give it a value, or remove it if the URL contains the key"})
@@ -204,6 +234,15 @@ func (c *checker) target(route, name string) *Target {
 			c.warn(p, fault{fmt.Sprintf("the same URL and key as %s", first), "remove one of the two, most servers refuse a second publisher"})
 		} else {
 			c.sent[id] = p
+		}
+	}
+	if check := c.options.CheckTarget; check != nil && !t.URL.Empty() && !c.configured[t.Plugin] && (judged || !c.present(p.child("key"))) {
+		if err := check(t.Plugin, t.URL, t.Key); err != nil {
+			finding, remedy, ok := strings.Cut(err.Error(), "; ")
+			if !ok {
+				remedy = "correct it, as the page of " + t.Plugin + " says"
+			}
+			c.value(p.child("url"), fault{finding, remedy})
 		}
 	}
 	own := map[string]any{}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -67,7 +68,9 @@ func parseYAML(file string, text []byte, report func(Diagnostic)) (doc *document
 	if err != nil {
 		d := Diagnostic{File: file, Line: 1, Col: 1, Finding: "not valid YAML", Remedy: "check quotes, colons and indentation here"}
 		var ye yaml.Error
-		if errors.As(err, &ye) {
+		if line := tabIndented(text); line > 0 {
+			d.Line, d.Finding, d.Remedy = line, "a tab indents this line", "indent with spaces only, as YAML demands"
+		} else if errors.As(err, &ye) {
 			if t := ye.GetToken(); t != nil && t.Position != nil {
 				d.Line, d.Col = t.Position.Line, t.Position.Column
 			}
@@ -106,6 +109,20 @@ func parseYAML(file string, text []byte, report func(Diagnostic)) (doc *document
 	}
 	b.doc.root = root
 	return b.doc
+}
+
+// tabIndented is the number of the first line with a tab in its indentation, or 0.
+// Empty lines and comments do not count: there a tab does no harm.
+func tabIndented(text []byte) int {
+	n := 0
+	for line := range bytes.Lines(text) {
+		n++
+		rest := bytes.TrimLeft(line, " \t")
+		if bytes.IndexByte(line[:len(line)-len(rest)], '\t') >= 0 && len(bytes.TrimSpace(rest)) > 0 && rest[0] != '#' {
+			return n
+		}
+	}
+	return 0
 }
 
 type builder struct {

@@ -33,7 +33,9 @@ type Host struct {
 	closed  bool // Run has ended: nothing is added to pending any more
 }
 
-// timings are the defaults of the design, shortened by tests.
+// timings are the defaults of the design, shortened by tests. drain and stopGrace
+// are what the end of a host may take: a gateway that ends has closed the sessions
+// before, and all of its end shall fit into 5 s.
 type timings struct {
 	start         time.Duration // of a process, to the end of Attach's handshake
 	ping          time.Duration
@@ -56,8 +58,8 @@ func defaultTimings() timings {
 		ping:          time.Second,
 		silence:       5 * time.Second,
 		closeTimeout:  6 * time.Second,
-		drain:         5 * time.Second,
-		stopGrace:     2 * time.Second,
+		drain:         1500 * time.Millisecond,
+		stopGrace:     500 * time.Millisecond,
 		restartMin:    250 * time.Millisecond,
 		restartMax:    15 * time.Second,
 		healthy:       time.Minute,
@@ -96,7 +98,7 @@ func New(specs []Spec, offers Offers, log *slog.Logger, opts ...Option) *Host {
 }
 
 // Run starts the plugins that are needed and keeps them running until ctx ends.
-// Then it closes all sessions politely, within 5 s, and leaves no process behind.
+// Then it closes all sessions politely, within 2 s, and leaves no process behind.
 // It is called once. It fails if it has no place for the plugins' sockets.
 func (h *Host) Run(ctx context.Context) error {
 	defer h.close()
@@ -150,10 +152,10 @@ func (h *Host) async(f func()) {
 }
 
 // launcher returns what starts processes of a plugin.
-func (h *Host) launcher(log *slog.Logger) launcher {
+func (h *Host) launcher(log *slog.Logger, veil *veil) launcher {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return launcher{spawn: h.spawn, dir: h.dir.path, log: log, startTimeout: h.timings.start, dial: h.dial}
+	return launcher{spawn: h.spawn, dir: h.dir.path, log: log, veil: veil, startTimeout: h.timings.start, dial: h.dial}
 }
 
 // Need starts the plugin's process now, or when Run begins, instead of at its
@@ -287,7 +289,7 @@ func Describe(ctx context.Context, spec Spec, log *slog.Logger) (_ *wire.Describ
 	}
 	defer func() { err = errors.Join(err, dir.remove()) }()
 	t := defaultTimings()
-	l := launcher{spawn: newSpawner(), dir: dir.path, log: log.With("plugin", spec.Name), startTimeout: t.start}
+	l := launcher{spawn: newSpawner(), dir: dir.path, log: log.With("plugin", spec.Name), veil: &veil{}, startTimeout: t.start}
 	spawnCtx, stop := context.WithCancel(context.Background())
 	var spawning sync.WaitGroup
 	spawning.Go(func() { l.spawn.run(spawnCtx) })

@@ -33,6 +33,7 @@ type launcher struct {
 	spawn        *spawner
 	dir          string // run directory
 	log          *slog.Logger
+	veil         *veil
 	startTimeout time.Duration
 	dial         []grpc.DialOption // beside those of the wire
 }
@@ -45,7 +46,7 @@ func (l launcher) launch(ctx context.Context, spec Spec) (*launched, error) {
 		level = "debug"
 	}
 	p := &launched{
-		stderr: &logWriter{log: l.log, stream: "stderr"},
+		stderr: &logWriter{log: l.log, veil: l.veil, stream: "stderr"},
 		child:  &child{ctx: ctx, spawn: l.spawn, spec: spec, env: []string{wire.LogLevelEnv + "=" + level}},
 	}
 	var refused error // why there was no process at all; go-plugin flattens errors
@@ -69,8 +70,8 @@ func (l launcher) launch(ctx context.Context, spec Spec) (*launched, error) {
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		StartTimeout:     2 * l.startTimeout, // the timer below is the one that counts
 		Stderr:           p.stderr,
-		SyncStdout:       &logWriter{log: l.log, stream: "stdout"},
-		SyncStderr:       &logWriter{log: l.log, stream: "stderr"},
+		SyncStdout:       &logWriter{log: l.log, veil: l.veil, stream: "stdout"},
+		SyncStderr:       &logWriter{log: l.log, veil: l.veil, stream: "stderr"},
 		Logger:           hclog.New(&hclog.LoggerOptions{Level: hclog.Off, Output: io.Discard}),
 		GRPCDialOptions:  append(wire.DialOptions(), l.dial...),
 	})

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/headgate/gateway/sdk/secret"
 )
 
 const (
@@ -27,6 +29,7 @@ const (
 // the message in a line is not a text.
 type logWriter struct {
 	log    *slog.Logger
+	veil   *veil
 	stream string // stdout or stderr, for lines that are no records
 
 	mu      sync.Mutex // guards the fields below
@@ -58,8 +61,49 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// A veil takes the secrets of a plugin's sessions out of what its processes print:
+// a library panics with a URL in its words, or an author logs one. The secrets of
+// the newest veilMax sessions count, those that are over too: the last words of a
+// process come after its sessions' end.
+type veil struct {
+	mu   sync.Mutex // guards the fields below
+	list []secret.Redaction
+	keys []string // of list, to tell what is in it
+}
+
+const (
+	veilMax = 1024
+	// veilBytes spares short keys such as demo or studio, which protect nothing and
+	// stand in many lines for something else.
+	veilBytes = 8
+)
+
+// add adds the redaction of a session with these secrets.
+func (v *veil) add(r secret.Redaction, secrets ...string) {
+	key := strings.Join(secrets, "\x00")
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if slices.Contains(v.keys, key) {
+		return
+	}
+	if len(v.list) == veilMax {
+		v.list, v.keys = slices.Delete(v.list, 0, 1), slices.Delete(v.keys, 0, 1)
+	}
+	v.list, v.keys = append(v.list, r.Longer(veilBytes)), append(v.keys, key)
+}
+
+func (v *veil) text(s string) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, r := range v.list {
+		s = r.Text(s)
+	}
+	return s
+}
+
 // emit logs one line. The caller holds mu.
 func (w *logWriter) emit(line string, cut int) {
+	line = w.veil.text(line)
 	if cut == 0 && line[0] == '{' {
 		if level, msg, attrs, ok := parseRecord(line); ok {
 			w.record(level, msg, attrs...)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -17,6 +18,7 @@ type plugin struct {
 	host *Host
 	spec Spec
 	log  *slog.Logger
+	veil veil // over what its processes print
 	// needed holds a token once the process is needed.
 	needed chan struct{}
 
@@ -180,6 +182,11 @@ func (pl *plugin) refuse() {
 
 // openSession opens s in the process, now or when there is one.
 func (pl *plugin) openSession(s *session) (Session, error) {
+	s.hide = secret.Redact(s.open.GetUrl())
+	if t := s.open.GetTarget(); t != nil {
+		s.hide = secret.Redact(t.GetUrl(), t.GetKey())
+	}
+	pl.veil.add(s.hide, s.open.GetUrl(), s.open.GetTarget().GetUrl(), s.open.GetTarget().GetKey())
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
 	switch {

@@ -43,7 +43,7 @@ type process struct {
 // attach starts a process of the plugin and attaches to it.
 func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 	h := pl.host
-	l, err := h.launcher(pl.log).launch(ctx, pl.spec)
+	l, err := h.launcher(pl.log, &pl.veil).launch(ctx, pl.spec)
 	if err != nil {
 		return nil, err
 	}
@@ -455,7 +455,7 @@ func (p *process) state(m *wire.SessionState) {
 			Failed:     true,
 			Permanent:  m.GetPermanent(),
 			Cause:      causeOf(m.GetCause()),
-			Message:    cut(m.GetMessage(), messageBytesMax),
+			Message:    cut(s.hide.Text(cut(m.GetMessage(), messageBytesMax)), messageBytesMax),
 			RetryAfter: wire.Duration(m.GetRetryAfterNs()),
 		})
 	case wire.SessionState_CLOSED:

@@ -1,9 +1,11 @@
 package pluginhost
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -146,7 +149,7 @@ func TestRoguePlugin(t *testing.T) {
 
 func TestLogWriter(t *testing.T) {
 	var out lines
-	w := &logWriter{stream: "stderr", log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{
+	w := &logWriter{veil: &veil{}, stream: "stderr", log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{
 		Level: slog.LevelDebug,
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
@@ -178,6 +181,40 @@ level=ERROR msg="goroutine 1" stream=stderr
 	}
 	if got := w.lastWords(); got != "panic: oh; goroutine 1" {
 		t.Errorf("last words %q", got)
+	}
+}
+
+// What a process prints shows no secret of its sessions, not even its last words.
+func TestVeil(t *testing.T) {
+	var out bytes.Buffer
+	pl := newPlugin(New(nil, nil, slog.New(slog.NewTextHandler(&out, nil))), Spec{Name: "p"})
+	for range 3 * veilMax {
+		for _, key := range []string{"abcd-efgh-1234", "demo"} {
+			s := &session{plugin: pl, open: &wire.Open{Target: &wire.Target{Url: "rtmp://u:pa55w0rd@a.example/live", Key: key}}}
+			if _, err := pl.openSession(s); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.hide.Text("no stream " + key); got != "no stream ***" {
+				t.Errorf("state: %s", got)
+			}
+			pl.waiting = nil
+		}
+	}
+	if len(pl.veil.list) != 2 {
+		t.Errorf("%d redactions of two targets", len(pl.veil.list))
+	}
+	w := &logWriter{veil: &pl.veil, log: pl.log, stream: "stderr"}
+	_, _ = fmt.Fprintln(w, `{"@level":"warn","@message":"dial","url":"rtmp://u:pa55w0rd@a.example/live","stream":"demo","key":"abcd-efgh-1234"}`)
+	_, _ = fmt.Fprintln(w, `panic: parse "rtmp://u:pa55w0rd@a.example/live": bad abcd-efgh-1234`)
+	all := out.String() + w.lastWords()
+	if strings.Contains(all, "pa55w0rd") || strings.Contains(all, "abcd-efgh") || !strings.Contains(all, "stream=demo") || !strings.Contains(w.lastWords(), "bad ***") {
+		t.Errorf("printed %s", all)
+	}
+	for i := range 2 * veilMax {
+		pl.veil.add(secret.Redact("", fmt.Sprint("key-number-", i)), fmt.Sprint(i))
+	}
+	if len(pl.veil.list) != veilMax || len(pl.veil.keys) != veilMax {
+		t.Errorf("%d redactions are kept", len(pl.veil.list))
 	}
 }
 
@@ -219,8 +256,22 @@ func TestRunDirs(t *testing.T) {
 	if err := dead.lock.Close(); err != nil { // as the kernel does for a dead process
 		t.Fatal(err)
 	}
+	// Others keep folders with a file of that name, too.
+	foreign := filepath.Join(base, "profile")
+	if err := os.Mkdir(foreign, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(foreign, lockName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	next, err := newRunDir(base)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(foreign); err != nil {
+		t.Errorf("what is not ours was removed: %v", err)
+	}
+	if err := os.RemoveAll(foreign); err != nil {
 		t.Fatal(err)
 	}
 	for dir, want := range map[*runDir]bool{living: true, dead: false, next: true} {

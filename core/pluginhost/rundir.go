@@ -107,7 +107,8 @@ func sweep(base string) {
 		return
 	}
 	for _, e := range entries {
-		if e.IsDir() {
+		// Ours are made by numbers; whatever else lives here is not ours to remove.
+		if e.IsDir() && strings.Trim(e.Name(), "0123456789") == "" {
 			sweepDir(filepath.Join(base, e.Name()))
 		}
 	}
@@ -118,9 +119,8 @@ func sweepDir(path string) {
 	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		// Ours are made by numbers; whatever else lives here is not ours to remove.
 		info, err := os.Lstat(path)
-		if err == nil && strings.Trim(filepath.Base(path), "0123456789") == "" && time.Since(info.ModTime()) > freshDir {
+		if err == nil && time.Since(info.ModTime()) > freshDir {
 			_ = os.Remove(path) // empty, or not one of ours
 		}
 		return

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -17,6 +18,7 @@ type session struct {
 	handler SessionHandler
 	source  Source // nil for an ingest
 	open    *wire.Open
+	hide    secret.Redaction // of where it leads; its plugin may quote that
 
 	// delivery makes the calls of the handler one at a time.
 	delivery sync.Mutex // guards over

@@ -58,6 +58,8 @@ const (
 	closeLimit = 5 * time.Second
 	// checkInterval is the pace of looking at a running session.
 	checkInterval = time.Second
+	// warnAgain is when a failure that stays the same is a warning again.
+	warnAgain = 30 * time.Second
 )
 
 // An Opener opens egress sessions; see [pluginhost.Host.OpenEgress].
@@ -97,6 +99,7 @@ type Target struct {
 	needs   map[derive.Need]func()
 	backoff retry.Backoff
 	leftOut string // what was last logged of it
+	warned  warning
 
 	mu      sync.Mutex // guards the fields below
 	state   status.TargetState
@@ -110,6 +113,12 @@ type Target struct {
 	dropped map[router.Reason]uint64
 	plugin  uint64 // units dropped by the plugin itself, of the sessions before
 	feed    *session.Feed
+}
+
+// A warning is the failure that was last logged as one.
+type warning struct {
+	message string
+	at      time.Time
 }
 
 // New makes a target. It starts nothing.
@@ -169,15 +178,25 @@ func (t *Target) Status() status.Target {
 
 func (t *Target) set(s status.TargetState, next time.Time) {
 	t.mu.Lock()
-	changed := t.state != s
+	was := t.state
+	changed := was != s
 	if changed {
 		t.state, t.since = s, time.Now()
 	}
 	t.next = next
 	t.mu.Unlock()
 	if changed {
-		t.log.Info("target changed", "state", s)
+		level := slog.LevelInfo
+		if underway(was) && underway(s) {
+			level = slog.LevelDebug // a target that is down would fill the log with its tries
+		}
+		t.log.Log(context.Background(), level, "target changed", "state", s)
 	}
+}
+
+// underway reports whether a target in state s is on its way to being live.
+func underway(s status.TargetState) bool {
+	return s == status.TargetWaiting || s == status.TargetConnecting
 }
 
 func (t *Target) fail(e *failure) {
@@ -315,7 +334,14 @@ func (t *Target) pause(ctx context.Context, e *failure) {
 		wait = t.backoff.Next(time.Now(), e.worked, t.conf.Random())
 	}
 	wait = max(wait, e.retryAfter)
-	t.log.Warn("target session ended", "cause", e.cause, "error", e.message, "permanent", e.permanent, "retry_in", wait)
+	// The tries of the first minute are many, and mostly fail alike: what is new is
+	// a warning, and what stays is one again now and then.
+	level, now := slog.LevelDebug, time.Now()
+	if e.message != t.warned.message || e.worked > 0 || now.Sub(t.warned.at) >= warnAgain {
+		level, t.warned = slog.LevelWarn, warning{e.message, now}
+	}
+	t.log.Log(ctx, level, "target session ended", "cause", e.cause, "error", e.message, "permanent", e.permanent,
+		"retry_in", wait.Round(time.Millisecond))
 	if wait == 0 {
 		t.set(status.TargetConnecting, time.Time{})
 		return

@@ -18,6 +18,7 @@ import (
 	"github.com/headgate/gateway/core/derive"
 	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/core/router"
+	"github.com/headgate/gateway/core/status"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
 )
@@ -347,4 +348,39 @@ func (w *world) report() string {
 		fmt.Fprintf(&out, "\nlast error at %v: %s: %s", st.LastError.At.Sub(w.start), st.LastError.Cause, st.LastError.Message)
 	}
 	return out.String() + "\n"
+}
+
+// TestWarnings: tries that fail alike are one warning, and one again after a while.
+func TestWarnings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		target := New(Config{Stream: router.NewStream(1, "studio"), Log: slog.New(slog.NewTextHandler(&out, nil))})
+		warns := func(message string, worked time.Duration, want int) {
+			t.Helper()
+			out.Reset()
+			// A stream without a publisher: there is nothing to wait for.
+			target.pause(t.Context(), &failure{cause: pluginhost.CauseRemote, message: message, worked: worked})
+			if got := strings.Count(out.String(), "target session ended"); got != want {
+				t.Errorf("%q after %v: %d warnings, want %d", message, worked, got, want)
+			}
+		}
+		warns("refused", 0, 1)
+		warns("refused", 0, 0)
+		warns("reset", 0, 1)
+		warns("refused", 0, 1)
+		warns("refused", time.Minute, 1)
+		time.Sleep(warnAgain)
+		warns("refused", 0, 1)
+		out.Reset()
+		target.set(status.TargetConnecting, time.Time{})
+		target.set(status.TargetWaiting, time.Time{})
+		if out.Len() > 0 {
+			t.Errorf("a try is told: %s", out.String())
+		}
+		target.set(status.TargetLive, time.Time{})
+		target.set(status.TargetWaiting, time.Time{})
+		if got := strings.Count(out.String(), "target changed"); got != 2 {
+			t.Errorf("%d changes told, want 2: %s", got, out.String())
+		}
+	})
 }

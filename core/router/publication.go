@@ -192,6 +192,8 @@ func (p *Publication) write(u *media.AccessUnit, do *later) {
 			pt.dropLeading = pt.needKey
 			pt.needKey = false
 		case pt.needKey:
+			// Nobody else asks: no reader has seen this track.
+			s.requestKeyframe(pt.track.ID, now, do)
 			s.drop(DroppedBeforeStart)
 			return
 		case u.Leading && pt.dropLeading:

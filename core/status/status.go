@@ -78,7 +78,9 @@ const (
 type Target struct {
 	Name  string      `json:"name"`
 	State TargetState `json:"state"`
-	Since time.Time   `json:"since"`
+	// Disabled: the configuration has switched the target off. It stays idle.
+	Disabled bool      `json:"disabled,omitempty"`
+	Since    time.Time `json:"since"`
 	// Attempt counts the sessions opened since the gateway knows the target.
 	Attempt   int        `json:"attempt"`
 	NextRetry *time.Time `json:"next_retry,omitempty"`

@@ -290,7 +290,11 @@ func (s *Server) end(p *publication, err error) {
 		s.ended = slices.Delete(s.ended, 0, len(s.ended)-maxEnded)
 	}
 	s.mu.Unlock()
-	s.log().Info("rtmp publication ended", "id", p.ID, "app", p.App, "remote", p.Remote, "error", err)
+	ended := s.log().With("id", p.ID, "app", p.App, "remote", p.Remote)
+	if err != nil {
+		ended = ended.With("error", err)
+	}
+	ended.Info("rtmp publication ended")
 	if s.OnEnd != nil {
 		s.OnEnd(&p.Publish, err)
 	}
@@ -598,7 +602,11 @@ func (c *serverConn) publish(cmd command, streamID uint32) error {
 	if err := p.record(); err != nil {
 		return err
 	}
-	c.server.log().Info("rtmp publication", "id", p.ID, "app", p.App, "remote", p.Remote, "agent", p.Agent, "file", p.Recording)
+	begun := c.server.log().With("id", p.ID, "app", p.App, "remote", p.Remote, "agent", p.Agent)
+	if p.Recording != "" {
+		begun = begun.With("file", p.Recording)
+	}
+	begun.Info("rtmp publication begun")
 	if c.server.OnPublish != nil {
 		c.server.OnPublish(&p.Publish)
 	}

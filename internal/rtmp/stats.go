@@ -108,7 +108,7 @@ type meter struct {
 	since    time.Time
 	windowAt time.Time
 	offset   mean
-	last     *trackMeter // of the last message
+	last     *trackMeter   // of the last message
 	lag      time.Duration // largest of the window
 }
 

@@ -27,8 +27,10 @@ type sink struct {
 	merge        *merger       // nil for InterleaveLow
 
 	started bool
-	base    int64 // ms on the stream's timeline that are 0 here
-	last    int64 // ms, of the last unit of any track
+	waits   bool          // sound waits for the first picture
+	waited  time.Duration // decoding time from which on
+	base    int64         // ms on the stream's timeline that are 0 here
+	last    int64         // ms, of the last unit of any track
 
 	dropped atomic.Uint64
 	writing atomic.Bool
@@ -43,6 +45,10 @@ type trackState struct {
 	running bool        // units have been sent since the track came
 	last    int64       // ms, of the last of them
 }
+
+// pictureWait is how much sound waits for the first picture of an announced video,
+// beside what the gateway has waited for it before.
+const pictureWait = time.Second
 
 func newSink(interleave Interleave) *sink {
 	s := &sink{}
@@ -179,16 +185,25 @@ func (s *sink) send(t *trackState, u *media.AccessUnit) error {
 }
 
 // joins reports whether a unit can be sent: the first one has to be a random
-// access point, of the video if there is one, and nothing may be before it.
+// access point, of the video if that comes in time, and nothing may be before it.
 func (s *sink) joins(t *trackState, u *media.AccessUnit, dts int64) bool {
 	isVideo := t == &s.video
 	if !t.running && isVideo && !u.RandomAccess {
 		return false
 	}
 	if !s.started {
-		return isVideo || s.video.track.ID == 0
+		return isVideo || s.video.track.ID == 0 || s.soundAlone(u)
 	}
 	return t.running || dts >= s.base
+}
+
+// soundAlone reports whether sound has waited long enough for the first picture:
+// a camera that is switched off must not cost the listeners their sound.
+func (s *sink) soundAlone(u *media.AccessUnit) bool {
+	if !s.waits {
+		s.waits, s.waited = true, u.DTS
+	}
+	return u.DTS-s.waited >= pictureWait
 }
 
 // stamp returns the timestamp of a unit whose decoding time is dts: it rises on

@@ -175,6 +175,24 @@ func TestAudioOnlyAndVideoOnly(t *testing.T) {
 		`, []media.Track{aacA}, audio(500), audio(540), []media.Track{h264A, aacA}, video(550, false), video(560, true))
 }
 
+// TestSoundAlone: an announced picture that does not come costs no sound for long;
+// when it comes after all it begins at a keyframe, at its own time.
+func TestSoundAlone(t *testing.T) {
+	for _, way := range []Interleave{InterleaveLow, InterleaveStrict} {
+		dropped := check(t, way, `
+		0 metadata
+		0 video-header A
+		0 audio-header 1190
+		0 audio a6000
+		20 audio a6020
+		300 key v6300
+		`, []media.Track{h264A, aacA}, audio(5000), audio(5980), audio(6000), audio(6020), video(6200, false), video(6300, true))
+		if dropped != 3 {
+			t.Errorf("%s: %d units left out, want 3", way, dropped)
+		}
+	}
+}
+
 // TestTimestamps: they rise on each track, whatever rounding makes of them, and
 // the composition time makes up for what they were moved by.
 func TestTimestamps(t *testing.T) {

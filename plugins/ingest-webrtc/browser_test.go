@@ -113,7 +113,7 @@ func browser(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Contex
 	path, err := exec.LookPath("chromium")
 	if err != nil {
 		const message = "needs chromium, of the Debian package chromium"
-		if os.Getenv("GATEWAY_TEST_PEERS") == "required" {
+		if os.Getenv("HEADGATE_TEST_PEERS") == "required" {
 			t.Fatal(message)
 		}
 		t.Skip(message)
@@ -285,7 +285,14 @@ func TestPageSaysWhatIsWrong(t *testing.T) {
 	do(ctx, t, "being refused", 30*time.Second,
 		chromedp.Navigate(url+"/publish/studio?source=canvas&start=1#token=wrong"),
 		chromedp.WaitVisible(`body[data-state="failed"]`), chromedp.Text("#error", &text))
-	if text != "The gateway does not accept this token. (wrong token)" {
+	if text != "The gateway does not accept this token." {
 		t.Errorf("the page says %q", text)
+	}
+	// And asks for another one, where one types next.
+	var at string
+	do(ctx, t, "being asked for a token", 30*time.Second, chromedp.WaitVisible("#token"),
+		chromedp.Evaluate(`document.activeElement.id`, &at))
+	if at != "token" {
+		t.Errorf("the focus is at %q", at)
 	}
 }

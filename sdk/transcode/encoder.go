@@ -14,22 +14,21 @@ const frameSamples = 1024
 type AACEncoder interface {
 	// Config returns the AudioSpecificConfig. It never changes.
 	Config() []byte
-	// Delay returns by how many samples decoded sound is late: the first sample
-	// of a frame put in is that many samples after the first sample that comes out.
+	// Delay returns by how many samples decoded sound is late: the unit of the n-th
+	// call of Encode, counted from 0, holds the samples from n*1024-Delay() on.
 	Delay() int
-	// Encode takes one frame and appends at most one unit to dst.
+	// Encode takes one frame and appends one unit to dst.
 	Encode(dst []byte, planar [][]float32) ([]byte, error)
 	// Reset forgets all frames, as if the encoder were new.
 	Reset() error
 }
 
 // guard keeps an encoder in step: whatever happens inside, each frame that goes
-// in yields what the encoder's delay says, so that a unit never stands for
-// another stretch of time than it should.
+// in yields one unit, so that a unit never stands for another stretch of time than
+// it should.
 type guard struct {
 	enc     AACEncoder
 	silence []byte // a unit that decodes to silence
-	started bool   // the encoder has returned a unit, from now on it owes one per frame
 	last    [][]float32
 	buf     []byte
 	errors  int // frames whose unit was replaced by silence
@@ -64,19 +63,20 @@ func planes(channels int) [][]float32 {
 	return p
 }
 
-// encode takes one frame and returns one unit, or nil where the encoder's delay
-// calls for none yet. The unit belongs to the caller. An error is one that no
-// reset cures.
+var errNoUnit = errors.New("the encoder returned no unit")
+
+// encode takes one frame and returns one unit, which belongs to the caller. An
+// error is one that no reset cures.
 func (g *guard) encode(planar [][]float32) ([]byte, error) {
 	out, err := g.enc.Encode(g.buf[:0], planar)
+	if err == nil && len(out) == 0 {
+		err = errNoUnit
+	}
 	if err != nil {
 		g.errors++
 		out = g.silence
 		if err := g.restart(planar); err != nil {
 			return nil, err
-		}
-		if !g.started {
-			out = nil // the first call: the encoder owes nothing yet
 		}
 	} else {
 		g.buf = out
@@ -84,15 +84,6 @@ func (g *guard) encode(planar [][]float32) ([]byte, error) {
 	for i := range planar {
 		copy(g.last[i], planar[i])
 	}
-	if len(out) == 0 {
-		if !g.started {
-			g.started = true
-			return nil, nil
-		}
-		g.errors++ // a unit is missing
-		out = g.silence
-	}
-	g.started = true
 	return bytes.Clone(out), nil
 }
 

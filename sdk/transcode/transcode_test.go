@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/cmplx"
+	"slices"
 	"testing"
 	"time"
 
@@ -89,7 +90,6 @@ func sine(leftHz, rightHz float64) func(float64) (float64, float64) {
 
 // sound is what a listener gets: samples with the time of the first one.
 type sound struct {
-	units       []*media.AccessUnit
 	left, right []float64
 }
 
@@ -110,10 +110,9 @@ func (c *collector) feed(tr sdk.Transformer, units ...*media.AccessUnit) {
 	}
 }
 
-// decode decodes the units one after the other. Sample i of the result is that of
-// units[0].PTS + i/48000 if the units follow each other, which it checks: a raw
-// decoder puts out each unit's 1024 samples in place, the first of them overlapping
-// with silence.
+// decode decodes the units one after the other, which it checks that they are.
+// Sample i of the result is that of i/48000 s: a raw decoder puts out each unit's
+// 1024 samples in place, the first of them overlapping with silence.
 func decode(t testing.TB, units []*media.AccessUnit) sound {
 	t.Helper()
 	var stream []byte
@@ -138,7 +137,8 @@ func decode(t testing.TB, units []*media.AccessUnit) sound {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := sound{units: units}
+	before := make([]float64, max(0, timeToSamples(units[0].PTS)))
+	s := sound{left: before, right: slices.Clone(before)}
 	for i := 0; i+4 <= len(raw); i += 4 {
 		s.left = append(s.left, float64(int16(binary.LittleEndian.Uint16(raw[i:])))/32768)
 		s.right = append(s.right, float64(int16(binary.LittleEndian.Uint16(raw[i+2:])))/32768)
@@ -209,10 +209,9 @@ func burst(t float64) (float64, float64) {
 // correlation within +-20 ms, on the samples from from to from+n.
 func delay(s sound, wave func(float64) (float64, float64), from, n int) int {
 	const most = 960
-	origin := timeToSamples(s.units[0].PTS)
 	want := make([]float64, n+2*most)
 	for i := range want {
-		want[i], _ = wave(float64(origin+int64(from-most+i)) / 48000)
+		want[i], _ = wave(float64(from-most+i) / 48000)
 	}
 	best, at := 0.0, 0
 	for d := -most; d <= most; d++ {
@@ -227,6 +226,10 @@ func delay(s sound, wave func(float64) (float64, float64), from, n int) int {
 	return at
 }
 
+// firstUnit is where the first whole unit of the encoder begins: at the first
+// multiple of 1024 samples, less its delay of 1472, that is not before the sound.
+const firstUnit = 576 * time.Second / 48000
+
 func TestDelayIsTakenOff(t *testing.T) {
 	check := func(bitrate int, offset time.Duration) {
 		t.Helper()
@@ -236,8 +239,8 @@ func TestDelayIsTakenOff(t *testing.T) {
 			u.PTS, u.DTS = u.PTS+offset, u.DTS+offset
 			c.feed(tr, u)
 		}
-		if got := c.units[0].PTS; got != offset {
-			t.Errorf("first unit at %v, want %v", got, offset)
+		if got := c.units[0].PTS; got != offset+firstUnit {
+			t.Errorf("first unit at %v, want %v", got, offset+firstUnit)
 		}
 		for _, u := range c.units {
 			u.PTS -= offset
@@ -284,7 +287,7 @@ func TestUnitsAreWhatTheyShouldBe(t *testing.T) {
 		}
 	}
 	for i, u := range c.units {
-		if u.PTS != u.DTS || u.PTS != samplesToTime(int64(i)*1024) || u.Seq != uint32(i) {
+		if u.PTS != u.DTS || u.PTS != firstUnit+samplesToTime(int64(i)*1024) || u.Seq != uint32(i) {
 			t.Errorf("unit %d: PTS %v DTS %v seq %d", i, u.PTS, u.DTS, u.Seq)
 		}
 		if !u.RandomAccess || u.Discontinuity || u.Disposable || u.Duration != samplesToTime(1024) {
@@ -328,7 +331,7 @@ func TestSettings(t *testing.T) {
 }
 
 // failing is an encoder that refuses some frames and then stays broken until it
-// is reset, as go-aac does.
+// is reset.
 type failing struct {
 	AACEncoder
 	calls  int

@@ -164,7 +164,7 @@ func (w *unitWriter) encode() error {
 	w.jump = false
 	w.inFlight = append(w.inFlight, info)
 	payload, err := w.guard.encode(w.frame)
-	if err != nil || payload == nil {
+	if err != nil {
 		return err
 	}
 	if w.returned++; w.returned <= w.lag {

@@ -356,7 +356,7 @@ type DescribeResponse struct {
 	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version    string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	SdkVersion string                 `protobuf:"bytes,3,opt,name=sdk_version,json=sdkVersion,proto3" json:"sdk_version,omitempty"`
-	// Compared with the gateway's own for first-party plugins.
+	// The build of its file, for people: plugins of one file have the same.
 	BuildId    string           `protobuf:"bytes,4,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"`
 	Ingest     *IngestInfo      `protobuf:"bytes,5,opt,name=ingest,proto3" json:"ingest,omitempty"` // unset: no ingest
 	Egress     *EgressInfo      `protobuf:"bytes,6,opt,name=egress,proto3" json:"egress,omitempty"` // unset: no egress

@@ -159,6 +159,7 @@ func TestRefusedAndDroppedTarget(t *testing.T) {
 		}
 		return err
 	})
+	record(t, cdn, "a", "x", 2*time.Second) // what is cut off must hold sound, too
 	if err := cdn.DropPublisher("a", "x"); err != nil {
 		t.Fatal(err)
 	}

@@ -2,10 +2,10 @@
 # Installs the real peers that the end-to-end tests talk to, from Debian's or
 # Ubuntu's packages. Does nothing where all of them are present. What cannot be
 # installed is named, with the command that would do it; that is an error only
-# with GATEWAY_TEST_PEERS=required. GATEWAY_TEST_PEERS=none installs nothing.
+# with HEADGATE_TEST_PEERS=required. HEADGATE_TEST_PEERS=none installs nothing.
 set -euo pipefail
 
-mode=${GATEWAY_TEST_PEERS:-auto}
+mode=${HEADGATE_TEST_PEERS:-auto}
 
 # A peer counts as present by what the tests use of it, not by a package's name:
 # another build of nginx must not be replaced behind its owner's back.
@@ -32,7 +32,7 @@ give_up() {
 	exit 0
 }
 
-[ "$mode" = none ] && give_up "GATEWAY_TEST_PEERS=none: nothing is installed"
+[ "$mode" = none ] && give_up "HEADGATE_TEST_PEERS=none: nothing is installed"
 command -v apt-get >/dev/null 2>&1 || give_up "no apt-get here"
 sudo=()
 if [ "$(id -u)" -ne 0 ]; then

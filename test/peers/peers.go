@@ -54,7 +54,7 @@ const rtmpModule = "/usr/lib/nginx/modules/ngx_rtmp_module.so"
 
 // Find returns the path of a program: nginx, stunnel, chromium, ffmpeg or
 // ffprobe. Where it is absent the test is skipped, naming the package that
-// would bring it; with GATEWAY_TEST_PEERS=required it fails.
+// would bring it; with HEADGATE_TEST_PEERS=required it fails.
 func Find(t testing.TB, program string) string {
 	t.Helper()
 	for _, name := range names(program) {
@@ -84,7 +84,7 @@ func Need(t testing.TB, programs ...string) {
 func absent(t testing.TB, program string) {
 	t.Helper()
 	msg := fmt.Sprintf("needs %s, of the Debian package %s", program, packages(program))
-	if os.Getenv("GATEWAY_TEST_PEERS") == "required" {
+	if os.Getenv("HEADGATE_TEST_PEERS") == "required" {
 		t.Fatal(msg)
 	}
 	t.Skip(msg)

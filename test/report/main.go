@@ -1,6 +1,6 @@
 // Command report turns the output of `go test -json` on its standard input into
 // what a person wants to read: one line per package, the whole output of what
-// failed, and a list of what was skipped and why. It knows the test2json format
+// failed, how many passed, and a list of what was skipped and why. It knows the test2json format
 // and nothing of the tests.
 package main
 
@@ -50,6 +50,7 @@ const slow = 3 * time.Second
 func report(in io.Reader, out io.Writer) (ok bool, skips []string, err error) {
 	type key struct{ pkg, test string }
 	output := make(map[key][]string)
+	passed, failed := 0, 0
 	ok = true
 	lines := bufio.NewReader(in)
 	for {
@@ -75,6 +76,9 @@ func report(in io.Reader, out io.Writer) (ok bool, skips []string, err error) {
 					}
 					delete(output, k)
 				case "pass":
+					if e.Test != "" {
+						passed++
+					}
 					if e.Test == "" {
 						fmt.Fprintf(out, "ok    %-50s %6.1fs\n", short(e.Package), e.Elapsed)
 					} else if took >= slow && !strings.Contains(e.Test, "/") {
@@ -85,6 +89,7 @@ func report(in io.Reader, out io.Writer) (ok bool, skips []string, err error) {
 					ok = false
 					name := short(e.Package)
 					if e.Test != "" {
+						failed++
 						name += " " + e.Test
 					}
 					fmt.Fprintf(out, "FAIL  %-50s %6.1fs\n", name, e.Elapsed)
@@ -96,6 +101,7 @@ func report(in io.Reader, out io.Writer) (ok bool, skips []string, err error) {
 			}
 		}
 		if err == io.EOF {
+			fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", passed, failed, len(skips))
 			return ok, skips, nil
 		}
 		if err != nil {

@@ -30,18 +30,24 @@ function show(state, error) {
   $('error').hidden = !error;
   $('error').textContent = error || '';
   const busy = state === 'connecting' || state === 'live' || state === 'reconnecting';
-  $('start').disabled = busy;
-  $('stop').disabled = !busy;
+  // The button of the moment takes the focus from what is switched off: for whoever
+  // has no mouse.
+  const [on, off] = busy ? [$('stop'), $('start')] : [$('start'), $('stop')];
+  const focused = $('controls').contains(document.activeElement);
+  on.disabled = false;
+  if (focused) on.focus();
+  off.disabled = true;
   for (const e of $('controls').querySelectorAll('select, input')) e.disabled = busy;
   if (!busy) $('stats').hidden = true;
 }
 
 // An error whose message is for the person in front of the page.
 class Plain extends Error {
-  constructor(message, { again = false, after = 0 } = {}) {
+  constructor(message, { again = false, after = 0, token = false } = {}) {
     super(message);
     this.again = again; // trying again can help
     this.after = after; // not before so many seconds
+    this.token = token; // another token can help
   }
 }
 
@@ -87,6 +93,8 @@ async function capture() {
 function testPicture(width, height) {
   const audio = new AudioContext({ sampleRate: 48000, latencyHint: 'interactive' });
   audio.resume();
+  // Started by itself the browser holds the sound, and with it this clock, until somebody acts.
+  for (const e of ['pointerdown', 'keydown']) addEventListener(e, () => audio.resume().catch(() => {}), { once: true });
   const out = audio.createMediaStreamDestination();
   out.channelCount = 2;
   // Left and right differ, so that mono is noticed.
@@ -157,9 +165,9 @@ async function problem(response) {
   const after = Number(response.headers.get('Retry-After')) || 0;
   const say = (text) => (detail ? text + ' (' + detail + ')' : text);
   switch (response.status) {
-    case 401: return new Plain(say(token ? 'The gateway does not accept this token.' : 'This stream needs a token.'));
-    case 403: return new Plain(say('This token is not for this stream.'));
-    case 404: return new Plain(say('The gateway has no route of this name.'));
+    case 401: return new Plain(token ? 'The gateway does not accept this token.' : 'This stream needs a token.', { token: true });
+    case 403: return new Plain('This token is not for this stream.', { token: true });
+    case 404: return new Plain('The gateway has no route named ' + stream + '.');
     case 409: return new Plain(say('Somebody else is publishing this stream.'), { again: true, after: after || 3 });
     case 422: return new Plain(say('The gateway cannot use what this browser sends.'));
     case 429: case 502: case 503: case 504:
@@ -357,6 +365,11 @@ async function start() {
     await run.go();
   } catch (e) {
     show('failed', e instanceof Plain ? e.message : 'This did not work: ' + e.message);
+    if (e.token) {
+      $('tokenLabel').hidden = false;
+      $('token').focus();
+      $('token').select();
+    }
   } finally {
     run.end();
     run = null;

@@ -1,6 +1,7 @@
 // Package reorder puts the RTP packets of one track back in order and decides
-// when a missing one is given up. It knows sequence numbers and time as its
-// caller tells it; it does not know what packets carry, nor who asks for them again.
+// when a missing one is asked for again and when it is given up. It knows sequence
+// numbers and time as its caller tells it; it does not know what packets carry, nor
+// how they are asked for.
 package reorder
 
 import "time"
@@ -19,6 +20,13 @@ type Packet struct {
 // window is how many packets a Buffer looks ahead; a power of two.
 const window = 1024
 
+// A missing packet is asked for as soon as a later one shows that it is missing,
+// again after retryAfter, and then ever more rarely: the answer takes a round trip.
+const (
+	retryAfter = 20 * time.Millisecond
+	maxTries   = 10
+)
+
 // A Buffer holds packets back only while one before them is missing, and not
 // longer than its hold time. In order, packets pass through uncopied. Not safe
 // for concurrent use.
@@ -32,6 +40,10 @@ type Buffer struct {
 	oldest  time.Time // the earliest arrival among the stored ones
 	slots   [window]slot
 
+	highest  uint16 // of the stored ones
+	missing  int    // requests that are open
+	requests [window]request
+
 	// Lost counts packets given up; Late those that came after that, or twice.
 	Lost, Late uint64
 }
@@ -39,6 +51,14 @@ type Buffer struct {
 type slot struct {
 	used bool
 	Packet
+}
+
+// request is what is known of a missing packet.
+type request struct {
+	open  bool
+	tries int
+	wait  time.Duration // until the next try
+	due   time.Time
 }
 
 // New returns a Buffer that waits at most hold for a missing packet and calls
@@ -95,6 +115,65 @@ func (b *Buffer) Expire(now time.Time) {
 	}
 }
 
+// Requests appends to dst the numbers of the packets that are to be asked for now,
+// and counts on that being done.
+func (b *Buffer) Requests(dst []uint16, now time.Time) []uint16 {
+	if b.missing == 0 {
+		return dst
+	}
+	for seq := b.next; seq != b.highest; seq++ {
+		r := b.request(seq)
+		if !r.open || r.tries == maxTries || now.Before(r.due) {
+			continue
+		}
+		dst = append(dst, seq)
+		r.wait = max(retryAfter, r.wait*5/4)
+		r.due = now.Add(r.wait)
+		r.tries++
+	}
+	return dst
+}
+
+// NextRequest returns when Requests has something to ask for; ok is false if
+// nothing is missing.
+func (b *Buffer) NextRequest() (at time.Time, ok bool) {
+	if b.missing == 0 {
+		return time.Time{}, false
+	}
+	for seq := b.next; seq != b.highest; seq++ {
+		if r := b.request(seq); r.open && r.tries < maxTries && (!ok || r.due.Before(at)) {
+			at, ok = r.due, true
+		}
+	}
+	return at, ok
+}
+
+func (b *Buffer) request(seq uint16) *request { return &b.requests[seq%window] }
+
+// miss opens requests for what is missing before p, which is to be stored.
+func (b *Buffer) miss(p Packet) {
+	from := b.next
+	if b.stored > 0 {
+		from = b.highest + 1
+		if int16(p.Seq-b.highest) < 0 {
+			return
+		}
+	}
+	for seq := from; seq != p.Seq; seq++ {
+		*b.request(seq) = request{open: true, due: p.Arrival}
+		b.missing++
+	}
+	b.highest = p.Seq
+}
+
+// settle closes the request for a packet that came or was given up.
+func (b *Buffer) settle(seq uint16) {
+	if r := b.request(seq); r.open {
+		r.open = false
+		b.missing--
+	}
+}
+
 func (b *Buffer) slot(seq uint16) *slot { return &b.slots[seq%window] }
 
 // first returns the stored packet with the lowest number.
@@ -112,6 +191,8 @@ func (b *Buffer) store(p Packet) {
 		b.Late++
 		return
 	}
+	b.miss(p)
+	b.settle(p.Seq)
 	if b.stored == 0 || p.Arrival.Before(b.oldest) {
 		b.oldest = p.Arrival
 	}
@@ -121,6 +202,7 @@ func (b *Buffer) store(p Packet) {
 }
 
 func (b *Buffer) deliver(p Packet) {
+	b.settle(p.Seq)
 	b.next = p.Seq + 1
 	p.AfterGap, b.gap = b.gap, false
 	b.emit(p)
@@ -158,6 +240,9 @@ func (b *Buffer) skip() {
 	to := b.next + 1
 	if b.stored > 0 {
 		to = b.first().Seq
+	}
+	for seq := b.next; seq != to; seq++ {
+		b.settle(seq)
 	}
 	b.Lost += uint64(to - b.next)
 	b.gap, b.next = true, to

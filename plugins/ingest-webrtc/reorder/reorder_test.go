@@ -70,6 +70,49 @@ func TestTraces(t *testing.T) {
 	check("1@0 1500@1 expire@101", "1 !1500")
 }
 
+// TestRequests: what is missing is asked for at once, again after 20 ms, ever more
+// rarely, and no more once it came or was given up.
+func TestRequests(t *testing.T) {
+	start := time.Unix(1000, 0)
+	b := reorder.New(hold, func(reorder.Packet) {})
+	push := func(ms int, seq uint16) {
+		b.Push(reorder.Packet{Seq: seq, Arrival: start.Add(time.Duration(ms) * time.Millisecond)})
+	}
+	asks := func(ms int, want ...uint16) {
+		t.Helper()
+		now := start.Add(time.Duration(ms) * time.Millisecond)
+		at, ok := b.NextRequest()
+		if due := ok && !now.Before(at); due != (len(want) > 0) {
+			t.Errorf("at %d ms: next request at %v, %v; want %v", ms, at.Sub(start), ok, want)
+		}
+		if got := b.Requests(nil, now); !slices.Equal(got, want) {
+			t.Errorf("at %d ms: asked for %v, want %v", ms, got, want)
+		}
+	}
+	push(0, 65534)
+	asks(0)
+	push(1, 1)
+	asks(1, 65535, 0)
+	asks(20)
+	push(21, 3)
+	asks(21, 65535, 0, 2)
+	push(22, 0)
+	asks(41, 2)
+	asks(46, 65535)
+	push(47, 65535)
+	asks(66, 2)
+	push(70, 2)
+	asks(200)
+	push(201, 6)
+	asks(201, 4, 5)
+	b.Expire(start.Add(201*time.Millisecond + hold))
+	asks(400)
+	push(401, 8)
+	asks(401, 7)
+	push(402, 40000)
+	asks(1000)
+}
+
 func TestDeadline(t *testing.T) {
 	_, b := trace("1@0 2@5")
 	if _, ok := b.Deadline(); ok {

@@ -10,7 +10,6 @@ import (
 	"github.com/pion/dtls/v3"
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
-	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/sdp/v3"
@@ -24,9 +23,6 @@ const (
 	audioRateHz = 48000
 
 	gatherTimeout = 1500 * time.Millisecond
-	// Lost packets are asked for every nackInterval, as long as that can still help.
-	nackInterval = 20 * time.Millisecond
-	nackTries    = 10
 	// replayWindow is how many packets a retransmission may lie behind.
 	replayWindow = 1024
 	mtuBytes     = 1600
@@ -167,11 +163,9 @@ func feedback(offered []string) []webrtc.RTCPFeedback {
 	return out
 }
 
+// addInterceptors adds what reports to the publisher how his packets arrive. What
+// is missing is asked for by its receiver.
 func addInterceptors(ir *interceptor.Registry) error {
-	generator, err := nack.NewGeneratorInterceptor(nack.GeneratorInterval(nackInterval), nack.GeneratorMaxNacksPerPacket(nackTries))
-	if err != nil {
-		return err
-	}
 	receiver, err := report.NewReceiverInterceptor()
 	if err != nil {
 		return err
@@ -180,7 +174,6 @@ func addInterceptors(ir *interceptor.Registry) error {
 	if err != nil {
 		return err
 	}
-	ir.Add(generator)
 	ir.Add(receiver)
 	ir.Add(congestion)
 	return nil

@@ -26,8 +26,13 @@ const (
 	overtakenHold      = 30 * time.Millisecond
 )
 
-func holdFor(s *negotiate.Section) time.Duration {
-	if slices.ContainsFunc(s.Formats, func(f negotiate.Format) bool { return slices.Contains(f.Feedback, "nack") }) {
+// retransmits reports whether the publisher sends again what he is asked for.
+func retransmits(s *negotiate.Section) bool {
+	return slices.ContainsFunc(s.Formats, func(f negotiate.Format) bool { return slices.Contains(f.Feedback, "nack") })
+}
+
+func holdFor(retransmits bool) time.Duration {
+	if retransmits {
 		return retransmissionHold
 	}
 	return overtakenHold
@@ -45,6 +50,10 @@ type receiver struct {
 	h264    *depack.H264 // nil for sound
 	opus    *depack.Opus // nil for pictures
 	keyDue  time.Time    // when the next random access point of the video is due
+
+	ssrc     uint32
+	asks     bool // missing packets are asked for
+	askedFor []uint16
 
 	lost, late, dropped uint64 // as last counted in the session's figures
 }
@@ -69,15 +78,19 @@ func (s *session) trackArrived(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 	s.receivers.Add(2)
 	s.mu.Unlock()
 
-	rx := &receiver{session: s, id: id}
+	section := s.offer.Audio
+	if video {
+		section = s.offer.Video
+	}
+	rx := &receiver{session: s, id: id, ssrc: uint32(t.SSRC()), asks: retransmits(section)}
 	if video {
 		rx.time = s.clock.AddTrack(videoRateHz, false)
 		rx.h264 = depack.NewH264(rx.emit, s.offer.Video.ParameterSets...)
-		rx.buffer = reorder.New(holdFor(s.offer.Video), rx.h264.Push)
+		rx.buffer = reorder.New(holdFor(rx.asks), rx.h264.Push)
 	} else {
 		rx.time = s.clock.AddTrack(audioRateHz, true)
 		rx.opus = depack.NewOpus(rx.emit)
-		rx.buffer = reorder.New(holdFor(s.offer.Audio), rx.opus.Push)
+		rx.buffer = reorder.New(holdFor(rx.asks), rx.opus.Push)
 	}
 	go func() {
 		defer s.receivers.Done()
@@ -115,8 +128,7 @@ func (rx *receiver) read(t *webrtc.TrackRemote) {
 	var armed time.Time // the read deadline; zero if none
 	failed := 0
 	for failed < maxReadErrors {
-		at, _ := rx.buffer.Deadline()
-		if at != armed {
+		if at := rx.deadline(); at != armed {
 			if err := t.SetReadDeadline(at); err != nil {
 				return
 			}
@@ -136,9 +148,35 @@ func (rx *receiver) read(t *webrtc.TrackRemote) {
 		default:
 			failed++ // a payload type that was not negotiated, or garbage
 		}
+		rx.askForMissing(now)
 		rx.count()
 	}
 	rx.session.log.Warn("track ended: its packets cannot be read", "track", rx.id)
+}
+
+// deadline is when something is to be done even if no packet comes; zero if
+// nothing is.
+func (rx *receiver) deadline() time.Time {
+	at, ok := rx.buffer.Deadline()
+	if next, due := rx.buffer.NextRequest(); rx.asks && due && (!ok || next.Before(at)) {
+		at = next
+	}
+	return at
+}
+
+// askForMissing sends the requests that are due (generic NACK, RFC 4585 6.2.1).
+func (rx *receiver) askForMissing(now time.Time) {
+	if !rx.asks {
+		return
+	}
+	rx.askedFor = rx.buffer.Requests(rx.askedFor[:0], now)
+	if len(rx.askedFor) == 0 {
+		return
+	}
+	request := &rtcp.TransportLayerNack{MediaSSRC: rx.ssrc, Nacks: rtcp.NackPairsFromSequenceNumbers(rx.askedFor)}
+	if err := rx.session.pc.WriteRTCP([]rtcp.Packet{request}); err != nil {
+		rx.session.log.Debug("packets were not asked for again", "error", err)
+	}
 }
 
 func (rx *receiver) take(packet []byte, h *rtp.Header, now time.Time) {

@@ -2,13 +2,15 @@ package aaclc
 
 // Block switching, TS 26.403, clause 5.2. A long window has the finest resolution
 // in frequency, but spreads the error of a sudden sound over the 40 ms around
-// it, and the ear hears it before the sound: pre-echo. So the encoder looks 576
+// it, and the ear hears it before the sound: pre-echo. So the encoder looks 448
 // samples ahead for attacks. The eight blocks of 128 samples that a call adds
 // are those in which the next frame's short windows begin, so the frame before
-// an attack has still time to end with a short slope.
+// an attack has still time to end with a short slope. Of the last short window the
+// second half is not seen yet; an attack there finds the frame ending in a short
+// slope, which leaves little of it, and 128 samples less of delay are worth that.
 
 const (
-	lookahead   = 576
+	lookahead   = 448
 	blockLines  = frameLines / 8
 	attackRatio = 10
 	attackFloor = 1e6 // energy of a block below which nothing is an attack

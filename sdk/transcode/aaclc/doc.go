@@ -22,6 +22,8 @@
 //	   ▼                                           │
 //	 temporal noise shaping (per channel)          │           tns.go
 //	   ▼                                           │
+//	 noise by its energy alone (low rates) ◄───────┤           noise.go
+//	   ▼                                           │
 //	 left/right or mid/side (per band) ◄───────────┤           stereo.go
 //	   ▼                                           ▼
 //	 trial quantisation ─► bits, errors ─► cut: how far        rate.go, quant.go
@@ -35,6 +37,10 @@
 //
 // The numbers of the standard are in bands.go and codebooks.go.
 //
+// A cut of -4, say, means that error lies a factor of 2^4, 12 dB, below its mask:
+// masks, energies and cuts are binary logarithms throughout, for sums are what is
+// made of them.
+//
 // The plan is that of 3GPP TS 26.403: one pass, thresholds in closed form, no search
 // over quantisations. Where the plan leaves freedom, or a later decade has faster
 // machines, this encoder takes another way, and the file says which: rate control
@@ -43,6 +49,10 @@
 // exact and costs little; the spreading of masking is summed as loudness
 // (ITU-R BS.1387) rather than by the largest; and what error each band bears when
 // bits are short follows from how many lines share its part of the ear.
+//
+// Not used are pulses, TNS in short windows, and intensity stereo, which gives up
+// the phase between the channels: from 64 kb/s on, mid/side and substituted noise
+// do without. (LC has no prediction in time and no gain control.)
 //
 // # What is always true
 //
@@ -54,7 +64,8 @@
 //
 // # Delay
 //
-// The window of the unit that a call returns ends 576 samples before the newest
+// The window of the unit that a call returns ends 448 samples before the newest
 // sample: so far ahead must be looked for attacks to switch windows in time. Its
-// first half is what a decoder puts out with that unit. Hence 1024 + 576 samples.
+// first half is what a decoder puts out with that unit. Hence 1024 + 448 samples, 30.7 ms at
+// 48 kHz; 52 ms from the first sample of a unit to the unit.
 package aaclc

@@ -22,7 +22,7 @@ const delay = frameLines + lookahead
 const history = delay // samples kept from call to call
 
 // An Encoder makes AAC-LC access units of PCM. It is not safe for concurrent
-// use. It owns about 60 KB, allocates nothing after New, and can be pooled: see
+// use. It owns 85 KB, allocates nothing after New, and can be pooled: see
 // [Encoder.Reset].
 type Encoder struct {
 	config Config
@@ -30,14 +30,17 @@ type Encoder struct {
 	asc    [2]byte
 	t      *tables
 
-	model    [2]bandModel // of long and short windows
-	tns      tnsModel
-	ch       [maxChannels]channel
-	sequence windowSequence // of the last frame
-	shape    windowShape    // of the last frame's right slopes
-	attack   bool           // in the frame to be coded next
-	draining int            // units still to come from Flush; 0 when not draining
-	drained  bool
+	model [2]bandModel // of long and short windows
+	coded int          // bands of a long window that may be coded as lines
+	// Bands of a long window that may become noise; none if noiseEnd is 0.
+	noiseBegin, noiseEnd int
+	tns                  tnsModel
+	ch                   [maxChannels]channel
+	sequence             windowSequence // of the last frame
+	shape                windowShape    // of the last frame's right slopes
+	attack               bool           // in the frame to be coded next
+	draining             int            // units still to come from Flush; 0 when not draining
+	drained              bool
 
 	// The frame at hand. Bands are counted in coding order: the bands of the first
 	// group of windows, then those of the second and so on; a long window is a
@@ -49,7 +52,7 @@ type Encoder struct {
 	bands   int             // groups * sfb
 	off     [maxBands + 1]int
 	ms      [maxBands]bool
-	midSide int // bands with ms
+	uncoded int // bands that the last frame left out, in all channels
 
 	budget  budget
 	coder   coder
@@ -78,7 +81,8 @@ type channel struct {
 	lines  [maxBands]float32 // lines that matter
 	floor  [maxBands]int32   // bounds of the scalefactor
 	ceil   [maxBands]int32
-	sf     [maxBands]int32
+	sf     [maxBands]int32 // of noise, its level
+	noise  [maxBands]bool
 	big    [maxBands]int32
 	cost   [maxBands][bookCount]uint16
 	book   [maxBands]uint8
@@ -118,9 +122,15 @@ func New(c Config) (*Encoder, error) {
 	hz := bandwidth(c)
 	long := bandsBelow(rate.long, frameLines, c.SampleRate, hz)
 	short := bandsBelow(rate.short, shortLines, c.SampleRate, hz)
+	e.coded = long
+	if hz := noiseBandwidth(c); hz > 0 {
+		e.noiseBegin = bandsBelow(rate.long, frameLines, c.SampleRate, noiseLowestHz)
+		e.noiseEnd = bandsBelow(rate.long, frameLines, c.SampleRate, min(hz, float64(c.SampleRate)*0.48))
+		long = max(long, e.noiseEnd)
+	}
 	e.model[0].fill(rate.long, long, frameLines, c.SampleRate)
 	e.model[1].fill(rate.short, short, shortLines, c.SampleRate)
-	e.tns.fill(rate, long, c.SampleRate)
+	e.tns.fill(rate, e.coded, c.SampleRate)
 	e.coder.scale.fill()
 	e.coder.active = make([]scaleBand, 0, maxBands)
 	e.Reset()
@@ -161,7 +171,7 @@ func (e *Encoder) Reset() {
 	for c := range e.ch {
 		e.ch[c].fresh = true
 	}
-	e.sequence, e.shape, e.attack = onlyLong, sineShape, false
+	e.sequence, e.shape, e.attack, e.uncoded = onlyLong, sineShape, false, 0
 	e.draining, e.drained = 0, false
 	e.budget.reset(e.config)
 }
@@ -253,12 +263,14 @@ func (e *Encoder) unit(dst []byte) []byte {
 	}
 	left := e.shape
 	sequence := nextSequence(e.sequence, e.attack, next)
-	e.attack, e.sequence, e.shape = next, sequence, sineShape
+	e.attack, e.sequence = next, sequence
+	e.shape = e.nextShape()
 	if sequence == eightShort {
 		e.analyseShort(left, e.shape)
 	} else {
 		e.analyseLong(sequence, left, e.shape)
 	}
+	e.substitute(e.budget.cut)
 	if e.config.Channels == 2 {
 		e.pairBands(e.budget.cut)
 	}
@@ -267,6 +279,17 @@ func (e *Encoder) unit(dst []byte) []byte {
 	}
 	e.allot()
 	return e.write(dst)
+}
+
+// nextShape chooses the slopes after this frame. The side lobes of the KBD window
+// fall to where tones far above a faint neighbourhood do not leak into it; the
+// sine window has the narrower main lobe, which serves all other sounds. The
+// frame before tells: a steep spectrum has many bands that need no coding.
+func (e *Encoder) nextShape() windowShape {
+	if e.uncoded*3 > e.bands*e.config.Channels {
+		return kbdShape
+	}
+	return sineShape
 }
 
 // analyseLong transforms a long frame and computes energies and masks.

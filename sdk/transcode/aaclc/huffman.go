@@ -109,7 +109,8 @@ func (t *costTables) count(q []int16, big int32, cost *[bookCount]uint16) (best 
 	if big <= 12 {
 		first = firstBook[big]
 	}
-	if big <= 2 {
+	switch {
+	case big <= 2:
 		var quads uint64
 		for len(q) >= 4 {
 			a, b, c, d := int32(q[0]), int32(q[1]), int32(q[2]), int32(q[3])
@@ -121,14 +122,14 @@ func (t *costTables) count(q []int16, big int32, cost *[bookCount]uint16) (best 
 			q = q[4:]
 		}
 		cost[1], cost[2], cost[3], cost[4] = uint16(quads), uint16(quads>>16), uint16(quads>>32), uint16(quads>>48)
-	} else if big <= 15 {
+	case big <= 15:
 		for len(q) >= 2 {
 			m := &t.pairs[uint32(int32(q[0])*33+int32(q[1])+544)]
 			low += m.low
 			high += m.high
 			q = q[2:]
 		}
-	} else {
+	default:
 		escapes := 0
 		for len(q) >= 2 {
 			a, b := int32(q[0]), int32(q[1])

@@ -3,29 +3,40 @@ package aaclc
 import (
 	"fmt"
 	"math"
+	"sync"
 )
 
 // A parser reads access units back, from the syntax of clause 4.4.2 and not from
 // the writer's code. Whatever the standard forbids is an error.
 type parser struct {
+	*lookup
 	config Config
 	table  *rateTable
+}
+
+// lookup finds what a codeword stands for.
+type lookup struct {
 	books  [bookCount]map[codeword]int
 	scales map[codeword]int
 }
 
-func newParser(c Config) *parser {
-	p := &parser{config: c, scales: map[codeword]int{}}
-	p.table, _, _ = rateOf(c.SampleRate)
+var sharedLookup = sync.OnceValue(func() *lookup {
+	l := &lookup{scales: map[codeword]int{}}
 	for k, book := range spectrumBooks() {
-		p.books[k] = map[codeword]int{}
+		l.books[k] = map[codeword]int{}
 		for i, w := range book {
-			p.books[k][w] = i
+			l.books[k][w] = i
 		}
 	}
 	for i, w := range scalefactorBook {
-		p.scales[w] = i - 60
+		l.scales[w] = i - 60
 	}
+	return l
+})
+
+func newParser(c Config) *parser {
+	p := &parser{lookup: sharedLookup(), config: c}
+	p.table, _, _ = rateOf(c.SampleRate)
 	return p
 }
 
@@ -35,6 +46,7 @@ type parsedChannel struct {
 	q     [frameLines]int16
 	tns   *parsedFilter
 	books []uint8
+	noise int // bands of substituted noise
 }
 
 type parsedFilter struct {
@@ -153,7 +165,7 @@ func (p *parser) stream(r *bitReader, u *parsedUnit, c *parsedChannel, info bool
 	for g := range u.groups {
 		for b := 0; b < u.maxSfb; {
 			book := r.take(4)
-			if book > escapeBook {
+			if book > escapeBook && book != noiseBook {
 				panic(illegal(fmt.Sprint("codebook ", book)))
 			}
 			n := 0
@@ -174,7 +186,21 @@ func (p *parser) stream(r *bitReader, u *parsedUnit, c *parsedChannel, info bool
 		}
 	}
 	scales := make([]int, len(c.books))
+	noise, pcm := scale-90, true
 	for i, book := range c.books {
+		if book == noiseBook {
+			if pcm {
+				noise += r.take(9) - 256
+			} else {
+				noise += r.code(p.scales)
+			}
+			pcm = false
+			if noise < -100 || noise > 155 {
+				panic(illegal(fmt.Sprint("noise energy ", noise)))
+			}
+			c.noise++
+			continue
+		}
 		if book != zeroBook {
 			scale += r.code(p.scales)
 			if scale < 0 || scale > 255 {
@@ -247,7 +273,7 @@ func (p *parser) filter(r *bitReader, u *parsedUnit) *parsedFilter {
 
 // spectrum reads the lines of a band (clause 4.6.3.3).
 func (p *parser) spectrum(r *bitReader, book int, q []int16) {
-	if book == zeroBook {
+	if book == zeroBook || book == noiseBook {
 		return
 	}
 	dim, side, signed := 2, 0, false

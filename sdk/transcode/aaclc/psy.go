@@ -42,6 +42,7 @@ type bandModel struct {
 	cells  [maxSfbLong]float32 // log2 of the band's width in cells
 	offset [maxSfbLong]float32 // log2 of mask over excitation, all cells together
 	quiet  [maxSfbLong]float32 // log2 of the threshold in quiet
+	tilt   [maxSfbLong]float32 // log2 of what offset has for the lines per cell
 }
 
 // A flow says how excitation crosses a band: what is added at its far edge by the
@@ -62,7 +63,7 @@ func (m *bandModel) fill(off []int, n, lines, sampleRate int) {
 		width := float64(off[b+1] - off[b])
 		// Lines per cell, all windows of a frame together, on the scale of ten.
 		crowd := float64((off[b+1]-off[b])*frameLines/lines) / cells / 10
-		m.cells[b] = float32(math.Log2(cells))
+		m.cells[b], m.tilt[b] = float32(math.Log2(cells)), float32(math.Log2(crowd))
 		m.offset[b] = float32(math.Log2(cells) - (6+0.25*centre)/10*math.Log2(10) + math.Log2(crowd))
 		own := 0.0
 		cross := func(slope float64) flow {

@@ -18,15 +18,14 @@ import "math"
 
 // A budget is the state of rate control.
 type budget struct {
-	bitsPerFrame float64
-	size         int     // bits that the reservoir can hold
-	level        int     // bits in it
-	rest         int     // of the division of bits among frames
-	mean         int     // bits due to this frame
-	cut          float32 // log2 of error over mask
-	reference    float32
-	side         [2]float32 // bits that are not spectrum, running means: long, short
-	config       Config
+	size      int     // bits that the reservoir can hold
+	level     int     // bits in it
+	rest      int     // of the division of bits among frames
+	mean      int     // bits due to this frame
+	cut       float32 // log2 of error over mask
+	reference float32
+	side      [2]float32 // bits per group that are not spectrum, running means: long, short
+	config    Config
 }
 
 const (
@@ -48,7 +47,7 @@ func (b *budget) reset(c Config) {
 	// so that the rate over any second stays within 10 %.
 	b.size = max(min(unitBits*c.Channels-mean-8, c.Bitrate*9/100), 0)
 	b.level = b.size / 2
-	b.side = [2]float32{float32(120 * c.Channels), float32(150 * c.Channels)}
+	b.side = [2]float32{float32(120 * c.Channels), float32(50 * c.Channels)}
 }
 
 // begin computes the bits due to the next frame.
@@ -68,25 +67,42 @@ func (b *budget) limits() (most, least int) {
 // end takes the frame's bits from the reservoir.
 func (b *budget) end(bits int) { b.level += b.mean - bits }
 
+// A hole, a band that is dropped in one frame and coded in the next, is heard more
+// easily than error of a constant kind. So bands whose energy is within holeReach of
+// the error that they might have keep a little precision (TS 26.403, clause
+// 5.6.1.1: avoidance of holes). Both are log2.
+const (
+	holeReach = 3
+	holeKeep  = 1
+)
+
 // prepare computes what each band's scalefactor depends on.
 func (e *Encoder) prepare(ch *channel) {
+	quiet := &e.model[0].quiet
+	if e.sequence == eightShort {
+		quiet = &e.model[1].quiet
+	}
 	for b := range e.bands {
 		lo, hi := e.off[b], e.off[b+1]
+		above := ch.energy[b] - ch.mask[b] - e.budget.cut
+		if above > -holeReach && above < holeKeep && ch.energy[b] > quiet[b%e.sfb] {
+			ch.mask[b] = ch.energy[b] - holeKeep - e.budget.cut
+		}
 		form, peak := loudness(ch.mag[lo:hi], ch.spec[lo:hi])
 		logForm, logPeak := log2(form), log2(peak)
 		width := float32(hi - lo)
 		ch.want[b] = zeroGain + 8./3*(2.7548875+ch.mask[b]-logForm)
 		ch.lines[b] = min(exp2(logForm-0.25*(ch.energy[b]-log2(width))), width)
 		// No value above maxQuant; at least one above zero.
-		ch.floor[b] = max(int32(math.Ceil(float64(zeroGain-16./3*(12.9998-logPeak)))), 0)
+		ch.floor[b] = max(int32(math.Ceil(float64(zeroGain-16./3*(12.995-logPeak)))), 0)
 		ch.ceil[b] = min(int32(math.Floor(float64(zeroGain+16./3*(logPeak+0.7498)))), maxSf)
 	}
 }
 
-// silent reports whether band b of ch is not worth coding at a cut: its sound is
-// less than the error it may have.
-func (ch *channel) silent(b int, cut float32) bool {
-	return ch.energy[b] <= ch.mask[b]+cut || ch.ceil[b] < ch.floor[b]
+// silent reports whether band b of ch is not coded as lines at a cut: its sound is
+// less than the error it may have, or it is noise.
+func (e *Encoder) silent(ch *channel, b int, cut float32) bool {
+	return ch.noise[b] || e.sequence != eightShort && b >= e.coded || ch.energy[b] <= ch.mask[b]+cut || ch.ceil[b] < ch.floor[b]
 }
 
 // allot chooses the frame's scalefactors and codebooks within the limits.
@@ -109,7 +125,7 @@ func (e *Encoder) allot() {
 		spectrum += bits
 		slope += s
 	}
-	bits := float32(spectrum) + bud.side[kind]
+	bits := float32(spectrum) + bud.side[kind]*float32(e.groups)
 	mean := float32(bud.mean)
 	// The reference follows the cut at which this frame would have had the mean.
 	balance := 0.375 * min(max((bits-mean)/slope, -8), 8)
@@ -122,15 +138,21 @@ func (e *Encoder) allot() {
 		bud.reference += balance * slower
 	}
 	bud.reference = min(max(bud.reference, lowestCut), highCut)
-	wish := min(max(bits, float32(least)), mean+0.8*float32(most-bud.mean))
-	shift := (bits - wish) / slope
-	shift = min(max(shift, -12), 60)
+	// Quality stays where it is, unless the reservoir would overflow or be emptied.
+	ample := mean + 0.85*float32(most-bud.mean)
+	wish := min(max(bits, float32(least)), ample)
+	shift := min(max((bits-wish)/slope, -12), 60)
 	total := e.settle(cut, shift)
-	for try := 0; try < 4 && e.missed(total, most, wish, cut+0.375*shift); try++ {
+	for range 4 {
+		over := float32(total) > ample
+		under := total < least*9/10 && cut+0.375*shift > lowestCut && e.used > 0
+		if !over && !under {
+			break
+		}
 		// The rate is not as straight as the model has it: go on along the secant.
 		step := min(max((float32(total)-wish)/slope, -8), 16)
-		if total > most {
-			step = max(step, 1)
+		if over {
+			step = max(step, 0.5)
 		}
 		before := total
 		shift += step
@@ -151,14 +173,9 @@ func (e *Encoder) allot() {
 	for c := range e.config.Channels {
 		sum += e.ch[c].spectrumBits(e.bands)
 	}
-	bud.side[kind] += (float32(total-sum) - bud.side[kind]) / 8
+	bud.side[kind] += (float32(total-sum)/float32(e.groups) - bud.side[kind]) / 8
 	e.fill = max(least-total, 0)
 	bud.end(max(least, (total+7)&^7))
-}
-
-// missed reports whether a frame of so many bits needs another try.
-func (e *Encoder) missed(total, most int, wish, cut float32) bool {
-	return total > most || float32(total) > 1.3*wish || float32(total) < 0.8*wish && cut > lowestCut && e.used > 0
 }
 
 // trial quantises a channel at a cut, corrects want by the errors found, and
@@ -166,7 +183,7 @@ func (e *Encoder) missed(total, most int, wish, cut float32) bool {
 func (e *Encoder) trial(ch *channel, cut float32) (bits int, slope float32) {
 	steps := cut * 8 / 3
 	for b := range e.bands {
-		if ch.silent(b, cut) {
+		if e.silent(ch, b, cut) {
 			continue
 		}
 		lo, hi := e.off[b], e.off[b+1]
@@ -189,19 +206,23 @@ func (e *Encoder) trial(ch *channel, cut float32) (bits int, slope float32) {
 // chooses codebooks, and returns the bits of the access unit.
 func (e *Encoder) settle(cut, shift float32) int {
 	steps := cut*8/3 + shift
-	e.used = 0
+	e.used, e.uncoded = 0, 0
 	for c := range e.config.Channels {
 		ch := &e.ch[c]
 		active := e.coder.active[:0]
 		for b := range e.bands {
 			ch.big[b] = 0
-			if ch.silent(b, cut+0.375*shift) {
+			if e.silent(ch, b, cut+0.375*shift) {
+				if ch.noise[b] {
+					e.used = max(e.used, b%e.sfb+1)
+				}
 				continue
 			}
 			active = append(active, scaleBand{int32(b), ch.want[b] + steps, ch.lines[b], ch.floor[b], ch.ceil[b]})
 			e.used = max(e.used, b%e.sfb+1)
 		}
 		e.coder.active = active
+		e.uncoded += e.bands - len(active)
 		e.coder.smooth(ch.sf[:])
 		e.coder.legalise(ch.sf[:])
 		for i := range active {
@@ -223,6 +244,7 @@ func (e *Encoder) shed() int {
 	for c := range e.config.Channels {
 		for g := range e.groups {
 			e.ch[c].big[g*e.sfb+e.used] = 0
+			e.ch[c].noise[g*e.sfb+e.used] = false
 		}
 	}
 	return e.assemble()

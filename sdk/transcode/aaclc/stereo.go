@@ -11,8 +11,10 @@ package aaclc
 // and mask.
 func (e *Encoder) pairBands(cut float32) {
 	l, r := &e.ch[0], &e.ch[1]
-	e.midSide = 0
 	for b := range e.bands {
+		if l.noise[b] || r.noise[b] {
+			continue // substitute has decided
+		}
 		e.ms[b] = false
 		if e.idle(b) {
 			continue
@@ -34,7 +36,6 @@ func (e *Encoder) pairBands(cut float32) {
 			continue
 		}
 		e.ms[b] = true
-		e.midSide++
 		for i, a := range x {
 			x[i], y[i] = (a+y[i])*0.5, (a-y[i])*0.5
 		}

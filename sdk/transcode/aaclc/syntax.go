@@ -53,21 +53,28 @@ func (e *Encoder) channelBits(ch *channel) int {
 		bits += e.filterBits(&ch.filter)
 	}
 	for g := range e.groups {
-		lo := g * e.sfb
-		for b := lo; b < lo+e.used; b++ {
-			if ch.big[b] == 0 {
-				zeroCosts(&ch.cost[b], e.off[b+1]-e.off[b])
+		for lo, end := g*e.sfb, g*e.sfb+e.used; lo < end; {
+			hi := lo
+			for hi < end && ch.noise[hi] == ch.noise[lo] {
+				ch.book[hi] = noiseBook
+				if ch.big[hi] == 0 {
+					zeroCosts(&ch.cost[hi], e.off[hi+1]-e.off[hi])
+				}
+				hi++
 			}
+			if ch.noise[lo] {
+				bits += 4 + e.lengthBits()*(1+(hi-lo)/(1<<e.lengthBits()-1))
+			} else {
+				bits += e.coder.sections(ch.cost[lo:hi], ch.big[lo:hi], e.lengthBits(), ch.book[lo:hi])
+			}
+			lo = hi
 		}
-		bits += e.coder.sections(ch.cost[lo:lo+e.used], ch.big[lo:lo+e.used], e.lengthBits(), ch.book[lo:lo+e.used])
 	}
+	bits += e.noiseBits(ch)
 	// Scalefactors of bands that have a book and no value repeat the one before.
 	last, first := int32(-1), true
 	for g := range e.groups {
 		for b := g * e.sfb; b < g*e.sfb+e.used; b++ {
-			if ch.book[b] == zeroBook {
-				continue
-			}
 			if ch.big[b] > 0 {
 				if first {
 					last, first = ch.sf[b], false
@@ -145,10 +152,10 @@ func (e *Encoder) write(dst []byte) []byte {
 		w.put(1, 1) // common_window
 		e.writeInfo(&w)
 		s := e.sides()
-		switch {
-		case s == 0:
+		switch s {
+		case 0:
 			w.put(0, 2)
-		case s == e.groups*e.used:
+		case e.groups * e.used:
 			w.put(2, 2)
 		default:
 			w.put(1, 2)
@@ -229,10 +236,20 @@ func (e *Encoder) writeChannel(w *bitWriter, ch *channel, info bool) {
 		}
 	}
 	// scale_factor_data
-	last := gain
+	last, level, pcm := gain, gain-noiseOffset, true
 	for g := range e.groups {
 		for b := g * e.sfb; b < g*e.sfb+e.used; b++ {
-			if ch.book[b] == zeroBook {
+			switch {
+			case ch.book[b] == zeroBook:
+				continue
+			case ch.book[b] == noiseBook && pcm:
+				w.put(uint32(ch.sf[b]-level+noisePcmZero), noisePcmBits)
+				level, pcm = ch.sf[b], false
+				continue
+			case ch.book[b] == noiseBook:
+				c := &scalefactorBook[ch.sf[b]-level+maxSfDelta]
+				w.put(c.code, uint(c.bits))
+				level = ch.sf[b]
 				continue
 			}
 			sf := last
@@ -261,7 +278,7 @@ func (e *Encoder) writeChannel(w *bitWriter, ch *channel, info bool) {
 	w.put(0, 1) // gain_control_data_present
 	for g := range e.groups {
 		for b := g * e.sfb; b < g*e.sfb+e.used; b++ {
-			if ch.book[b] != zeroBook {
+			if ch.book[b] != zeroBook && ch.book[b] != noiseBook {
 				q := ch.q[e.off[b]:e.off[b+1]]
 				if ch.big[b] == 0 {
 					clear(q)

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// tables are the constants that all encoders of a process share; 130 KB.
+// tables are the constants that all encoders of a process share; 90 KB.
 type tables struct {
 	bank filterbank
 
