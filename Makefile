@@ -11,10 +11,10 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT_VERSION := $(shell sed -n 's/.*golangci\/golangci-lint\/v2 \(v[0-9.]*\).*/\1/p' tools/go.mod)
 LINT         := bin/tools/golangci-lint-$(LINT_VERSION)
 
-.PHONY: help build run test lint gen cross soak fuzz bench audio-bench clean
+.PHONY: help build run test lint gen cross soak fuzz bench bench-boundary audio-bench clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r t d; do printf '  make %-11s %s\n' "$$t" "$$d"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r t d; do printf '  make %-14s %s\n' "$$t" "$$d"; done
 
 build: ## build bin/gateway, one static binary
 	@[ -e bin/gateway ] || echo "building bin/gateway; the first time this takes some minutes"
@@ -54,6 +54,9 @@ fuzz: ## run every fuzz target for FUZZTIME (default 5m)
 
 bench: build ## measure what the gateway must reach, and print asked beside measured
 	@$(GO) run ./test/bench -gateway bin/gateway $(ARGS)
+
+bench-boundary: ## measure what the process boundary alone costs, beside plain protobuf and no boundary
+	@$(GO) test ./core/pluginhost -run xxx -bench Boundary -benchtime 1x -timeout 30m $(ARGS)
 
 audio-bench: ## compare AAC encoders by measure and by ear; writes a page to listen with
 	@$(GO) run ./test/audiobench $(ARGS)

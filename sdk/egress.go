@@ -72,7 +72,7 @@ func (a *attachment) openEgress(o *wire.Open) {
 		in:     newInbox(),
 	}
 	tracks := wire.ToTracks(o.GetTracks())
-	s.credits = newCredits(a.out, s.id, tracks)
+	s.credits = newCredits(&a.credits, s.id, tracks)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	a.add(s.id, s)
 	a.wg.Go(func() {
@@ -97,6 +97,7 @@ func (s *egressSession) run(tracks []media.Track) *wire.SessionState {
 	var reporting sync.WaitGroup
 	reporting.Go(func() { s.report(stop) })
 	err := s.write(tracks)
+	s.credits.flush()
 	close(stop)
 	reporting.Wait()
 
@@ -191,7 +192,7 @@ func (s *egressSession) write(opened []media.Track) error {
 	now := opened          // the tracks that the sink has
 	var next []media.Track // those that it shall be opened anew with
 	for {
-		it, what := s.in.next(failed, s.credits.flush)
+		it, what := s.in.next(failed, s.credits.idle)
 		switch what {
 		case newsClosed:
 			return nil

@@ -16,6 +16,7 @@ type inbox struct {
 
 	mu      sync.Mutex // guards the fields below
 	items   []wire.Item
+	taken   int  // of items, at its front
 	closing bool // no more items; the session ends behind them
 }
 
@@ -23,11 +24,14 @@ func newInbox() *inbox { return &inbox{notify: make(chan struct{}, 1)} }
 
 func (b *inbox) put(it wire.Item) {
 	b.mu.Lock()
+	first := len(b.items) == 0
 	if !b.closing {
 		b.items = append(b.items, it)
 	}
 	b.mu.Unlock()
-	b.signal()
+	if first { // else the session has more to do already
+		b.signal()
+	}
 }
 
 // close ends the inbox; without drain what is in it goes too.
@@ -35,7 +39,7 @@ func (b *inbox) close(drain bool) {
 	b.mu.Lock()
 	b.closing = true
 	if !drain {
-		b.items = nil
+		b.items, b.taken = nil, 0
 	}
 	b.mu.Unlock()
 	b.signal()
@@ -63,9 +67,13 @@ func (b *inbox) next(failed <-chan struct{}, idle func()) (wire.Item, news) {
 	for {
 		b.mu.Lock()
 		if len(b.items) > 0 {
-			it := b.items[0]
-			b.items[0] = wire.Item{}
-			b.items = b.items[1:]
+			it := b.items[b.taken]
+			b.items[b.taken] = wire.Item{}
+			if b.taken++; b.taken >= (len(b.items)+1)/2 { // now and then, and whenever nothing is left
+				rest := copy(b.items, b.items[b.taken:])
+				clear(b.items[rest:])
+				b.items, b.taken = b.items[:rest], 0
+			}
 			b.mu.Unlock()
 			return it, newsItem
 		}
@@ -83,14 +91,61 @@ func (b *inbox) next(failed <-chan struct{}, idle func()) (wire.Item, news) {
 	}
 }
 
+// creditDelay is how long a session that has nothing to do may owe credit. Credit
+// of many sessions then travels together; of one that is busy it goes at once, and
+// the window covers the rest.
+const creditDelay = 20 * time.Millisecond
+
+// A creditor gives back the credit of all sessions of an attachment.
+type creditor struct {
+	out *wire.Outbox[*wire.PluginMsg]
+
+	mu   sync.Mutex // guards the fields below, and what its credits owe
+	late []*credits // that owe something and are idle
+}
+
+// wait gives what c owes with that of others, soon.
+func (cr *creditor) wait(c *credits) {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	if c.owed == 0 || c.late {
+		return
+	}
+	if !c.gave { // the first one is news
+		c.give(0)
+		return
+	}
+	c.late = true
+	if cr.late = append(cr.late, c); len(cr.late) == 1 {
+		time.AfterFunc(creditDelay, cr.flush)
+	}
+}
+
+func (cr *creditor) flush() {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	msgs := make([]*wire.PluginMsg, 0, len(cr.late))
+	for _, c := range cr.late {
+		if c.late = false; c.owed > 0 {
+			msgs = append(msgs, c.message(0))
+		}
+	}
+	clear(cr.late)
+	cr.late = cr.late[:0]
+	cr.out.Control(msgs...)
+}
+
 // credits gives back what a session has dealt with, a good part of the window at
 // a time, and fits the window to the rate of the media. It belongs to the
 // session's goroutine.
 type credits struct {
-	out     *wire.Outbox[*wire.PluginMsg]
-	session uint32
-	window  int
-	owed    int
+	creditor *creditor
+	session  uint32
+	window   int
+
+	owed int  // guarded by creditor.mu, as is the rest of this block
+	late bool // it is among creditor.late
+	gave bool
 
 	started bool
 	from    time.Duration // DTS at which the measurement began
@@ -102,12 +157,12 @@ type credits struct {
 const rateSpan = 2 * time.Second
 
 // newCredits starts with a window for the bitrate that the tracks declare.
-func newCredits(out *wire.Outbox[*wire.PluginMsg], session uint32, tracks []media.Track) *credits {
+func newCredits(cr *creditor, session uint32, tracks []media.Track) *credits {
 	bits := 0
 	for _, t := range tracks {
 		bits += t.BitrateBitsPerSecond
 	}
-	return &credits{out: out, session: session, window: windowFor(float64(bits) / 8)}
+	return &credits{creditor: cr, session: session, window: windowFor(float64(bits) / 8)}
 }
 
 // windowFor returns the window for media of so many bytes per second.
@@ -117,26 +172,37 @@ func windowFor(bytesPerSecond float64) int {
 
 // done counts a unit as dealt with.
 func (c *credits) done(u *media.AccessUnit) {
+	window := c.measure(u)
+	c.creditor.mu.Lock()
+	defer c.creditor.mu.Unlock()
 	c.owed += len(u.Payload)
-	if window := c.measure(u); window != 0 {
+	if window != 0 {
 		c.window = window
 		c.give(uint64(window))
-	} else if c.owed >= c.window/8 {
+	} else if c.owed >= c.window/4 {
 		c.give(0)
 	}
 }
 
-// flush gives back what is owed, because nothing more is there to be done.
+// idle says that nothing is there to be done now.
+func (c *credits) idle() { c.creditor.wait(c) }
+
+// flush gives back what is owed, because nothing more will be done.
 func (c *credits) flush() {
+	c.creditor.mu.Lock()
+	defer c.creditor.mu.Unlock()
 	if c.owed > 0 {
 		c.give(0)
 	}
 }
 
-func (c *credits) give(window uint64) {
+// give and message are called under the lock of the creditor.
+func (c *credits) give(window uint64) { c.creditor.out.Control(c.message(window)) }
+
+func (c *credits) message(window uint64) *wire.PluginMsg {
 	m := &wire.Credit{Session: c.session, Bytes: uint64(c.owed), WindowBytes: window}
-	c.owed = 0
-	c.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Credit{Credit: m}})
+	c.owed, c.gave = 0, true
+	return &wire.PluginMsg{M: &wire.PluginMsg_Credit{Credit: m}}
 }
 
 // measure takes u into account and returns the new window if it should change.

@@ -162,7 +162,8 @@ type Publication struct {
 
 	mu      sync.Mutex // guards the fields below
 	queue   []wire.Item
-	bytes   int // payload in queue; at most maxQueueBytes and one unit
+	pulled  []wire.Item // what Pull returned, to be used again
+	bytes   int         // payload in queue; at most maxQueueBytes and one unit
 	lanes   map[media.TrackID]*lane
 	dropped uint64 // units left out here
 	closing *wire.SessionState
@@ -324,12 +325,15 @@ func (p *Publication) Pull(maxBytes int) []wire.Item {
 		bytes += size
 		n++
 	}
-	items := p.queue[:n:n]
-	p.queue = p.queue[n:]
+	clear(p.pulled)
+	p.pulled = append(p.pulled[:0], p.queue[:n]...)
+	rest := copy(p.queue, p.queue[n:])
+	clear(p.queue[rest:])
+	p.queue = p.queue[:rest]
 	p.bytes -= bytes
+	items := p.pulled
 	var last *wire.SessionState
 	if len(p.queue) == 0 {
-		p.queue = nil
 		last, p.closing = p.closing, nil
 	}
 	p.mu.Unlock()

@@ -112,7 +112,7 @@ func TestRedaction(t *testing.T) {
 
 func TestCreditsFollowTheRate(t *testing.T) {
 	out := wire.NewOutbox[*wire.PluginMsg]()
-	c := newCredits(out, 1, []media.Track{{BitrateBitsPerSecond: 1e6}})
+	c := newCredits(&creditor{out: out}, 1, []media.Track{{BitrateBitsPerSecond: 1e6}})
 	if c.window != wire.MinWindowBytes {
 		t.Errorf("window %d for 1 Mb/s", c.window)
 	}

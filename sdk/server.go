@@ -182,6 +182,8 @@ type attachment struct {
 	host   *IngestHost
 	gone   chan struct{} // closed when all is over
 
+	credits creditor
+
 	serveCtx  context.Context // for Ingest.Serve; ends with a drain
 	stopServe context.CancelFunc
 	// fatal is what made the plugin as a whole unable to go on.
@@ -207,6 +209,7 @@ func newAttachment(p Plugin, hello *wire.Hello) *attachment {
 		offers:   make(map[string]*pendingOffer),
 		endTime:  closeTimeout,
 	}
+	a.credits.out = a.out
 	a.serveCtx, a.stopServe = context.WithCancel(context.Background())
 	a.host = &IngestHost{a: a}
 	return a
@@ -298,9 +301,7 @@ func (a *attachment) send(ctx context.Context, stream grpc.BidiStreamingServer[w
 			}
 		}
 		err = wire.Messages(steps, time.Now(),
-			func(m *wire.AccessUnits) error {
-				return stream.Send(&wire.PluginMsg{M: &wire.PluginMsg_Media{Media: m}})
-			},
+			func(m wire.Units) error { return stream.SendMsg(&wire.PluginUnits{Units: m}) },
 			func(m *wire.TrackSet) error {
 				return stream.Send(&wire.PluginMsg{M: &wire.PluginMsg_Tracks{Tracks: m}})
 			})
@@ -312,12 +313,23 @@ func (a *attachment) send(ctx context.Context, stream grpc.BidiStreamingServer[w
 
 // receive dispatches what the gateway says. It never waits for a session.
 func (a *attachment) receive(stream grpc.BidiStreamingServer[wire.HostMsg, wire.PluginMsg]) error {
+	var in wire.HostInbound
+	in.MaxAge = math.MaxInt64
 	for {
-		msg, err := stream.Recv()
-		if err != nil {
+		if err := stream.RecvMsg(&in); err != nil {
 			return err
 		}
-		switch m := msg.GetM().(type) {
+		if in.Msg == nil {
+			for _, u := range in.Units {
+				for _, id := range u.Sessions {
+					if s := a.session(id); s != nil {
+						s.receive(wire.Item{Unit: u.Unit})
+					}
+				}
+			}
+			continue
+		}
+		switch m := in.Msg.GetM().(type) {
 		case *wire.HostMsg_Open:
 			a.open(m.Open)
 		case *wire.HostMsg_Close:
@@ -328,16 +340,6 @@ func (a *attachment) receive(stream grpc.BidiStreamingServer[wire.HostMsg, wire.
 			for _, id := range m.Tracks.GetSessions() {
 				if s := a.session(id); s != nil {
 					s.receive(wire.Item{Tracks: wire.ToTracks(m.Tracks.GetTracks())})
-				}
-			}
-		case *wire.HostMsg_Media:
-			now := time.Now()
-			for _, u := range m.Media.GetUnits() {
-				unit := wire.ToUnit(u, now, math.MaxInt64)
-				for _, id := range u.GetSessions() {
-					if s := a.session(id); s != nil {
-						s.receive(wire.Item{Unit: unit})
-					}
 				}
 			}
 		case *wire.HostMsg_Credit:

@@ -61,7 +61,7 @@ func (a *attachment) openTransform(o *wire.Open) {
 		outID:   media.TrackID(o.GetTransform().GetTrack()),
 		in:      newInbox(),
 		out:     newPublication(a, o),
-		credits: newCredits(a.out, o.GetSession(), tracks),
+		credits: newCredits(&a.credits, o.GetSession(), tracks),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	a.add(s.id, s)
@@ -88,8 +88,9 @@ func (s *transformSession) run(in media.Track) error {
 		return err
 	}
 	for {
-		it, what := s.in.next(nil, s.credits.flush)
+		it, what := s.in.next(nil, s.credits.idle)
 		if what != newsItem {
+			s.credits.flush()
 			return nil
 		}
 		if it.Unit != nil {

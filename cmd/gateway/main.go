@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/headgate/gateway/internal/cores"
 	"github.com/headgate/gateway/sdk"
 )
 
@@ -30,10 +31,12 @@ const (
 )
 
 func main() {
+	stopAdapting := cores.Start()
 	if len(os.Args) == 3 && os.Args[1] == pluginCommand {
 		for _, b := range builtIns() {
 			if b.name == os.Args[2] {
 				sdk.Serve(b.plugin())
+				stopAdapting()
 				return
 			}
 		}
@@ -43,6 +46,7 @@ func main() {
 	ctx, stop := untilSignal(context.Background(), os.Stderr)
 	code := execute(ctx, streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Args[1:])
 	stop()
+	stopAdapting()
 	os.Exit(code)
 }
 

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
@@ -23,6 +25,7 @@ type Host struct {
 	timings timings
 	version string
 	runBase string
+	dial    []grpc.DialOption // beside those of the wire
 
 	mu      sync.Mutex // guards the fields below
 	dir     *runDir    // while Run runs
@@ -152,7 +155,7 @@ func (h *Host) async(f func()) {
 func (h *Host) launcher(log *slog.Logger, veil *veil) launcher {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return launcher{spawn: h.spawn, dir: h.dir.path, log: log, veil: veil, startTimeout: h.timings.start}
+	return launcher{spawn: h.spawn, dir: h.dir.path, log: log, veil: veil, startTimeout: h.timings.start, dial: h.dial}
 }
 
 // Need starts the plugin's process now, or when Run begins, instead of at its

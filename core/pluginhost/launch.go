@@ -35,6 +35,7 @@ type launcher struct {
 	log          *slog.Logger
 	veil         *veil
 	startTimeout time.Duration
+	dial         []grpc.DialOption // beside those of the wire
 }
 
 // launch starts the process of spec and shakes hands with it. When ctx ends
@@ -72,7 +73,7 @@ func (l launcher) launch(ctx context.Context, spec Spec) (*launched, error) {
 		SyncStdout:       &logWriter{log: l.log, veil: l.veil, stream: "stdout"},
 		SyncStderr:       &logWriter{log: l.log, veil: l.veil, stream: "stderr"},
 		Logger:           hclog.New(&hclog.LoggerOptions{Level: hclog.Off, Output: io.Discard}),
-		GRPCDialOptions:  wire.DialOptions(),
+		GRPCDialOptions:  append(wire.DialOptions(), l.dial...),
 	})
 	// go-plugin takes no context and waits without bound for a process that stops
 	// between two steps; killing it ends every wait.

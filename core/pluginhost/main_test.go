@@ -50,6 +50,9 @@ func servePlugin(mode string) {
 	case "rogue":
 		serveRogue()
 		return
+	case "load", "load-protobuf":
+		serveLoad(mode == "load-protobuf")
+		return
 	case "quick": // dies soon after it is ready
 		time.AfterFunc(20*time.Millisecond, func() { os.Exit(3) })
 	}

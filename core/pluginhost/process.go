@@ -238,9 +238,7 @@ func (p *process) send(ctx context.Context) error {
 			}
 		}
 		err = wire.Messages(steps, time.Now(),
-			func(m *wire.AccessUnits) error {
-				return p.stream.Send(&wire.HostMsg{M: &wire.HostMsg_Media{Media: m}})
-			},
+			func(m wire.Units) error { return p.stream.SendMsg(&wire.HostUnits{Units: m}) },
 			func(m *wire.TrackSet) error {
 				return p.stream.Send(&wire.HostMsg{M: &wire.HostMsg_Tracks{Tracks: m}})
 			})
@@ -288,6 +286,7 @@ func (p *process) add(s *session) bool {
 	s.process = p
 	s.mu.Unlock()
 	p.out.Open(p.lastID, s.source, 0, &wire.HostMsg{M: &wire.HostMsg_Open{Open: s.open}})
+	p.out.Group(p.lastID, s.open.GetStreamId()) // the router queues a unit for all before it wakes one
 	return true
 }
 
@@ -326,18 +325,20 @@ func (p *process) session(id uint32) *session {
 
 // receive reads what the plugin says until the stream breaks.
 func (p *process) receive() error {
+	var in wire.PluginInbound
+	in.MaxAge = wire.MaxAge
 	for {
-		msg, err := p.stream.Recv()
-		if err != nil {
+		if err := p.stream.RecvMsg(&in); err != nil {
 			return fmt.Errorf("the connection broke: %w", err)
 		}
 		p.silent.Store(0)
-		switch m := msg.GetM().(type) {
-		case *wire.PluginMsg_Media:
-			now := time.Now()
-			for _, u := range m.Media.GetUnits() {
-				p.unit(u, now)
+		if in.Msg == nil {
+			for _, u := range in.Units {
+				p.unit(u)
 			}
+			continue
+		}
+		switch m := in.Msg.GetM().(type) {
 		case *wire.PluginMsg_Credit:
 			p.credit(m.Credit)
 		case *wire.PluginMsg_Tracks:
@@ -365,12 +366,12 @@ func (p *process) receive() error {
 }
 
 // unit takes in one unit.
-func (p *process) unit(m *wire.AccessUnit, now time.Time) {
-	if len(m.GetSessions()) != 1 {
+func (p *process) unit(m wire.InUnit) {
+	if len(m.Sessions) != 1 {
 		p.complain.about(0, errors.New("a unit that is not from one session"))
 		return
 	}
-	s := p.session(m.GetSessions()[0])
+	s := p.session(m.Sessions[0])
 	if s == nil {
 		return
 	}
@@ -378,7 +379,7 @@ func (p *process) unit(m *wire.AccessUnit, now time.Time) {
 		p.complain.about(s.open.GetSession(), errors.New("a unit from an egress session"))
 		return
 	}
-	u := wire.ToUnit(m, now, wire.MaxAge)
+	u, n := m.Unit, len(m.Unit.Payload)
 	err := s.in.unit(u)
 	if err == nil {
 		s.deliver(func(h SessionHandler) { h.Unit(u) })
@@ -390,7 +391,7 @@ func (p *process) unit(m *wire.AccessUnit, now time.Time) {
 		}
 	}
 	// Credit is a safety net here: what arrived was dealt with.
-	s.in.owed += len(m.GetPayload())
+	s.in.owed += n
 	if s.in.owed >= wire.IngestWindowBytes/8 {
 		p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Credit{
 			Credit: &wire.Credit{Session: s.open.GetSession(), Bytes: uint64(s.in.owed)},

@@ -26,6 +26,7 @@ type Feed struct {
 	changed chan struct{}
 	sub     *router.Subscription // set by Subscribe, before the session exists
 	items   []router.Item        // used by Pull alone
+	pulled  []pluginhost.Item    // what Pull returned, to be used again
 
 	mu      sync.Mutex // guards the fields below
 	session pluginhost.Session
@@ -106,15 +107,13 @@ func (f *Feed) notify() {
 // Pull implements [pluginhost.Source].
 func (f *Feed) Pull(maxBytes int) []pluginhost.Item {
 	f.items = f.sub.Pull(f.items[:0], maxBytes)
-	if len(f.items) == 0 {
-		return nil
-	}
-	out := make([]pluginhost.Item, len(f.items))
-	for i, it := range f.items {
-		out[i] = pluginhost.Item(it)
+	clear(f.pulled)
+	f.pulled = f.pulled[:0]
+	for _, it := range f.items {
+		f.pulled = append(f.pulled, pluginhost.Item(it))
 	}
 	clear(f.items)
-	return out
+	return f.pulled
 }
 
 // Ready implements [pluginhost.SessionHandler].

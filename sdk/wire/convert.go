@@ -77,32 +77,43 @@ func FromUnit(u *media.AccessUnit, sessions []uint32, discontinuity bool, now ti
 		DurationNs: uint64(max(u.Duration, 0)),
 		Payload:    u.Payload,
 	}
-	if !u.Received.IsZero() {
-		m.AgeNs = uint64(max(now.Sub(u.Received), 0))
-	}
-	if !u.Captured.IsZero() {
-		m.CapturedUnixNs = u.Captured.UnixNano()
-	}
+	m.AgeNs = age(u, now)
+	m.CapturedUnixNs = captured(u)
 	return m
+}
+
+// age returns how long ago u was received; a unit without that time is new.
+func age(u *media.AccessUnit, now time.Time) uint64 {
+	if u.Received.IsZero() {
+		return 0
+	}
+	return uint64(max(now.Sub(u.Received), 0))
+}
+
+// captured returns when u was captured in nanoseconds of Unix time; 0 if unknown.
+func captured(u *media.AccessUnit) int64 {
+	if u.Captured.IsZero() {
+		return 0
+	}
+	return u.Captured.UnixNano()
 }
 
 // ToUnit returns the unit that arrived in m at now. It was received as long
 // before as m says, but no longer than maxAge. The unit refers to the payload.
 func ToUnit(m *AccessUnit, now time.Time, maxAge time.Duration) *media.AccessUnit {
-	f := Flag(m.GetFlags())
 	u := &media.AccessUnit{
-		Track:         media.TrackID(m.GetTrack()),
-		Seq:           m.GetSeq(),
-		PTS:           time.Duration(m.GetPtsNs()),
-		DTS:           time.Duration(m.GetDtsNs()),
-		Duration:      Duration(m.GetDurationNs()),
-		RandomAccess:  f&Flag_FLAG_RANDOM_ACCESS != 0,
-		Leading:       f&Flag_FLAG_LEADING != 0,
-		Disposable:    f&Flag_FLAG_DISPOSABLE != 0,
-		Discontinuity: f&Flag_FLAG_DISCONTINUITY != 0,
-		Received:      now.Add(-min(Duration(m.GetAgeNs()), maxAge)),
-		Payload:       m.GetPayload(),
+		Track:    media.TrackID(m.GetTrack()),
+		Seq:      m.GetSeq(),
+		PTS:      time.Duration(m.GetPtsNs()),
+		DTS:      time.Duration(m.GetDtsNs()),
+		Duration: Duration(m.GetDurationNs()),
+		Received: now.Add(-min(Duration(m.GetAgeNs()), maxAge)),
+		Payload:  m.GetPayload(),
 	}
+	if u.Payload == nil {
+		u.Payload = []byte{}
+	}
+	setFlags(u, Flag(m.GetFlags()))
 	if ns := m.GetCapturedUnixNs(); ns != 0 {
 		u.Captured = time.Unix(0, ns)
 	}
@@ -129,6 +140,13 @@ func flags(u *media.AccessUnit, discontinuity bool) Flag {
 		f |= Flag_FLAG_DISCONTINUITY
 	}
 	return f
+}
+
+func setFlags(u *media.AccessUnit, f Flag) {
+	u.RandomAccess = f&Flag_FLAG_RANDOM_ACCESS != 0
+	u.Leading = f&Flag_FLAG_LEADING != 0
+	u.Disposable = f&Flag_FLAG_DISPOSABLE != 0
+	u.Discontinuity = f&Flag_FLAG_DISCONTINUITY != 0
 }
 
 func clamp32(v int) uint32 { return uint32(min(max(v, 0), math.MaxInt32)) }

@@ -22,7 +22,7 @@ type Item struct {
 // Pull when the session has credit and was woken; it must not block.
 type Source interface {
 	// Pull takes at most maxBytes of payload from the queue, but at least one
-	// item if there is any.
+	// item if there is any. What it returns is used until the next call.
 	Pull(maxBytes int) []Item
 }
 
@@ -46,11 +46,15 @@ type Outbox[M any] struct {
 	mu       sync.Mutex // guards the fields below
 	control  []M
 	sessions map[uint32]*outSession
-	turn     []*outSession // those with credit that were woken, in order
+	turn     []*outSession            // those with credit that were woken, in order
+	groups   map[uint64][]*outSession // see Group
+
+	batch batch // the sending goroutine's
 }
 
 type outSession struct {
 	id     uint32
+	group  uint64 // 0: none
 	source Source
 	credit int  // bytes that may be sent; below zero by at most one unit
 	sent   int  // bytes sent and not yet credited
@@ -62,13 +66,21 @@ type outSession struct {
 
 // NewOutbox returns an empty outbox.
 func NewOutbox[M any]() *Outbox[M] {
-	return &Outbox[M]{wake: make(chan struct{}, 1), sessions: make(map[uint32]*outSession)}
+	return &Outbox[M]{
+		wake:     make(chan struct{}, 1),
+		sessions: make(map[uint32]*outSession),
+		groups:   make(map[uint64][]*outSession),
+		batch:    batch{at: make(map[*media.AccessUnit]int), last: make(map[uint32]int)},
+	}
 }
 
-// Control appends a control message.
-func (o *Outbox[M]) Control(m M) {
+// Control appends control messages.
+func (o *Outbox[M]) Control(m ...M) {
+	if len(m) == 0 {
+		return
+	}
 	o.mu.Lock()
-	o.control = append(o.control, m)
+	o.control = append(o.control, m...)
 	o.mu.Unlock()
 	o.signal()
 }
@@ -86,12 +98,44 @@ func (o *Outbox[M]) Open(session uint32, source Source, window int, control ...M
 	o.signal()
 }
 
+// Group says which group the session is of: its media is that of the others in the
+// group, and is there for all of them before the first of them is woken. They take
+// their turns together, so that what they have in common crosses once.
+func (o *Outbox[M]) Group(session uint32, group uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.sessions[session]
+	if s == nil || s.muted || s.source == nil {
+		return
+	}
+	o.ungroup(s)
+	if group != 0 {
+		s.group = group
+		o.groups[group] = append(o.groups[group], s)
+	}
+}
+
+// ungroup takes s out of its group. The caller holds mu.
+func (o *Outbox[M]) ungroup(s *outSession) {
+	if s.group == 0 {
+		return
+	}
+	rest := slices.DeleteFunc(o.groups[s.group], func(other *outSession) bool { return other == s })
+	if len(rest) == 0 {
+		delete(o.groups, s.group)
+	} else {
+		o.groups[s.group] = rest
+	}
+	s.group = 0
+}
+
 // Mute stops pulling from the session's source and appends control messages,
 // which go out after the media that was pulled before. Credit is still counted.
 func (o *Outbox[M]) Mute(session uint32, control ...M) {
 	o.mu.Lock()
 	if s := o.sessions[session]; s != nil {
 		s.muted = true
+		o.ungroup(s)
 	}
 	o.control = append(o.control, control...)
 	o.mu.Unlock()
@@ -102,7 +146,10 @@ func (o *Outbox[M]) Mute(session uint32, control ...M) {
 // media that it has sent. What its source still holds is not sent.
 func (o *Outbox[M]) Close(session uint32, control ...M) {
 	o.mu.Lock()
-	delete(o.sessions, session)
+	if s := o.sessions[session]; s != nil {
+		delete(o.sessions, session)
+		o.ungroup(s)
+	}
 	o.control = append(o.control, control...)
 	o.mu.Unlock()
 	o.signal()
@@ -158,8 +205,8 @@ func (o *Outbox[M]) SetWindow(session uint32, window int) {
 }
 
 // Next waits until there is something to send and returns it: control messages,
-// to be sent first, and steps with at most [BatchBytes] of payload, or one unit.
-// Either may be empty, not both. It fails only when ctx ends.
+// to be sent first, and steps with about [BatchBytes] of payload, or one unit.
+// Either may be empty, not both. The steps are valid until the next call. It fails only when ctx ends.
 func (o *Outbox[M]) Next(ctx context.Context) ([]M, []Step, error) {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -184,19 +231,50 @@ func (o *Outbox[M]) take() ([]M, []Step) {
 	o.control = nil
 	o.mu.Unlock()
 
-	b := batch{at: make(map[*media.AccessUnit]int), last: make(map[uint32]int)}
+	b := &o.batch
+	b.reset()
 	for b.bytes < BatchBytes && len(b.steps) < batchSteps {
 		o.mu.Lock()
 		var s *outSession
 		if len(o.control) == 0 { // else it is said before what a session says that was opened since
 			s = o.pop()
 		}
+		o.mu.Unlock()
 		if s == nil {
-			o.mu.Unlock()
 			break
 		}
+		o.pull(s)
+	}
+	o.mu.Lock()
+	if len(o.turn) > 0 || len(o.control) > 0 {
+		o.signal()
+	}
+	o.mu.Unlock()
+	return control, b.steps
+}
+
+// pull takes into the batch what s may send in one round, and the others of its
+// group that were to have their turn, or are about to be woken.
+func (o *Outbox[M]) pull(s *outSession) {
+	b := &o.batch
+	o.mu.Lock()
+	b.pulling = append(b.pulling[:0], s)
+	for _, other := range o.groups[s.group] {
+		if other != s && other.credit > 0 {
+			b.pulling = append(b.pulling, other)
+		}
+	}
+	o.mu.Unlock()
+	room, most := BatchBytes-b.bytes, BatchBytes
+	for i, s := range b.pulling {
+		if i == 1 {
+			most = max(most, b.bytes)
+		} else if b.bytes > most {
+			break // they have less in common than was thought
+		}
+		o.mu.Lock()
 		s.woken = false
-		limit := min(s.credit, RoundBytes, BatchBytes-b.bytes)
+		limit := min(s.credit, RoundBytes, room)
 		o.mu.Unlock()
 
 		items := s.source.Pull(limit)
@@ -211,19 +289,14 @@ func (o *Outbox[M]) take() ([]M, []Step) {
 		}
 		o.mu.Unlock()
 	}
-	o.mu.Lock()
-	if len(o.turn) > 0 || len(o.control) > 0 {
-		o.signal()
-	}
-	o.mu.Unlock()
-	return control, b.steps
 }
 
 // pop takes the session whose turn it is, or nil. The caller holds mu.
 func (o *Outbox[M]) pop() *outSession {
 	for len(o.turn) > 0 {
 		s := o.turn[0]
-		o.turn = slices.Delete(o.turn, 0, 1)
+		o.turn[0] = nil
+		o.turn = o.turn[1:]
 		s.inTurn = false
 		if o.sessions[s.id] == s && s.woken && s.credit > 0 && !s.muted {
 			return s
@@ -253,10 +326,20 @@ func (o *Outbox[M]) signal() {
 // A batch gathers steps. Each session's items keep their order; a unit that is
 // in the batch already is joined where that order allows.
 type batch struct {
-	steps []Step
-	bytes int // payload that crosses
-	at    map[*media.AccessUnit]int
-	last  map[uint32]int // index after the session's last step
+	steps   []Step
+	bytes   int // payload that crosses
+	at      map[*media.AccessUnit]int
+	last    map[uint32]int // index after the session's last step
+	ids     []uint32       // room for the sessions of steps
+	pulling []*outSession
+}
+
+func (b *batch) reset() {
+	clear(b.steps)
+	clear(b.pulling)
+	clear(b.at)
+	clear(b.last)
+	b.steps, b.ids, b.bytes = b.steps[:0], b.ids[:0], 0
 }
 
 // add appends the items of one session and returns the payload that they count for.
@@ -274,7 +357,9 @@ func (b *batch) add(session uint32, items []Item) int {
 			b.bytes += len(it.Unit.Payload)
 			b.at[it.Unit] = len(b.steps)
 		}
-		b.steps = append(b.steps, Step{Sessions: []uint32{session}, Item: it})
+		b.ids = append(b.ids, session)
+		n := len(b.ids)
+		b.steps = append(b.steps, Step{Sessions: b.ids[n-1 : n : n], Item: it})
 		b.last[session] = len(b.steps)
 	}
 	return sent
@@ -283,37 +368,36 @@ func (b *batch) add(session uint32, items []Item) int {
 // batchSteps bounds a batch of units that carry next to nothing.
 const batchSteps = 1024
 
-// Messages passes the steps on as messages: runs of units in one AccessUnits of
-// at most [BatchBytes] of payload, a larger unit alone, and track changes between
-// them. It stops at the first error.
-func Messages(steps []Step, now time.Time, units func(*AccessUnits) error, tracks func(*TrackSet) error) error {
-	var run []*AccessUnit
-	bytes := 0
-	flush := func() error {
+// Messages passes the steps on as messages: runs of units of at most [BatchBytes]
+// of payload, a larger unit alone, and track changes between them. It stops at the
+// first error.
+func Messages(steps []Step, now time.Time, units func(Units) error, tracks func(*TrackSet) error) error {
+	first, bytes := 0, 0
+	flush := func(end int) error {
+		run := steps[first:end]
+		first, bytes = end, 0
 		if len(run) == 0 {
 			return nil
 		}
-		m := &AccessUnits{Units: run}
-		run, bytes = nil, 0
-		return units(m)
+		return units(Units{Steps: run, Now: now})
 	}
-	for _, s := range steps {
+	for i, s := range steps {
 		if s.Unit != nil {
 			if n := len(s.Unit.Payload); bytes > 0 && bytes+n > BatchBytes {
-				if err := flush(); err != nil {
+				if err := flush(i); err != nil {
 					return err
 				}
 			}
 			bytes += len(s.Unit.Payload)
-			run = append(run, FromUnit(s.Unit, s.Sessions, s.Discontinuity, now))
 			continue
 		}
-		if err := flush(); err != nil {
+		if err := flush(i); err != nil {
 			return err
 		}
+		first = i + 1
 		if err := tracks(&TrackSet{Sessions: s.Sessions, Tracks: FromTracks(s.Tracks)}); err != nil {
 			return err
 		}
 	}
-	return flush()
+	return flush(len(steps))
 }

@@ -80,6 +80,7 @@ const (
 // ServerOptions are those of the plugin's gRPC server.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(Codec()),
 		grpc.MaxRecvMsgSize(MaxMessageBytes + messageHeadroom),
 		grpc.MaxSendMsgSize(MaxMessageBytes + messageHeadroom),
 		grpc.ReadBufferSize(bufferBytes),
@@ -94,6 +95,7 @@ func DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(
+			grpc.ForceCodecV2(Codec()),
 			grpc.MaxCallRecvMsgSize(MaxMessageBytes+messageHeadroom),
 			grpc.MaxCallSendMsgSize(MaxMessageBytes+messageHeadroom)),
 		grpc.WithReadBufferSize(bufferBytes),

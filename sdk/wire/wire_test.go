@@ -202,6 +202,69 @@ func TestOutboxShares(t *testing.T) {
 	expect(t, o, "[1 2]0 [1 2]1 [1]2 [1 2 5]3 [3]1! [3 4 5]2 [4]T [4]1")
 }
 
+// Sessions of one stream are woken one after the other. The sender that runs between
+// two of them sends what they have in common to all.
+func TestOutboxShareInAGroup(t *testing.T) {
+	o := NewOutbox[string]()
+	var sources []*source
+	for id := uint32(1); id <= 4; id++ {
+		s := &source{}
+		sources = append(sources, s)
+		o.Open(id, s, 1000)
+		o.Group(id, uint64(1+id/4)) // the last one is of another stream
+	}
+	expect(t, o, "nothing")
+	u := some(6, 100)
+	push := func(n int) {
+		for _, s := range sources {
+			s.items = append(s.items, u[n])
+		}
+	}
+	push(0)
+	o.Wake(2)
+	expect(t, o, "[2 1 3]0")
+	for id := uint32(1); id <= 4; id++ {
+		o.Wake(id)
+	}
+	expect(t, o, "[4]0")
+	o.SetWindow(3, 200) // it has no credit left
+	push(1)
+	o.Wake(1)
+	expect(t, o, "[1 2 3]1")
+	push(2)
+	o.Wake(1)
+	expect(t, o, "[1 2]2")
+	o.Mute(2)
+	o.Close(1)
+	push(3)
+	o.Grant(3, 200)
+	o.Wake(2)
+	expect(t, o, "[3]2 [3]3")
+	o.Wake(4)
+	expect(t, o, "[4]1 [4]2 [4]3")
+	if len(o.groups) != 2 {
+		t.Errorf("%d groups", len(o.groups))
+	}
+	o.Close(3)
+	o.Close(4)
+	if len(o.groups) != 0 {
+		t.Errorf("%d groups", len(o.groups))
+	}
+}
+
+// A group whose sessions have nothing in common takes no more than a batch.
+func TestOutboxGroupIsBounded(t *testing.T) {
+	o := NewOutbox[string]()
+	for id := uint32(1); id <= 20; id++ {
+		o.Open(id, &source{items: some(2, RoundBytes)}, 1<<20)
+		o.Group(id, 1)
+	}
+	_, steps, err := o.Next(t.Context())
+	if err != nil || len(steps) != BatchBytes/RoundBytes+1 {
+		t.Errorf("%d steps, %v", len(steps), err)
+	}
+}
+
 func TestMessagesSplit(t *testing.T) {
 	var got []string
 	steps := []Step{{Sessions: []uint32{1}, Item: Item{Tracks: []media.Track{{ID: 1}}}}}
@@ -209,7 +272,7 @@ func TestMessagesSplit(t *testing.T) {
 		steps = append(steps, Step{Sessions: []uint32{1}, Item: some(1, size)[0]})
 	}
 	err := Messages(steps, time.Now(),
-		func(m *AccessUnits) error { got = append(got, fmt.Sprint(len(m.GetUnits()))); return nil },
+		func(m Units) error { got = append(got, fmt.Sprint(len(m.Steps))); return nil },
 		func(*TrackSet) error { got = append(got, "T"); return nil })
 	if err != nil || strings.Join(got, " ") != "T 2 1 1 1" {
 		t.Errorf("%v, %v", got, err)
