@@ -1,7 +1,6 @@
 package plugintest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -75,7 +74,18 @@ func (t *tampered) RecvMsg(m any) error {
 			}
 			return err
 		}
-		msg := m.(*wire.HostMsg)
+		msg, first := m.(*wire.HostMsg) // the first message comes alone
+		in, _ := m.(*wire.HostInbound)
+		switch {
+		case first:
+		case in.Msg != nil:
+			msg = in.Msg
+		default:
+			if t.fault == "bad unit" && string(in.Units[0].Unit.Payload) == "bad" {
+				return errors.New("a bad unit")
+			}
+			return nil
+		}
 		t.future = t.future || len(msg.GetHello().GetCapabilities()) > 0
 		if o := msg.GetOpen(); o != nil {
 			t.opened++
@@ -95,16 +105,24 @@ func (t *tampered) RecvMsg(m any) error {
 		case t.fault == "feedback" && msg.GetKeyframe() != nil,
 			t.fault == "change of the track" && msg.GetTracks() != nil:
 			return errors.New("cannot do that")
-		case t.fault == "bad unit" && msg.GetMedia() != nil && bytes.Equal(msg.GetMedia().GetUnits()[0].GetPayload(), []byte("bad")):
-			return errors.New("a bad unit")
 		}
 		return nil
 	}
 }
 
 func (t *tampered) SendMsg(m any) error {
-	msg := m.(*wire.PluginMsg)
-	switch a := msg.GetM().(type) {
+	if media, ok := m.(*wire.PluginUnits); ok {
+		for i := range media.Steps {
+			// Only the check of the stream itself looks at so many.
+			if t.units++; t.units > 60 && (t.fault == "publish" || t.fault == "derive") {
+				u := media.Steps[i].Unit.Clone()
+				u.DTS = 0
+				media.Steps[i].Unit = u
+			}
+		}
+		return t.ServerStream.SendMsg(m)
+	}
+	switch a := m.(*wire.PluginMsg).GetM().(type) {
 	case *wire.PluginMsg_Hello:
 		if t.fault == "unknown fields" && t.future {
 			a.Hello.Error = "the gateway is too new"
@@ -122,13 +140,6 @@ func (t *tampered) SendMsg(m any) error {
 	case *wire.PluginMsg_Credit:
 		if t.fault == "two at once" && t.opened == 2 && a.Credit.GetSession() == 1 {
 			return nil
-		}
-	case *wire.PluginMsg_Media:
-		for _, u := range a.Media.GetUnits() {
-			// Only the check of the stream itself looks at so many.
-			if t.units++; t.units > 60 && (t.fault == "publish" || t.fault == "derive") {
-				u.DtsNs = 0
-			}
 		}
 	}
 	return t.ServerStream.SendMsg(m)
