@@ -33,6 +33,9 @@ func Describe(p Plugin) *wire.DescribeResponse {
 			TargetSchema: schemaOf(p.Egress.TargetOptions),
 			OpensEarly:   p.Egress.OpensEarly,
 		}
+		for _, preset := range p.Egress.Presets {
+			r.Egress.Presets = append(r.Egress.Presets, preset.message())
+		}
 	}
 	for _, t := range p.Transforms {
 		r.Transforms = append(r.Transforms, &wire.TransformInfo{From: string(t.From), To: string(t.To)})
@@ -62,6 +65,11 @@ func (p Plugin) check() error {
 		}
 		if len(p.Egress.Schemes) == 0 {
 			errs = append(errs, errors.New("an egress needs at least one URL scheme"))
+		}
+		for _, preset := range p.Egress.Presets {
+			if err := preset.check(); err != nil {
+				errs = append(errs, err)
+			}
 		}
 	}
 	for _, t := range p.Transforms {

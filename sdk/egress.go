@@ -64,7 +64,7 @@ func (a *attachment) openEgress(o *wire.Open) {
 			Stream:  o.GetStream(),
 			URL:     secret.New(t.GetUrl()),
 			Key:     secret.New(t.GetKey()),
-			Attempt: int(o.GetAttempt()),
+			Attempt: int(o.GetAttempt()), Restricted: t.GetRestricted(),
 			options: t.GetOptionsJson(),
 			files:   t.GetFiles(),
 		},

@@ -67,6 +67,8 @@ type EgressPlugin struct {
 	// config, which then comes with SetTracks: a sink that needs time to connect
 	// is ready earlier. Its sinks must implement [TrackSetter].
 	OpensEarly bool
+	// Presets are the services that it knows.
+	Presets []Preset
 }
 
 // Accepts says what a peer takes: codecs, the best first, and how many tracks of
@@ -156,6 +158,10 @@ type Target struct {
 	Key secret.String
 	// Attempt counts the openings of this target, from 1.
 	Attempt int
+	// Restricted: the target was given by the API. Whoever gave it must not reach
+	// through the plugin what only this machine can reach: connect with
+	// [Target.Control].
+	Restricted bool
 
 	options []byte
 	files   map[string][]byte

@@ -209,6 +209,7 @@ func (h *Host) OpenEgress(plugin string, spec EgressSpec, handler SessionHandler
 			Key:         spec.Key.Reveal(),
 			OptionsJson: spec.Options,
 			Files:       spec.Files,
+			Restricted:  spec.Restricted,
 		},
 		Tracks: wire.FromTracks(spec.Tracks),
 	}})

@@ -94,6 +94,8 @@ type EgressSpec struct {
 	Files    map[string][]byte // contents of files that the options name
 	Attempt  int
 	Tracks   []media.Track
+	// Restricted: the target was given by the API; see wire.Target.
+	Restricted bool
 }
 
 // TransformSpec opens a transform session.

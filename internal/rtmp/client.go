@@ -58,6 +58,9 @@ type ClientConfig struct {
 	// WriteTimeout is how long a write may make no progress; 0 means 5 s. A peer
 	// that is slow but takes bytes is not cut off.
 	WriteTimeout time.Duration
+	// Control is called with each address right before it is connected to, and may
+	// refuse it; as in [net.Dialer]. Nil refuses none.
+	Control func(network, address string, c syscall.RawConn) error
 }
 
 // Capabilities are what a server says of itself in its answer to connect. A
@@ -173,7 +176,12 @@ func dialOnce(ctx context.Context, cfg ClientConfig, authQuery string) (*Conn, e
 
 	dialer := net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3},
-		ControlContext: func(_ context.Context, _, _ string, c syscall.RawConn) error {
+		ControlContext: func(_ context.Context, network, address string, c syscall.RawConn) error {
+			if cfg.Control != nil {
+				if err := cfg.Control(network, address, c); err != nil {
+					return err
+				}
+			}
 			tuneSocket(c)
 			return nil
 		},

@@ -31,6 +31,7 @@ func Plugin() sdk.Plugin {
 			Accepts:       accepts(),
 			TargetOptions: &Options{},
 			OpensEarly:    true,
+			Presets:       presets(),
 		},
 		Transforms: []sdk.Transform{transcode.OpusToAAC()},
 	}
@@ -107,7 +108,7 @@ func (e *egress) open(ctx context.Context, target sdk.Target, opts Options, trac
 	if err := s.setTracks(tracks); err != nil {
 		return nil, err
 	}
-	conn, err := rtmp.Dial(ctx, rtmp.ClientConfig{Target: at, RootCAs: roots})
+	conn, err := rtmp.Dial(ctx, rtmp.ClientConfig{Target: at, RootCAs: roots, Control: target.Control})
 	if err != nil {
 		return nil, explain(at, err)
 	}
@@ -174,7 +175,10 @@ func explain(at rtmp.Target, err error) error {
 		host      x509.HostnameError
 		invalid   x509.CertificateInvalidError
 	)
+	var refused *sdk.RefusedAddressError
 	switch {
+	case errors.As(err, &refused):
+		return configError(refused)
 	case errors.As(err, &authority):
 		return configError(fmt.Errorf("%w (name its root certificates with the option ca)", err))
 	case errors.As(err, &host):

@@ -197,7 +197,7 @@ func (x OfferRejected_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OfferRejected_Reason.Descriptor instead.
 func (OfferRejected_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{14, 0}
+	return file_gateway_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type SessionState_State int32
@@ -249,7 +249,7 @@ func (x SessionState_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionState_State.Descriptor instead.
 func (SessionState_State) EnumDescriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{23, 0}
+	return file_gateway_proto_rawDescGZIP(), []int{25, 0}
 }
 
 type SessionState_Cause int32
@@ -304,7 +304,7 @@ func (x SessionState_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionState_Cause.Descriptor instead.
 func (SessionState_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{23, 1}
+	return file_gateway_proto_rawDescGZIP(), []int{25, 1}
 }
 
 type DescribeRequest struct {
@@ -533,7 +533,9 @@ type EgressInfo struct {
 	// JSON Schema of a target's own options, beside url, key, max_lag and enabled.
 	TargetSchema []byte `protobuf:"bytes,3,opt,name=target_schema,json=targetSchema,proto3" json:"target_schema,omitempty"`
 	// The session may be opened before every track has its decoder config.
-	OpensEarly    bool `protobuf:"varint,4,opt,name=opens_early,json=opensEarly,proto3" json:"opens_early,omitempty"`
+	OpensEarly bool `protobuf:"varint,4,opt,name=opens_early,json=opensEarly,proto3" json:"opens_early,omitempty"`
+	// Services that it knows: what `preset: NAME` in a target stands for.
+	Presets       []*Preset `protobuf:"bytes,5,rep,name=presets,proto3" json:"presets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -596,6 +598,264 @@ func (x *EgressInfo) GetOpensEarly() bool {
 	return false
 }
 
+func (x *EgressInfo) GetPresets() []*Preset {
+	if x != nil {
+		return x.Presets
+	}
+	return nil
+}
+
+// Preset is what the plugin knows of one service that streams are sent to.
+type Preset struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`   // as in the configuration: lower case, "youtube"
+	Title string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"` // for people: "YouTube Live"
+	// Where to send, and where to send when that fails; empty if every user of the
+	// service has an address of their own.
+	Url       string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
+	BackupUrl string `protobuf:"bytes,4,opt,name=backup_url,json=backupUrl,proto3" json:"backup_url,omitempty"`
+	// Ends of the host names of the service. A target without `preset` whose host
+	// ends in one has the preset by that.
+	Hosts []string `protobuf:"bytes,5,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// URL schemes by which it is reached safely; another is a warning.
+	Schemes []string `protobuf:"bytes,6,rep,name=schemes,proto3" json:"schemes,omitempty"`
+	// Options of a target, unless the target has its own; JSON.
+	OptionsJson []byte  `protobuf:"bytes,7,opt,name=options_json,json=optionsJson,proto3" json:"options_json,omitempty"`
+	Limits      *Limits `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Where this stands, and when somebody looked: an address, and 2026-11-28.
+	Source  string `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"`
+	Checked string `protobuf:"bytes,10,opt,name=checked,proto3" json:"checked,omitempty"`
+	// Nobody found what the service itself says; the user is told.
+	Unverified    bool   `protobuf:"varint,11,opt,name=unverified,proto3" json:"unverified,omitempty"`
+	Note          string `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"` // one sentence for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Preset) Reset() {
+	*x = Preset{}
+	mi := &file_gateway_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Preset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Preset) ProtoMessage() {}
+
+func (x *Preset) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Preset.ProtoReflect.Descriptor instead.
+func (*Preset) Descriptor() ([]byte, []int) {
+	return file_gateway_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Preset) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Preset) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Preset) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Preset) GetBackupUrl() string {
+	if x != nil {
+		return x.BackupUrl
+	}
+	return ""
+}
+
+func (x *Preset) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Preset) GetSchemes() []string {
+	if x != nil {
+		return x.Schemes
+	}
+	return nil
+}
+
+func (x *Preset) GetOptionsJson() []byte {
+	if x != nil {
+		return x.OptionsJson
+	}
+	return nil
+}
+
+func (x *Preset) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Preset) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Preset) GetChecked() string {
+	if x != nil {
+		return x.Checked
+	}
+	return ""
+}
+
+func (x *Preset) GetUnverified() bool {
+	if x != nil {
+		return x.Unverified
+	}
+	return false
+}
+
+func (x *Preset) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// Limits are what a service takes. The gateway compares what it sends with them
+// and says what is beyond; it refuses nothing. Zero: nothing known.
+type Limits struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	KeyframeIntervalNs uint64                 `protobuf:"varint,1,opt,name=keyframe_interval_ns,json=keyframeIntervalNs,proto3" json:"keyframe_interval_ns,omitempty"`
+	VideoBps           uint64                 `protobuf:"varint,2,opt,name=video_bps,json=videoBps,proto3" json:"video_bps,omitempty"`
+	AudioBps           uint64                 `protobuf:"varint,3,opt,name=audio_bps,json=audioBps,proto3" json:"audio_bps,omitempty"`
+	FrameRate          float64                `protobuf:"fixed64,4,opt,name=frame_rate,json=frameRate,proto3" json:"frame_rate,omitempty"`
+	Height             uint32                 `protobuf:"varint,5,opt,name=height,proto3" json:"height,omitempty"`
+	DurationNs         uint64                 `protobuf:"varint,6,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"` // of one session
+	NoBFrames          bool                   `protobuf:"varint,7,opt,name=no_b_frames,json=noBFrames,proto3" json:"no_b_frames,omitempty"`  // pictures must come in the order in which they are shown
+	NeedsVideo         bool                   `protobuf:"varint,8,opt,name=needs_video,json=needsVideo,proto3" json:"needs_video,omitempty"`
+	NeedsAudio         bool                   `protobuf:"varint,9,opt,name=needs_audio,json=needsAudio,proto3" json:"needs_audio,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_gateway_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_gateway_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Limits) GetKeyframeIntervalNs() uint64 {
+	if x != nil {
+		return x.KeyframeIntervalNs
+	}
+	return 0
+}
+
+func (x *Limits) GetVideoBps() uint64 {
+	if x != nil {
+		return x.VideoBps
+	}
+	return 0
+}
+
+func (x *Limits) GetAudioBps() uint64 {
+	if x != nil {
+		return x.AudioBps
+	}
+	return 0
+}
+
+func (x *Limits) GetFrameRate() float64 {
+	if x != nil {
+		return x.FrameRate
+	}
+	return 0
+}
+
+func (x *Limits) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *Limits) GetDurationNs() uint64 {
+	if x != nil {
+		return x.DurationNs
+	}
+	return 0
+}
+
+func (x *Limits) GetNoBFrames() bool {
+	if x != nil {
+		return x.NoBFrames
+	}
+	return false
+}
+
+func (x *Limits) GetNeedsVideo() bool {
+	if x != nil {
+		return x.NeedsVideo
+	}
+	return false
+}
+
+func (x *Limits) GetNeedsAudio() bool {
+	if x != nil {
+		return x.NeedsAudio
+	}
+	return false
+}
+
 type TransformInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // codec
@@ -606,7 +866,7 @@ type TransformInfo struct {
 
 func (x *TransformInfo) Reset() {
 	*x = TransformInfo{}
-	mi := &file_gateway_proto_msgTypes[4]
+	mi := &file_gateway_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +878,7 @@ func (x *TransformInfo) String() string {
 func (*TransformInfo) ProtoMessage() {}
 
 func (x *TransformInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[4]
+	mi := &file_gateway_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +891,7 @@ func (x *TransformInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransformInfo.ProtoReflect.Descriptor instead.
 func (*TransformInfo) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{4}
+	return file_gateway_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TransformInfo) GetFrom() string {
@@ -658,7 +918,7 @@ type ValidateRequest struct {
 
 func (x *ValidateRequest) Reset() {
 	*x = ValidateRequest{}
-	mi := &file_gateway_proto_msgTypes[5]
+	mi := &file_gateway_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +930,7 @@ func (x *ValidateRequest) String() string {
 func (*ValidateRequest) ProtoMessage() {}
 
 func (x *ValidateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[5]
+	mi := &file_gateway_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +943,7 @@ func (x *ValidateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateRequest.ProtoReflect.Descriptor instead.
 func (*ValidateRequest) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{5}
+	return file_gateway_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ValidateRequest) GetOptionsJson() []byte {
@@ -709,7 +969,7 @@ type ValidateResponse struct {
 
 func (x *ValidateResponse) Reset() {
 	*x = ValidateResponse{}
-	mi := &file_gateway_proto_msgTypes[6]
+	mi := &file_gateway_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +981,7 @@ func (x *ValidateResponse) String() string {
 func (*ValidateResponse) ProtoMessage() {}
 
 func (x *ValidateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[6]
+	mi := &file_gateway_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +994,7 @@ func (x *ValidateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateResponse.ProtoReflect.Descriptor instead.
 func (*ValidateResponse) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{6}
+	return file_gateway_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ValidateResponse) GetDiagnostics() []*Diagnostic {
@@ -757,7 +1017,7 @@ type Diagnostic struct {
 
 func (x *Diagnostic) Reset() {
 	*x = Diagnostic{}
-	mi := &file_gateway_proto_msgTypes[7]
+	mi := &file_gateway_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +1029,7 @@ func (x *Diagnostic) String() string {
 func (*Diagnostic) ProtoMessage() {}
 
 func (x *Diagnostic) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[7]
+	mi := &file_gateway_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +1042,7 @@ func (x *Diagnostic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diagnostic.ProtoReflect.Descriptor instead.
 func (*Diagnostic) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{7}
+	return file_gateway_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Diagnostic) GetPath() string {
@@ -836,7 +1096,7 @@ type HostMsg struct {
 
 func (x *HostMsg) Reset() {
 	*x = HostMsg{}
-	mi := &file_gateway_proto_msgTypes[8]
+	mi := &file_gateway_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +1108,7 @@ func (x *HostMsg) String() string {
 func (*HostMsg) ProtoMessage() {}
 
 func (x *HostMsg) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[8]
+	mi := &file_gateway_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1121,7 @@ func (x *HostMsg) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostMsg.ProtoReflect.Descriptor instead.
 func (*HostMsg) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{8}
+	return file_gateway_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HostMsg) GetM() isHostMsg_M {
@@ -1070,7 +1330,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_gateway_proto_msgTypes[9]
+	mi := &file_gateway_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1342,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[9]
+	mi := &file_gateway_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1355,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{9}
+	return file_gateway_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Hello) GetCapabilities() []string {
@@ -1144,7 +1404,7 @@ type Configure struct {
 
 func (x *Configure) Reset() {
 	*x = Configure{}
-	mi := &file_gateway_proto_msgTypes[10]
+	mi := &file_gateway_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1416,7 @@ func (x *Configure) String() string {
 func (*Configure) ProtoMessage() {}
 
 func (x *Configure) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[10]
+	mi := &file_gateway_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1429,7 @@ func (x *Configure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Configure.ProtoReflect.Descriptor instead.
 func (*Configure) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{10}
+	return file_gateway_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Configure) GetOptionsJson() []byte {
@@ -1215,7 +1475,7 @@ type Open struct {
 
 func (x *Open) Reset() {
 	*x = Open{}
-	mi := &file_gateway_proto_msgTypes[11]
+	mi := &file_gateway_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1487,7 @@ func (x *Open) String() string {
 func (*Open) ProtoMessage() {}
 
 func (x *Open) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[11]
+	mi := &file_gateway_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1500,7 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{11}
+	return file_gateway_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Open) GetSession() uint32 {
@@ -1323,18 +1583,22 @@ func (x *Open) GetInitialCreditBytes() uint64 {
 type Target struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The target's name in its route, for logs.
-	Name          string            `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Url           string            `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"` // secret
-	Key           string            `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"` // secret
-	OptionsJson   []byte            `protobuf:"bytes,4,opt,name=options_json,json=optionsJson,proto3" json:"options_json,omitempty"`
-	Files         map[string][]byte `protobuf:"bytes,5,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Name        string            `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Url         string            `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"` // secret
+	Key         string            `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"` // secret
+	OptionsJson []byte            `protobuf:"bytes,4,opt,name=options_json,json=optionsJson,proto3" json:"options_json,omitempty"`
+	Files       map[string][]byte `protobuf:"bytes,5,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The target was given by the API: whoever gave it must not learn through the
+	// plugin what only this machine can reach. The plugin does not connect to
+	// link-local addresses and to those of cloud metadata services.
+	Restricted    bool `protobuf:"varint,6,opt,name=restricted,proto3" json:"restricted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_gateway_proto_msgTypes[12]
+	mi := &file_gateway_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1610,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[12]
+	mi := &file_gateway_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1623,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{12}
+	return file_gateway_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Target) GetName() string {
@@ -1397,6 +1661,13 @@ func (x *Target) GetFiles() map[string][]byte {
 	return nil
 }
 
+func (x *Target) GetRestricted() bool {
+	if x != nil {
+		return x.Restricted
+	}
+	return false
+}
+
 type Transform struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	To            string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`                                    // codec
@@ -1409,7 +1680,7 @@ type Transform struct {
 
 func (x *Transform) Reset() {
 	*x = Transform{}
-	mi := &file_gateway_proto_msgTypes[13]
+	mi := &file_gateway_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1692,7 @@ func (x *Transform) String() string {
 func (*Transform) ProtoMessage() {}
 
 func (x *Transform) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[13]
+	mi := &file_gateway_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1705,7 @@ func (x *Transform) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transform.ProtoReflect.Descriptor instead.
 func (*Transform) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{13}
+	return file_gateway_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Transform) GetTo() string {
@@ -1477,7 +1748,7 @@ type OfferRejected struct {
 
 func (x *OfferRejected) Reset() {
 	*x = OfferRejected{}
-	mi := &file_gateway_proto_msgTypes[14]
+	mi := &file_gateway_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1760,7 @@ func (x *OfferRejected) String() string {
 func (*OfferRejected) ProtoMessage() {}
 
 func (x *OfferRejected) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[14]
+	mi := &file_gateway_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1773,7 @@ func (x *OfferRejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OfferRejected.ProtoReflect.Descriptor instead.
 func (*OfferRejected) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{14}
+	return file_gateway_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *OfferRejected) GetOffer() string {
@@ -1545,7 +1816,7 @@ type Close struct {
 
 func (x *Close) Reset() {
 	*x = Close{}
-	mi := &file_gateway_proto_msgTypes[15]
+	mi := &file_gateway_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1828,7 @@ func (x *Close) String() string {
 func (*Close) ProtoMessage() {}
 
 func (x *Close) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[15]
+	mi := &file_gateway_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1841,7 @@ func (x *Close) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Close.ProtoReflect.Descriptor instead.
 func (*Close) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{15}
+	return file_gateway_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Close) GetSession() uint32 {
@@ -1604,7 +1875,7 @@ type TargetBitrate struct {
 
 func (x *TargetBitrate) Reset() {
 	*x = TargetBitrate{}
-	mi := &file_gateway_proto_msgTypes[16]
+	mi := &file_gateway_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1887,7 @@ func (x *TargetBitrate) String() string {
 func (*TargetBitrate) ProtoMessage() {}
 
 func (x *TargetBitrate) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[16]
+	mi := &file_gateway_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1900,7 @@ func (x *TargetBitrate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetBitrate.ProtoReflect.Descriptor instead.
 func (*TargetBitrate) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{16}
+	return file_gateway_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TargetBitrate) GetSession() uint32 {
@@ -1655,7 +1926,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_gateway_proto_msgTypes[17]
+	mi := &file_gateway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1938,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[17]
+	mi := &file_gateway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1951,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{17}
+	return file_gateway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Drain) GetDeadlineNs() uint64 {
@@ -1699,7 +1970,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_gateway_proto_msgTypes[18]
+	mi := &file_gateway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1982,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[18]
+	mi := &file_gateway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1995,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{18}
+	return file_gateway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Ping) GetId() uint64 {
@@ -1755,7 +2026,7 @@ type PluginMsg struct {
 
 func (x *PluginMsg) Reset() {
 	*x = PluginMsg{}
-	mi := &file_gateway_proto_msgTypes[19]
+	mi := &file_gateway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +2038,7 @@ func (x *PluginMsg) String() string {
 func (*PluginMsg) ProtoMessage() {}
 
 func (x *PluginMsg) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[19]
+	mi := &file_gateway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +2051,7 @@ func (x *PluginMsg) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginMsg.ProtoReflect.Descriptor instead.
 func (*PluginMsg) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{19}
+	return file_gateway_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PluginMsg) GetM() isPluginMsg_M {
@@ -1958,7 +2229,7 @@ type HelloAck struct {
 
 func (x *HelloAck) Reset() {
 	*x = HelloAck{}
-	mi := &file_gateway_proto_msgTypes[20]
+	mi := &file_gateway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2241,7 @@ func (x *HelloAck) String() string {
 func (*HelloAck) ProtoMessage() {}
 
 func (x *HelloAck) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[20]
+	mi := &file_gateway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2254,7 @@ func (x *HelloAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloAck.ProtoReflect.Descriptor instead.
 func (*HelloAck) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{20}
+	return file_gateway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HelloAck) GetCapabilities() []string {
@@ -2017,7 +2288,7 @@ type Configured struct {
 
 func (x *Configured) Reset() {
 	*x = Configured{}
-	mi := &file_gateway_proto_msgTypes[21]
+	mi := &file_gateway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2300,7 @@ func (x *Configured) String() string {
 func (*Configured) ProtoMessage() {}
 
 func (x *Configured) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[21]
+	mi := &file_gateway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2313,7 @@ func (x *Configured) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Configured.ProtoReflect.Descriptor instead.
 func (*Configured) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{21}
+	return file_gateway_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Configured) GetApplied() bool {
@@ -2075,7 +2346,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_gateway_proto_msgTypes[22]
+	mi := &file_gateway_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2358,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[22]
+	mi := &file_gateway_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2371,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{22}
+	return file_gateway_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Offer) GetOffer() string {
@@ -2162,7 +2433,7 @@ type SessionState struct {
 
 func (x *SessionState) Reset() {
 	*x = SessionState{}
-	mi := &file_gateway_proto_msgTypes[23]
+	mi := &file_gateway_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2174,7 +2445,7 @@ func (x *SessionState) String() string {
 func (*SessionState) ProtoMessage() {}
 
 func (x *SessionState) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[23]
+	mi := &file_gateway_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2187,7 +2458,7 @@ func (x *SessionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionState.ProtoReflect.Descriptor instead.
 func (*SessionState) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{23}
+	return file_gateway_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SessionState) GetSession() uint32 {
@@ -2264,7 +2535,7 @@ type Accepts struct {
 
 func (x *Accepts) Reset() {
 	*x = Accepts{}
-	mi := &file_gateway_proto_msgTypes[24]
+	mi := &file_gateway_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2547,7 @@ func (x *Accepts) String() string {
 func (*Accepts) ProtoMessage() {}
 
 func (x *Accepts) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[24]
+	mi := &file_gateway_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2560,7 @@ func (x *Accepts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepts.ProtoReflect.Descriptor instead.
 func (*Accepts) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{24}
+	return file_gateway_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Accepts) GetCodecs() []string {
@@ -2331,7 +2602,7 @@ type SessionStats struct {
 
 func (x *SessionStats) Reset() {
 	*x = SessionStats{}
-	mi := &file_gateway_proto_msgTypes[25]
+	mi := &file_gateway_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2614,7 @@ func (x *SessionStats) String() string {
 func (*SessionStats) ProtoMessage() {}
 
 func (x *SessionStats) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[25]
+	mi := &file_gateway_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2627,7 @@ func (x *SessionStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStats.ProtoReflect.Descriptor instead.
 func (*SessionStats) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{25}
+	return file_gateway_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SessionStats) GetSession() uint32 {
@@ -2438,7 +2709,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_gateway_proto_msgTypes[26]
+	mi := &file_gateway_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +2721,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[26]
+	mi := &file_gateway_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +2734,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{26}
+	return file_gateway_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Pong) GetId() uint64 {
@@ -2494,7 +2765,7 @@ type Track struct {
 
 func (x *Track) Reset() {
 	*x = Track{}
-	mi := &file_gateway_proto_msgTypes[27]
+	mi := &file_gateway_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2506,7 +2777,7 @@ func (x *Track) String() string {
 func (*Track) ProtoMessage() {}
 
 func (x *Track) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[27]
+	mi := &file_gateway_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2519,7 +2790,7 @@ func (x *Track) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Track.ProtoReflect.Descriptor instead.
 func (*Track) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{27}
+	return file_gateway_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Track) GetId() uint32 {
@@ -2624,7 +2895,7 @@ type TrackSet struct {
 
 func (x *TrackSet) Reset() {
 	*x = TrackSet{}
-	mi := &file_gateway_proto_msgTypes[28]
+	mi := &file_gateway_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2636,7 +2907,7 @@ func (x *TrackSet) String() string {
 func (*TrackSet) ProtoMessage() {}
 
 func (x *TrackSet) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[28]
+	mi := &file_gateway_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2649,7 +2920,7 @@ func (x *TrackSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrackSet.ProtoReflect.Descriptor instead.
 func (*TrackSet) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{28}
+	return file_gateway_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TrackSet) GetSessions() []uint32 {
@@ -2675,7 +2946,7 @@ type AccessUnits struct {
 
 func (x *AccessUnits) Reset() {
 	*x = AccessUnits{}
-	mi := &file_gateway_proto_msgTypes[29]
+	mi := &file_gateway_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +2958,7 @@ func (x *AccessUnits) String() string {
 func (*AccessUnits) ProtoMessage() {}
 
 func (x *AccessUnits) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[29]
+	mi := &file_gateway_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +2971,7 @@ func (x *AccessUnits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessUnits.ProtoReflect.Descriptor instead.
 func (*AccessUnits) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{29}
+	return file_gateway_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AccessUnits) GetUnits() []*AccessUnit {
@@ -2730,7 +3001,7 @@ type AccessUnit struct {
 
 func (x *AccessUnit) Reset() {
 	*x = AccessUnit{}
-	mi := &file_gateway_proto_msgTypes[30]
+	mi := &file_gateway_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +3013,7 @@ func (x *AccessUnit) String() string {
 func (*AccessUnit) ProtoMessage() {}
 
 func (x *AccessUnit) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[30]
+	mi := &file_gateway_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2755,7 +3026,7 @@ func (x *AccessUnit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessUnit.ProtoReflect.Descriptor instead.
 func (*AccessUnit) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{30}
+	return file_gateway_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AccessUnit) GetSessions() []uint32 {
@@ -2842,7 +3113,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_gateway_proto_msgTypes[31]
+	mi := &file_gateway_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +3125,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[31]
+	mi := &file_gateway_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +3138,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{31}
+	return file_gateway_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Credit) GetSession() uint32 {
@@ -2901,7 +3172,7 @@ type KeyframeRequest struct {
 
 func (x *KeyframeRequest) Reset() {
 	*x = KeyframeRequest{}
-	mi := &file_gateway_proto_msgTypes[32]
+	mi := &file_gateway_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3184,7 @@ func (x *KeyframeRequest) String() string {
 func (*KeyframeRequest) ProtoMessage() {}
 
 func (x *KeyframeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[32]
+	mi := &file_gateway_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3197,7 @@ func (x *KeyframeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyframeRequest.ProtoReflect.Descriptor instead.
 func (*KeyframeRequest) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{32}
+	return file_gateway_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *KeyframeRequest) GetSession() uint32 {
@@ -2968,14 +3239,46 @@ const file_gateway_proto_rawDesc = "" +
 	"\n" +
 	"IngestInfo\x12\x18\n" +
 	"\aschemes\x18\x01 \x03(\tR\aschemes\x12\x16\n" +
-	"\x06codecs\x18\x02 \x03(\tR\x06codecs\"\xa2\x01\n" +
+	"\x06codecs\x18\x02 \x03(\tR\x06codecs\"\xd7\x01\n" +
 	"\n" +
 	"EgressInfo\x12\x18\n" +
 	"\aschemes\x18\x01 \x03(\tR\aschemes\x124\n" +
 	"\aaccepts\x18\x02 \x01(\v2\x1a.gateway.plugin.v1.AcceptsR\aaccepts\x12#\n" +
 	"\rtarget_schema\x18\x03 \x01(\fR\ftargetSchema\x12\x1f\n" +
 	"\vopens_early\x18\x04 \x01(\bR\n" +
-	"opensEarly\"3\n" +
+	"opensEarly\x123\n" +
+	"\apresets\x18\x05 \x03(\v2\x19.gateway.plugin.v1.PresetR\apresets\"\xcf\x02\n" +
+	"\x06Preset\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x10\n" +
+	"\x03url\x18\x03 \x01(\tR\x03url\x12\x1d\n" +
+	"\n" +
+	"backup_url\x18\x04 \x01(\tR\tbackupUrl\x12\x14\n" +
+	"\x05hosts\x18\x05 \x03(\tR\x05hosts\x12\x18\n" +
+	"\aschemes\x18\x06 \x03(\tR\aschemes\x12!\n" +
+	"\foptions_json\x18\a \x01(\fR\voptionsJson\x121\n" +
+	"\x06limits\x18\b \x01(\v2\x19.gateway.plugin.v1.LimitsR\x06limits\x12\x16\n" +
+	"\x06source\x18\t \x01(\tR\x06source\x12\x18\n" +
+	"\achecked\x18\n" +
+	" \x01(\tR\achecked\x12\x1e\n" +
+	"\n" +
+	"unverified\x18\v \x01(\bR\n" +
+	"unverified\x12\x12\n" +
+	"\x04note\x18\f \x01(\tR\x04note\"\xae\x02\n" +
+	"\x06Limits\x120\n" +
+	"\x14keyframe_interval_ns\x18\x01 \x01(\x04R\x12keyframeIntervalNs\x12\x1b\n" +
+	"\tvideo_bps\x18\x02 \x01(\x04R\bvideoBps\x12\x1b\n" +
+	"\taudio_bps\x18\x03 \x01(\x04R\baudioBps\x12\x1d\n" +
+	"\n" +
+	"frame_rate\x18\x04 \x01(\x01R\tframeRate\x12\x16\n" +
+	"\x06height\x18\x05 \x01(\rR\x06height\x12\x1f\n" +
+	"\vduration_ns\x18\x06 \x01(\x04R\n" +
+	"durationNs\x12\x1e\n" +
+	"\vno_b_frames\x18\a \x01(\bR\tnoBFrames\x12\x1f\n" +
+	"\vneeds_video\x18\b \x01(\bR\n" +
+	"needsVideo\x12\x1f\n" +
+	"\vneeds_audio\x18\t \x01(\bR\n" +
+	"needsAudio\"3\n" +
 	"\rTransformInfo\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\"i\n" +
@@ -3034,13 +3337,16 @@ const file_gateway_proto_rawDesc = "" +
 	"\ttransform\x18\t \x01(\v2\x1c.gateway.plugin.v1.TransformR\ttransform\x120\n" +
 	"\x06tracks\x18\n" +
 	" \x03(\v2\x18.gateway.plugin.v1.TrackR\x06tracks\x120\n" +
-	"\x14initial_credit_bytes\x18\v \x01(\x04R\x12initialCreditBytes\"\xd9\x01\n" +
+	"\x14initial_credit_bytes\x18\v \x01(\x04R\x12initialCreditBytes\"\xf9\x01\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12!\n" +
 	"\foptions_json\x18\x04 \x01(\fR\voptionsJson\x12:\n" +
-	"\x05files\x18\x05 \x03(\v2$.gateway.plugin.v1.Target.FilesEntryR\x05files\x1a8\n" +
+	"\x05files\x18\x05 \x03(\v2$.gateway.plugin.v1.Target.FilesEntryR\x05files\x12\x1e\n" +
+	"\n" +
+	"restricted\x18\x06 \x01(\bR\n" +
+	"restricted\x1a8\n" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -3227,7 +3533,7 @@ func file_gateway_proto_rawDescGZIP() []byte {
 }
 
 var file_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_gateway_proto_goTypes = []any{
 	(SessionKind)(0),          // 0: gateway.plugin.v1.SessionKind
 	(Flag)(0),                 // 1: gateway.plugin.v1.Flag
@@ -3238,94 +3544,98 @@ var file_gateway_proto_goTypes = []any{
 	(*DescribeResponse)(nil),  // 6: gateway.plugin.v1.DescribeResponse
 	(*IngestInfo)(nil),        // 7: gateway.plugin.v1.IngestInfo
 	(*EgressInfo)(nil),        // 8: gateway.plugin.v1.EgressInfo
-	(*TransformInfo)(nil),     // 9: gateway.plugin.v1.TransformInfo
-	(*ValidateRequest)(nil),   // 10: gateway.plugin.v1.ValidateRequest
-	(*ValidateResponse)(nil),  // 11: gateway.plugin.v1.ValidateResponse
-	(*Diagnostic)(nil),        // 12: gateway.plugin.v1.Diagnostic
-	(*HostMsg)(nil),           // 13: gateway.plugin.v1.HostMsg
-	(*Hello)(nil),             // 14: gateway.plugin.v1.Hello
-	(*Configure)(nil),         // 15: gateway.plugin.v1.Configure
-	(*Open)(nil),              // 16: gateway.plugin.v1.Open
-	(*Target)(nil),            // 17: gateway.plugin.v1.Target
-	(*Transform)(nil),         // 18: gateway.plugin.v1.Transform
-	(*OfferRejected)(nil),     // 19: gateway.plugin.v1.OfferRejected
-	(*Close)(nil),             // 20: gateway.plugin.v1.Close
-	(*TargetBitrate)(nil),     // 21: gateway.plugin.v1.TargetBitrate
-	(*Drain)(nil),             // 22: gateway.plugin.v1.Drain
-	(*Ping)(nil),              // 23: gateway.plugin.v1.Ping
-	(*PluginMsg)(nil),         // 24: gateway.plugin.v1.PluginMsg
-	(*HelloAck)(nil),          // 25: gateway.plugin.v1.HelloAck
-	(*Configured)(nil),        // 26: gateway.plugin.v1.Configured
-	(*Offer)(nil),             // 27: gateway.plugin.v1.Offer
-	(*SessionState)(nil),      // 28: gateway.plugin.v1.SessionState
-	(*Accepts)(nil),           // 29: gateway.plugin.v1.Accepts
-	(*SessionStats)(nil),      // 30: gateway.plugin.v1.SessionStats
-	(*Pong)(nil),              // 31: gateway.plugin.v1.Pong
-	(*Track)(nil),             // 32: gateway.plugin.v1.Track
-	(*TrackSet)(nil),          // 33: gateway.plugin.v1.TrackSet
-	(*AccessUnits)(nil),       // 34: gateway.plugin.v1.AccessUnits
-	(*AccessUnit)(nil),        // 35: gateway.plugin.v1.AccessUnit
-	(*Credit)(nil),            // 36: gateway.plugin.v1.Credit
-	(*KeyframeRequest)(nil),   // 37: gateway.plugin.v1.KeyframeRequest
-	nil,                       // 38: gateway.plugin.v1.Hello.FilesEntry
-	nil,                       // 39: gateway.plugin.v1.Configure.FilesEntry
-	nil,                       // 40: gateway.plugin.v1.Target.FilesEntry
-	nil,                       // 41: gateway.plugin.v1.SessionStats.ValuesEntry
+	(*Preset)(nil),            // 9: gateway.plugin.v1.Preset
+	(*Limits)(nil),            // 10: gateway.plugin.v1.Limits
+	(*TransformInfo)(nil),     // 11: gateway.plugin.v1.TransformInfo
+	(*ValidateRequest)(nil),   // 12: gateway.plugin.v1.ValidateRequest
+	(*ValidateResponse)(nil),  // 13: gateway.plugin.v1.ValidateResponse
+	(*Diagnostic)(nil),        // 14: gateway.plugin.v1.Diagnostic
+	(*HostMsg)(nil),           // 15: gateway.plugin.v1.HostMsg
+	(*Hello)(nil),             // 16: gateway.plugin.v1.Hello
+	(*Configure)(nil),         // 17: gateway.plugin.v1.Configure
+	(*Open)(nil),              // 18: gateway.plugin.v1.Open
+	(*Target)(nil),            // 19: gateway.plugin.v1.Target
+	(*Transform)(nil),         // 20: gateway.plugin.v1.Transform
+	(*OfferRejected)(nil),     // 21: gateway.plugin.v1.OfferRejected
+	(*Close)(nil),             // 22: gateway.plugin.v1.Close
+	(*TargetBitrate)(nil),     // 23: gateway.plugin.v1.TargetBitrate
+	(*Drain)(nil),             // 24: gateway.plugin.v1.Drain
+	(*Ping)(nil),              // 25: gateway.plugin.v1.Ping
+	(*PluginMsg)(nil),         // 26: gateway.plugin.v1.PluginMsg
+	(*HelloAck)(nil),          // 27: gateway.plugin.v1.HelloAck
+	(*Configured)(nil),        // 28: gateway.plugin.v1.Configured
+	(*Offer)(nil),             // 29: gateway.plugin.v1.Offer
+	(*SessionState)(nil),      // 30: gateway.plugin.v1.SessionState
+	(*Accepts)(nil),           // 31: gateway.plugin.v1.Accepts
+	(*SessionStats)(nil),      // 32: gateway.plugin.v1.SessionStats
+	(*Pong)(nil),              // 33: gateway.plugin.v1.Pong
+	(*Track)(nil),             // 34: gateway.plugin.v1.Track
+	(*TrackSet)(nil),          // 35: gateway.plugin.v1.TrackSet
+	(*AccessUnits)(nil),       // 36: gateway.plugin.v1.AccessUnits
+	(*AccessUnit)(nil),        // 37: gateway.plugin.v1.AccessUnit
+	(*Credit)(nil),            // 38: gateway.plugin.v1.Credit
+	(*KeyframeRequest)(nil),   // 39: gateway.plugin.v1.KeyframeRequest
+	nil,                       // 40: gateway.plugin.v1.Hello.FilesEntry
+	nil,                       // 41: gateway.plugin.v1.Configure.FilesEntry
+	nil,                       // 42: gateway.plugin.v1.Target.FilesEntry
+	nil,                       // 43: gateway.plugin.v1.SessionStats.ValuesEntry
 }
 var file_gateway_proto_depIdxs = []int32{
 	7,  // 0: gateway.plugin.v1.DescribeResponse.ingest:type_name -> gateway.plugin.v1.IngestInfo
 	8,  // 1: gateway.plugin.v1.DescribeResponse.egress:type_name -> gateway.plugin.v1.EgressInfo
-	9,  // 2: gateway.plugin.v1.DescribeResponse.transforms:type_name -> gateway.plugin.v1.TransformInfo
-	29, // 3: gateway.plugin.v1.EgressInfo.accepts:type_name -> gateway.plugin.v1.Accepts
-	17, // 4: gateway.plugin.v1.ValidateRequest.targets:type_name -> gateway.plugin.v1.Target
-	12, // 5: gateway.plugin.v1.ValidateResponse.diagnostics:type_name -> gateway.plugin.v1.Diagnostic
-	14, // 6: gateway.plugin.v1.HostMsg.hello:type_name -> gateway.plugin.v1.Hello
-	15, // 7: gateway.plugin.v1.HostMsg.configure:type_name -> gateway.plugin.v1.Configure
-	16, // 8: gateway.plugin.v1.HostMsg.open:type_name -> gateway.plugin.v1.Open
-	19, // 9: gateway.plugin.v1.HostMsg.reject:type_name -> gateway.plugin.v1.OfferRejected
-	20, // 10: gateway.plugin.v1.HostMsg.close:type_name -> gateway.plugin.v1.Close
-	33, // 11: gateway.plugin.v1.HostMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
-	34, // 12: gateway.plugin.v1.HostMsg.media:type_name -> gateway.plugin.v1.AccessUnits
-	36, // 13: gateway.plugin.v1.HostMsg.credit:type_name -> gateway.plugin.v1.Credit
-	21, // 14: gateway.plugin.v1.HostMsg.target_bitrate:type_name -> gateway.plugin.v1.TargetBitrate
-	37, // 15: gateway.plugin.v1.HostMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
-	22, // 16: gateway.plugin.v1.HostMsg.drain:type_name -> gateway.plugin.v1.Drain
-	23, // 17: gateway.plugin.v1.HostMsg.ping:type_name -> gateway.plugin.v1.Ping
-	38, // 18: gateway.plugin.v1.Hello.files:type_name -> gateway.plugin.v1.Hello.FilesEntry
-	39, // 19: gateway.plugin.v1.Configure.files:type_name -> gateway.plugin.v1.Configure.FilesEntry
-	0,  // 20: gateway.plugin.v1.Open.kind:type_name -> gateway.plugin.v1.SessionKind
-	17, // 21: gateway.plugin.v1.Open.target:type_name -> gateway.plugin.v1.Target
-	18, // 22: gateway.plugin.v1.Open.transform:type_name -> gateway.plugin.v1.Transform
-	32, // 23: gateway.plugin.v1.Open.tracks:type_name -> gateway.plugin.v1.Track
-	40, // 24: gateway.plugin.v1.Target.files:type_name -> gateway.plugin.v1.Target.FilesEntry
-	2,  // 25: gateway.plugin.v1.OfferRejected.reason:type_name -> gateway.plugin.v1.OfferRejected.Reason
-	25, // 26: gateway.plugin.v1.PluginMsg.hello:type_name -> gateway.plugin.v1.HelloAck
-	26, // 27: gateway.plugin.v1.PluginMsg.configured:type_name -> gateway.plugin.v1.Configured
-	27, // 28: gateway.plugin.v1.PluginMsg.offer:type_name -> gateway.plugin.v1.Offer
-	28, // 29: gateway.plugin.v1.PluginMsg.state:type_name -> gateway.plugin.v1.SessionState
-	33, // 30: gateway.plugin.v1.PluginMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
-	34, // 31: gateway.plugin.v1.PluginMsg.media:type_name -> gateway.plugin.v1.AccessUnits
-	36, // 32: gateway.plugin.v1.PluginMsg.credit:type_name -> gateway.plugin.v1.Credit
-	30, // 33: gateway.plugin.v1.PluginMsg.stats:type_name -> gateway.plugin.v1.SessionStats
-	37, // 34: gateway.plugin.v1.PluginMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
-	31, // 35: gateway.plugin.v1.PluginMsg.pong:type_name -> gateway.plugin.v1.Pong
-	3,  // 36: gateway.plugin.v1.SessionState.state:type_name -> gateway.plugin.v1.SessionState.State
-	4,  // 37: gateway.plugin.v1.SessionState.cause:type_name -> gateway.plugin.v1.SessionState.Cause
-	29, // 38: gateway.plugin.v1.SessionState.accepts:type_name -> gateway.plugin.v1.Accepts
-	41, // 39: gateway.plugin.v1.SessionStats.values:type_name -> gateway.plugin.v1.SessionStats.ValuesEntry
-	32, // 40: gateway.plugin.v1.TrackSet.tracks:type_name -> gateway.plugin.v1.Track
-	35, // 41: gateway.plugin.v1.AccessUnits.units:type_name -> gateway.plugin.v1.AccessUnit
-	5,  // 42: gateway.plugin.v1.Plugin.Describe:input_type -> gateway.plugin.v1.DescribeRequest
-	10, // 43: gateway.plugin.v1.Plugin.Validate:input_type -> gateway.plugin.v1.ValidateRequest
-	13, // 44: gateway.plugin.v1.Plugin.Attach:input_type -> gateway.plugin.v1.HostMsg
-	6,  // 45: gateway.plugin.v1.Plugin.Describe:output_type -> gateway.plugin.v1.DescribeResponse
-	11, // 46: gateway.plugin.v1.Plugin.Validate:output_type -> gateway.plugin.v1.ValidateResponse
-	24, // 47: gateway.plugin.v1.Plugin.Attach:output_type -> gateway.plugin.v1.PluginMsg
-	45, // [45:48] is the sub-list for method output_type
-	42, // [42:45] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	11, // 2: gateway.plugin.v1.DescribeResponse.transforms:type_name -> gateway.plugin.v1.TransformInfo
+	31, // 3: gateway.plugin.v1.EgressInfo.accepts:type_name -> gateway.plugin.v1.Accepts
+	9,  // 4: gateway.plugin.v1.EgressInfo.presets:type_name -> gateway.plugin.v1.Preset
+	10, // 5: gateway.plugin.v1.Preset.limits:type_name -> gateway.plugin.v1.Limits
+	19, // 6: gateway.plugin.v1.ValidateRequest.targets:type_name -> gateway.plugin.v1.Target
+	14, // 7: gateway.plugin.v1.ValidateResponse.diagnostics:type_name -> gateway.plugin.v1.Diagnostic
+	16, // 8: gateway.plugin.v1.HostMsg.hello:type_name -> gateway.plugin.v1.Hello
+	17, // 9: gateway.plugin.v1.HostMsg.configure:type_name -> gateway.plugin.v1.Configure
+	18, // 10: gateway.plugin.v1.HostMsg.open:type_name -> gateway.plugin.v1.Open
+	21, // 11: gateway.plugin.v1.HostMsg.reject:type_name -> gateway.plugin.v1.OfferRejected
+	22, // 12: gateway.plugin.v1.HostMsg.close:type_name -> gateway.plugin.v1.Close
+	35, // 13: gateway.plugin.v1.HostMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
+	36, // 14: gateway.plugin.v1.HostMsg.media:type_name -> gateway.plugin.v1.AccessUnits
+	38, // 15: gateway.plugin.v1.HostMsg.credit:type_name -> gateway.plugin.v1.Credit
+	23, // 16: gateway.plugin.v1.HostMsg.target_bitrate:type_name -> gateway.plugin.v1.TargetBitrate
+	39, // 17: gateway.plugin.v1.HostMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
+	24, // 18: gateway.plugin.v1.HostMsg.drain:type_name -> gateway.plugin.v1.Drain
+	25, // 19: gateway.plugin.v1.HostMsg.ping:type_name -> gateway.plugin.v1.Ping
+	40, // 20: gateway.plugin.v1.Hello.files:type_name -> gateway.plugin.v1.Hello.FilesEntry
+	41, // 21: gateway.plugin.v1.Configure.files:type_name -> gateway.plugin.v1.Configure.FilesEntry
+	0,  // 22: gateway.plugin.v1.Open.kind:type_name -> gateway.plugin.v1.SessionKind
+	19, // 23: gateway.plugin.v1.Open.target:type_name -> gateway.plugin.v1.Target
+	20, // 24: gateway.plugin.v1.Open.transform:type_name -> gateway.plugin.v1.Transform
+	34, // 25: gateway.plugin.v1.Open.tracks:type_name -> gateway.plugin.v1.Track
+	42, // 26: gateway.plugin.v1.Target.files:type_name -> gateway.plugin.v1.Target.FilesEntry
+	2,  // 27: gateway.plugin.v1.OfferRejected.reason:type_name -> gateway.plugin.v1.OfferRejected.Reason
+	27, // 28: gateway.plugin.v1.PluginMsg.hello:type_name -> gateway.plugin.v1.HelloAck
+	28, // 29: gateway.plugin.v1.PluginMsg.configured:type_name -> gateway.plugin.v1.Configured
+	29, // 30: gateway.plugin.v1.PluginMsg.offer:type_name -> gateway.plugin.v1.Offer
+	30, // 31: gateway.plugin.v1.PluginMsg.state:type_name -> gateway.plugin.v1.SessionState
+	35, // 32: gateway.plugin.v1.PluginMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
+	36, // 33: gateway.plugin.v1.PluginMsg.media:type_name -> gateway.plugin.v1.AccessUnits
+	38, // 34: gateway.plugin.v1.PluginMsg.credit:type_name -> gateway.plugin.v1.Credit
+	32, // 35: gateway.plugin.v1.PluginMsg.stats:type_name -> gateway.plugin.v1.SessionStats
+	39, // 36: gateway.plugin.v1.PluginMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
+	33, // 37: gateway.plugin.v1.PluginMsg.pong:type_name -> gateway.plugin.v1.Pong
+	3,  // 38: gateway.plugin.v1.SessionState.state:type_name -> gateway.plugin.v1.SessionState.State
+	4,  // 39: gateway.plugin.v1.SessionState.cause:type_name -> gateway.plugin.v1.SessionState.Cause
+	31, // 40: gateway.plugin.v1.SessionState.accepts:type_name -> gateway.plugin.v1.Accepts
+	43, // 41: gateway.plugin.v1.SessionStats.values:type_name -> gateway.plugin.v1.SessionStats.ValuesEntry
+	34, // 42: gateway.plugin.v1.TrackSet.tracks:type_name -> gateway.plugin.v1.Track
+	37, // 43: gateway.plugin.v1.AccessUnits.units:type_name -> gateway.plugin.v1.AccessUnit
+	5,  // 44: gateway.plugin.v1.Plugin.Describe:input_type -> gateway.plugin.v1.DescribeRequest
+	12, // 45: gateway.plugin.v1.Plugin.Validate:input_type -> gateway.plugin.v1.ValidateRequest
+	15, // 46: gateway.plugin.v1.Plugin.Attach:input_type -> gateway.plugin.v1.HostMsg
+	6,  // 47: gateway.plugin.v1.Plugin.Describe:output_type -> gateway.plugin.v1.DescribeResponse
+	13, // 48: gateway.plugin.v1.Plugin.Validate:output_type -> gateway.plugin.v1.ValidateResponse
+	26, // 49: gateway.plugin.v1.Plugin.Attach:output_type -> gateway.plugin.v1.PluginMsg
+	47, // [47:50] is the sub-list for method output_type
+	44, // [44:47] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_gateway_proto_init() }
@@ -3333,7 +3643,7 @@ func file_gateway_proto_init() {
 	if File_gateway_proto != nil {
 		return
 	}
-	file_gateway_proto_msgTypes[8].OneofWrappers = []any{
+	file_gateway_proto_msgTypes[10].OneofWrappers = []any{
 		(*HostMsg_Hello)(nil),
 		(*HostMsg_Configure)(nil),
 		(*HostMsg_Open)(nil),
@@ -3347,7 +3657,7 @@ func file_gateway_proto_init() {
 		(*HostMsg_Drain)(nil),
 		(*HostMsg_Ping)(nil),
 	}
-	file_gateway_proto_msgTypes[19].OneofWrappers = []any{
+	file_gateway_proto_msgTypes[21].OneofWrappers = []any{
 		(*PluginMsg_Hello)(nil),
 		(*PluginMsg_Configured)(nil),
 		(*PluginMsg_Offer)(nil),
@@ -3365,7 +3675,7 @@ func file_gateway_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gateway_proto_rawDesc), len(file_gateway_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
