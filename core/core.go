@@ -288,6 +288,9 @@ func (g *Gateway) accepts(plugin string) (pluginhost.Accepts, bool) {
 	for _, c := range e.GetAccepts().GetCodecs() {
 		a.Codecs = append(a.Codecs, media.Codec(c))
 	}
+	for _, c := range e.GetAccepts().GetOptionalCodecs() {
+		a.Optional = append(a.Optional, media.Codec(c))
+	}
 	return a, true
 }
 

@@ -105,6 +105,8 @@ func acceptsMessage(a Accepts) *wire.Accepts {
 		Codecs:      codecNames(a.Codecs),
 		VideoTracks: uint32(max(a.VideoTracks, 0)),
 		AudioTracks: uint32(max(a.AudioTracks, 0)),
+
+		OptionalCodecs: codecNames(a.Optional),
 	}
 }
 

@@ -72,6 +72,9 @@ func (a *attachment) openEgress(o *wire.Open) {
 		in:     newInbox(),
 	}
 	tracks := wire.ToTracks(o.GetTracks())
+	s.target.keyframe = func() {
+		a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Keyframe{Keyframe: &wire.KeyframeRequest{Session: s.id}}})
+	}
 	s.credits = newCredits(&a.credits, s.id, tracks)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	a.add(s.id, s)
@@ -212,10 +215,14 @@ func (s *egressSession) write(opened []media.Track) error {
 				}
 				continue
 			}
-			if err := s.guard(s.ctx, func() error { return setter.SetTracks(s.ctx, it.Tracks) }); err != nil {
+			switch err := s.guard(s.ctx, func() error { return setter.SetTracks(s.ctx, it.Tracks) }); {
+			case errors.Is(err, ErrReopen):
+				next = it.Tracks
+				continue
+			case err != nil:
 				return fmt.Errorf("changing the tracks: %w", err)
 			}
-			now = it.Tracks
+			now, next = it.Tracks, nil
 			continue
 		}
 		if next != nil {
@@ -283,6 +290,8 @@ func (s *egressSession) report(stop <-chan struct{}) {
 			m.UnsentAgeNs = uint64(max(st.UnsentAge, 0))
 			m.DeliveryBps = st.DeliveryBPS
 			m.RttNs = uint64(max(st.RTT, 0))
+			m.UnackedAgeNs = uint64(max(st.UnackedAge, 0))
+			m.Retransmits = st.Retransmits
 			m.UnitsDropped += st.UnitsDropped
 			m.Values = st.Values
 		}

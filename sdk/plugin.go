@@ -77,6 +77,10 @@ type Accepts struct {
 	Codecs      []media.Codec
 	VideoTracks int
 	AudioTracks int
+	// Optional are codecs that only some peers take. They count in
+	// [EgressPlugin.Accepts] alone: a stream that a target could not be served with
+	// otherwise is opened in the hope of them, and [Accepter] then says.
+	Optional []media.Codec
 }
 
 // An Egress opens targets. Its methods are called concurrently.
@@ -112,10 +116,14 @@ type Sink interface {
 
 // A TrackSetter is a Sink that can change tracks and decoder configs in place.
 // SetTracks is called between two units, before the first one that needs it. A
-// Sink without it is closed and opened anew at the next random access point.
+// Sink without it is closed and opened anew at the next random access point; so is
+// one that answers [ErrReopen].
 type TrackSetter interface {
 	SetTracks(ctx context.Context, tracks []media.Track) error
 }
+
+// ErrReopen is what [TrackSetter] answers when it cannot make this change in place.
+var ErrReopen = errors.New("the tracks cannot be changed in place")
 
 // An Accepter is a Sink that has learned from its peer what that accepts. The
 // gateway then chooses the tracks anew and calls SetTracks if they differ.
@@ -142,8 +150,10 @@ type SinkStats struct {
 	AckedBytes   uint64        // acknowledged by the peer
 	UnsentBytes  uint64        // in the socket, not yet sent
 	UnsentAge    time.Duration // how long the oldest of them waits
+	UnackedAge   time.Duration // how long the oldest byte waits that the peer has not acknowledged
 	DeliveryBPS  uint64        // what the peer can take, bits per second
 	RTT          time.Duration
+	Retransmits  uint64 // segments that the kernel sent again
 	UnitsDropped uint64
 	Values       map[string]float64 // figures of this plugin's own
 }
@@ -163,8 +173,16 @@ type Target struct {
 	// [Target.Control].
 	Restricted bool
 
-	options []byte
-	files   map[string][]byte
+	options  []byte
+	files    map[string][]byte
+	keyframe func()
+}
+
+// RequestKeyframe asks the source for a random access point, and returns at once.
+func (t Target) RequestKeyframe() {
+	if t.keyframe != nil {
+		t.keyframe()
+	}
 }
 
 // Options decodes the target's own options into v, a pointer to the type that
@@ -296,7 +314,10 @@ const (
 type Error struct {
 	Cause      Cause
 	RetryAfter time.Duration // what the peer asked for; 0 if nothing
-	Err        error
+	// Class is one word for what kind of failure it is; see SessionState in the
+	// wire's definition for those in use. Empty if the plugin does not tell.
+	Class string
+	Err   error
 }
 
 func (e *Error) Error() string { return e.Err.Error() }

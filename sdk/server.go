@@ -488,6 +488,7 @@ func failure(err error) *wire.SessionState {
 	var e *Error
 	if errors.As(err, &e) {
 		s.RetryAfterNs = uint64(max(e.RetryAfter, 0))
+		s.Class = e.Class
 		switch e.Cause {
 		case CauseConfig:
 			s.Cause = wire.SessionState_CONFIG

@@ -26,9 +26,11 @@ type journal struct {
 	lines []string
 
 	setter bool // its sinks can change tracks
-	failed chan struct{}
-	open   func(ctx context.Context) error
-	write  func(ctx context.Context) error
+	// stubborn: they say that they would rather be opened anew.
+	stubborn bool
+	failed   chan struct{}
+	open     func(ctx context.Context) error
+	write    func(ctx context.Context) error
 }
 
 func (j *journal) note(format string, args ...any) {
@@ -86,6 +88,9 @@ func (e *entry) Accepts() sdk.Accepts {
 type setterEntry struct{ *entry }
 
 func (e setterEntry) SetTracks(_ context.Context, tracks []media.Track) error {
+	if e.j.stubborn {
+		return fmt.Errorf("the peer is strict: %w", sdk.ErrReopen)
+	}
 	e.j.note("set %s", names(tracks))
 	return nil
 }
@@ -171,8 +176,10 @@ open live/cdn attempt 3: 1 h264 03 320x180, 2 aac 02 0x0
 write 1/1
 write 2/2
 close`
-	if got := changeTracks(t, &journal{}); got != want {
-		t.Errorf("got\n%s", got)
+	for _, j := range []*journal{{}, {setter: true, stubborn: true}} {
+		if got := changeTracks(t, j); got != want {
+			t.Errorf("got\n%s", got)
+		}
 	}
 }
 

@@ -106,6 +106,26 @@ func Choose(tracks []media.Track, a pluginhost.Accepts, ts Transforms) Plan {
 	return p
 }
 
+// hoped is what a target takes that takes its optional codecs too.
+func hoped(a pluginhost.Accepts) pluginhost.Accepts {
+	a.Codecs = append(slices.Clip(a.Codecs), a.Optional...)
+	return a
+}
+
+// ChooseBefore is Choose before the target was asked what it accepts: a stream that
+// it could not be served with for certain is planned in the hope that it takes one
+// of the optional codecs.
+func ChooseBefore(tracks []media.Track, a pluginhost.Accepts, ts Transforms) Plan {
+	p := Choose(tracks, a, ts)
+	if p.Refused == "" || len(a.Optional) == 0 {
+		return p
+	}
+	if h := Choose(tracks, hoped(a), ts); h.Refused == "" {
+		return h
+	}
+	return p
+}
+
 func (p *Plan) choose(kind media.Kind, tracks []media.Track, a pluginhost.Accepts, ts Transforms) {
 	room := limit(a, kind)
 	var there, got int
@@ -195,6 +215,9 @@ func names(codecs []media.Codec) string {
 // Usable says why a target that accepts a could not be served by a publisher who
 // can send these codecs; empty if it could, or nothing is known.
 func Usable(codecs []media.Codec, a pluginhost.Accepts, ts Transforms) string {
+	if len(a.Codecs) > 0 {
+		a = hoped(a)
+	}
 	for _, kind := range []media.Kind{media.Video, media.Audio} {
 		var have []media.Codec
 		usable := false

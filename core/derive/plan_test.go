@@ -91,3 +91,32 @@ func TestChoose(t *testing.T) {
 	// Who says nothing takes everything there is.
 	f("1:vp9/v.0 2:vp9/v.1 3:opus 4:pcmu", pluginhost.Accepts{}, "1, 3, 4, complete")
 }
+
+// TestChooseBefore: optional codecs count where there is no other way, and only
+// before the target was asked.
+func TestChooseBefore(t *testing.T) {
+	ts := Transforms{media.Opus: {media.AAC}}
+	a := pluginhost.Accepts{
+		Codecs: []media.Codec{media.H264, media.AAC}, VideoTracks: 1, AudioTracks: 1,
+		Optional: []media.Codec{media.H265, media.Opus},
+	}
+	f := func(tracks string, want int, needs int, refused bool) {
+		t.Helper()
+		p := ChooseBefore(parse(tracks), a, ts)
+		if len(p.Tracks) != want || len(p.Needs) != needs || (p.Refused != "") != refused {
+			t.Errorf("%s: %+v", tracks, p)
+		}
+	}
+	f("1:h264 2:opus", 1, 1, false) // the sound is made, not hoped for
+	f("1:h265 2:opus", 2, 0, false)
+	f("1:vp8 2:aac", 1, 0, true)
+	if p := Choose(parse("1:h265 2:aac"), a, ts); p.Refused == "" {
+		t.Error("a target that was asked is given what it does not take")
+	}
+	if why := Usable([]media.Codec{media.H265}, a, ts); why != "" {
+		t.Error(why)
+	}
+	if why := Usable([]media.Codec{media.VP8}, a, ts); why == "" {
+		t.Error("vp8 is usable")
+	}
+}

@@ -311,7 +311,7 @@ func TestOpenFails(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", verb, got, want)
 		}
 	}
-	f("refuse", End{Failed: true, Permanent: true, Cause: CauseRemote, Message: "the key *** of *** is refused"})
+	f("refuse", End{Failed: true, Permanent: true, Cause: CauseRemote, Class: "key", Message: "the key *** of *** is refused"})
 	f("panic", End{Failed: true, Cause: CausePlugin, Message: "the plugin panicked: in Open"})
 	if _, err := h.OpenEgress("none", egressSpec("ok"), record(), &queue{}); err == nil {
 		t.Error("an unknown plugin opened a session")

@@ -89,7 +89,7 @@ func (testEgress) Open(_ context.Context, t sdk.Target, _ []media.Track) (sdk.Si
 	verb := strings.TrimPrefix(t.URL.Reveal(), "test://")
 	switch verb {
 	case "refuse":
-		return nil, sdk.Permanent(fmt.Errorf("the key %s of %s is refused", t.Key.Reveal(), t.URL.Reveal()))
+		return nil, sdk.Permanent(&sdk.Error{Cause: sdk.CauseRemote, Class: "key", Err: fmt.Errorf("the key %s of %s is refused", t.Key.Reveal(), t.URL.Reveal())})
 	case "panic":
 		panic("in Open")
 	case "print":

@@ -49,6 +49,8 @@ type Accepts struct {
 	Codecs      []media.Codec
 	VideoTracks int
 	AudioTracks int
+	// Optional are codecs that only some peers take: READY says.
+	Optional []media.Codec
 }
 
 // Stats are the figures that a session reports about once a second.
@@ -57,6 +59,8 @@ type Stats struct {
 	UnsentAge                      time.Duration
 	DeliveryBPS                    uint64
 	RTT                            time.Duration
+	UnackedAge                     time.Duration
+	Retransmits                    uint64
 	UnitsLost, UnitsDropped        uint64
 	Values                         map[string]float64
 }
@@ -79,6 +83,7 @@ type End struct {
 	Failed     bool
 	Permanent  bool
 	Cause      Cause
+	Class      string // one word for what kind of failure; empty if unknown
 	Message    string
 	RetryAfter time.Duration
 }

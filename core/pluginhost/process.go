@@ -455,6 +455,7 @@ func (p *process) state(m *wire.SessionState) {
 			Failed:     true,
 			Permanent:  m.GetPermanent(),
 			Cause:      causeOf(m.GetCause()),
+			Class:      classOf(m.GetClass()),
 			Message:    cut(s.hide.Text(cut(m.GetMessage(), messageBytesMax)), messageBytesMax),
 			RetryAfter: wire.Duration(m.GetRetryAfterNs()),
 		})
@@ -560,6 +561,9 @@ func acceptsOf(m *wire.Accepts) Accepts {
 	for _, c := range m.GetCodecs() {
 		a.Codecs = append(a.Codecs, media.Codec(strings.ToLower(c)))
 	}
+	for _, c := range m.GetOptionalCodecs() {
+		a.Optional = append(a.Optional, media.Codec(strings.ToLower(c)))
+	}
 	return a
 }
 
@@ -574,7 +578,24 @@ func statsOf(m *wire.SessionStats) Stats {
 		UnitsLost:    m.GetUnitsLost(),
 		UnitsDropped: m.GetUnitsDropped(),
 		Values:       m.GetValues(),
+		Retransmits:  m.GetRetransmits(),
+		UnackedAge:   wire.Duration(m.GetUnackedAgeNs()),
 	}
+}
+
+// classOf returns the class of a failure if it is one word as it should be: it
+// becomes a label.
+func classOf(s string) string {
+	const longest = 24
+	if len(s) > longest {
+		return ""
+	}
+	for _, r := range s {
+		if (r < 'a' || r > 'z') && r != '_' {
+			return ""
+		}
+	}
+	return s
 }
 
 func causeOf(c wire.SessionState_Cause) Cause {

@@ -202,12 +202,13 @@ func underway(s status.TargetState) bool {
 func (t *Target) fail(e *failure) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.err = &status.Error{Cause: string(e.cause), Message: e.message, At: time.Now().UTC()}
+	t.err = &status.Error{Cause: string(e.cause), Class: e.class, Message: e.message, At: time.Now().UTC()}
 }
 
 // A failure is why a session ended that was not asked to.
 type failure struct {
 	cause      pluginhost.Cause
+	class      string // one word, as the plugin tells it; empty if it does not
 	message    string
 	permanent  bool
 	retryAfter time.Duration
@@ -234,7 +235,7 @@ func (t *Target) Run(ctx context.Context) error {
 		case snap.State == router.Held || len(snap.Tracks) == 0:
 			t.set(status.TargetWaiting, time.Time{})
 		default:
-			plan := derive.Choose(snap.Tracks, t.conf.Accepts, t.conf.Transforms)
+			plan := derive.ChooseBefore(snap.Tracks, t.conf.Accepts, t.conf.Transforms)
 			if plan.Refused != "" {
 				t.need(nil)
 				t.refuse(plan.Refused)
@@ -340,7 +341,7 @@ func (t *Target) pause(ctx context.Context, e *failure) {
 	if e.message != t.warned.message || e.worked > 0 || now.Sub(t.warned.at) >= warnAgain {
 		level, t.warned = slog.LevelWarn, warning{e.message, now}
 	}
-	t.log.Log(ctx, level, "target session ended", "cause", e.cause, "error", e.message, "permanent", e.permanent,
+	t.log.Log(ctx, level, "target session ended", "cause", e.cause, "class", e.class, "error", e.message, "permanent", e.permanent,
 		"retry_in", wait.Round(time.Millisecond))
 	if wait == 0 {
 		t.set(status.TargetConnecting, time.Time{})

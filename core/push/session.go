@@ -119,7 +119,7 @@ func (r *run) step(snap router.Snapshot, st session.State) *failure {
 	now := time.Now()
 	if !st.Ready {
 		if now.Sub(r.opened) > openLimit {
-			return &failure{cause: pluginhost.CauseRemote, message: fmt.Sprintf("not ready %v after opening", openLimit)}
+			return &failure{cause: pluginhost.CauseRemote, class: "timeout", message: fmt.Sprintf("not ready %v after opening", openLimit)}
 		}
 		return nil
 	}
@@ -205,7 +205,7 @@ func (r *run) watch(now time.Time) *failure {
 		r.written, r.moved = st.Bytes, now
 	}
 	if now.Sub(r.moved) > stallLimit {
-		return &failure{cause: pluginhost.CauseRemote, message: fmt.Sprintf("the target took nothing for %v", stallLimit)}
+		return &failure{cause: pluginhost.CauseRemote, class: "stalled", message: fmt.Sprintf("the target took nothing for %v", stallLimit)}
 	}
 	var dropped uint64
 	for _, n := range st.Dropped {
@@ -239,7 +239,7 @@ func (r *run) show(snap router.Snapshot, st session.State, now time.Time) {
 // ended translates the end of the session as its plugin tells it.
 func (r *run) ended(st session.State) *failure {
 	f := &failure{
-		cause: st.End.Cause, message: st.End.Message,
+		cause: st.End.Cause, class: st.End.Class, message: st.End.Message,
 		permanent: st.End.Permanent, retryAfter: st.End.RetryAfter,
 	}
 	if st.Credited {

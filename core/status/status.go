@@ -96,7 +96,10 @@ type Target struct {
 // An Error says what went wrong and whose fault it is: config, remote, plugin or
 // gateway.
 type Error struct {
-	Cause   string    `json:"cause"`
+	Cause string `json:"cause"`
+	// Class is one word for what kind of failure it was, such as key, in_use, dns or
+	// timeout; empty if the plugin does not tell.
+	Class   string    `json:"class,omitempty"`
 	Message string    `json:"message"`
 	At      time.Time `json:"at"`
 }

@@ -2417,16 +2417,20 @@ func (x *Offer) GetCodecs() []string {
 }
 
 type SessionState struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       uint32                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
-	State         SessionState_State     `protobuf:"varint,2,opt,name=state,proto3,enum=gateway.plugin.v1.SessionState_State" json:"state,omitempty"`
-	Permanent     bool                   `protobuf:"varint,3,opt,name=permanent,proto3" json:"permanent,omitempty"`                                   // FAILED: trying again soon will not help
-	Cause         SessionState_Cause     `protobuf:"varint,4,opt,name=cause,proto3,enum=gateway.plugin.v1.SessionState_Cause" json:"cause,omitempty"` // FAILED: whose fault
-	Message       string                 `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`                                        // FAILED: for a person; no secrets
-	RetryAfterNs  uint64                 `protobuf:"varint,6,opt,name=retry_after_ns,json=retryAfterNs,proto3" json:"retry_after_ns,omitempty"`       // FAILED: what the peer asked for, 0 if nothing
-	Accepts       *Accepts               `protobuf:"bytes,7,opt,name=accepts,proto3" json:"accepts,omitempty"`                                        // READY of an egress: what the peer accepts
-	WindowBytes   uint64                 `protobuf:"varint,8,opt,name=window_bytes,json=windowBytes,proto3" json:"window_bytes,omitempty"`            // READY of an egress or transform: credit to start with
-	Ended         bool                   `protobuf:"varint,9,opt,name=ended,proto3" json:"ended,omitempty"`                                           // CLOSED of an ingest: the publisher ended cleanly
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Session      uint32                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	State        SessionState_State     `protobuf:"varint,2,opt,name=state,proto3,enum=gateway.plugin.v1.SessionState_State" json:"state,omitempty"`
+	Permanent    bool                   `protobuf:"varint,3,opt,name=permanent,proto3" json:"permanent,omitempty"`                                   // FAILED: trying again soon will not help
+	Cause        SessionState_Cause     `protobuf:"varint,4,opt,name=cause,proto3,enum=gateway.plugin.v1.SessionState_Cause" json:"cause,omitempty"` // FAILED: whose fault
+	Message      string                 `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`                                        // FAILED: for a person; no secrets
+	RetryAfterNs uint64                 `protobuf:"varint,6,opt,name=retry_after_ns,json=retryAfterNs,proto3" json:"retry_after_ns,omitempty"`       // FAILED: what the peer asked for, 0 if nothing
+	Accepts      *Accepts               `protobuf:"bytes,7,opt,name=accepts,proto3" json:"accepts,omitempty"`                                        // READY of an egress: what the peer accepts
+	WindowBytes  uint64                 `protobuf:"varint,8,opt,name=window_bytes,json=windowBytes,proto3" json:"window_bytes,omitempty"`            // READY of an egress or transform: credit to start with
+	Ended        bool                   `protobuf:"varint,9,opt,name=ended,proto3" json:"ended,omitempty"`                                           // CLOSED of an ingest: the publisher ended cleanly
+	// FAILED: what kind of failure, one lower-case word for filters and metrics:
+	// key, in_use, auth, app, protocol, tls, dns, timeout, refused, reset, closed,
+	// stalled, address, reconnect. Empty if the plugin does not tell them apart.
+	Class         string `protobuf:"bytes,10,opt,name=class,proto3" json:"class,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2524,13 +2528,22 @@ func (x *SessionState) GetEnded() bool {
 	return false
 }
 
+func (x *SessionState) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
 type Accepts struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Codecs        []string               `protobuf:"bytes,1,rep,name=codecs,proto3" json:"codecs,omitempty"`                               // best first
-	VideoTracks   uint32                 `protobuf:"varint,2,opt,name=video_tracks,json=videoTracks,proto3" json:"video_tracks,omitempty"` // how many of them; 0: none
-	AudioTracks   uint32                 `protobuf:"varint,3,opt,name=audio_tracks,json=audioTracks,proto3" json:"audio_tracks,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Codecs      []string               `protobuf:"bytes,1,rep,name=codecs,proto3" json:"codecs,omitempty"`                               // best first
+	VideoTracks uint32                 `protobuf:"varint,2,opt,name=video_tracks,json=videoTracks,proto3" json:"video_tracks,omitempty"` // how many of them; 0: none
+	AudioTracks uint32                 `protobuf:"varint,3,opt,name=audio_tracks,json=audioTracks,proto3" json:"audio_tracks,omitempty"`
+	// In Describe: codecs that only some peers take; READY says whether this one does.
+	OptionalCodecs []string `protobuf:"bytes,4,rep,name=optional_codecs,json=optionalCodecs,proto3" json:"optional_codecs,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Accepts) Reset() {
@@ -2584,6 +2597,13 @@ func (x *Accepts) GetAudioTracks() uint32 {
 	return 0
 }
 
+func (x *Accepts) GetOptionalCodecs() []string {
+	if x != nil {
+		return x.OptionalCodecs
+	}
+	return nil
+}
+
 type SessionStats struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint32                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -2596,6 +2616,8 @@ type SessionStats struct {
 	UnitsLost     uint64                 `protobuf:"varint,8,opt,name=units_lost,json=unitsLost,proto3" json:"units_lost,omitempty"`                                                      // ingest: units that never arrived whole
 	UnitsDropped  uint64                 `protobuf:"varint,9,opt,name=units_dropped,json=unitsDropped,proto3" json:"units_dropped,omitempty"`                                             // left out by the plugin itself
 	Values        map[string]float64     `protobuf:"bytes,10,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // further figures of this plugin's own
+	Retransmits   uint64                 `protobuf:"varint,11,opt,name=retransmits,proto3" json:"retransmits,omitempty"`                                                                  // egress: segments that the kernel sent again
+	UnackedAgeNs  uint64                 `protobuf:"varint,12,opt,name=unacked_age_ns,json=unackedAgeNs,proto3" json:"unacked_age_ns,omitempty"`                                          // egress: how long the oldest byte waits that the peer has not acknowledged
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2698,6 +2720,20 @@ func (x *SessionStats) GetValues() map[string]float64 {
 		return x.Values
 	}
 	return nil
+}
+
+func (x *SessionStats) GetRetransmits() uint64 {
+	if x != nil {
+		return x.Retransmits
+	}
+	return 0
+}
+
+func (x *SessionStats) GetUnackedAgeNs() uint64 {
+	if x != nil {
+		return x.UnackedAgeNs
+	}
+	return 0
 }
 
 type Pong struct {
@@ -3412,7 +3448,7 @@ const file_gateway_proto_rawDesc = "" +
 	"\vcredentials\x18\x03 \x01(\fR\vcredentials\x12\x16\n" +
 	"\x06remote\x18\x04 \x01(\tR\x06remote\x12\x14\n" +
 	"\x05agent\x18\x05 \x01(\tR\x05agent\x12\x16\n" +
-	"\x06codecs\x18\x06 \x03(\tR\x06codecs\"\x83\x04\n" +
+	"\x06codecs\x18\x06 \x03(\tR\x06codecs\"\x99\x04\n" +
 	"\fSessionState\x12\x18\n" +
 	"\asession\x18\x01 \x01(\rR\asession\x12;\n" +
 	"\x05state\x18\x02 \x01(\x0e2%.gateway.plugin.v1.SessionState.StateR\x05state\x12\x1c\n" +
@@ -3422,7 +3458,9 @@ const file_gateway_proto_rawDesc = "" +
 	"\x0eretry_after_ns\x18\x06 \x01(\x04R\fretryAfterNs\x124\n" +
 	"\aaccepts\x18\a \x01(\v2\x1a.gateway.plugin.v1.AcceptsR\aaccepts\x12!\n" +
 	"\fwindow_bytes\x18\b \x01(\x04R\vwindowBytes\x12\x14\n" +
-	"\x05ended\x18\t \x01(\bR\x05ended\"A\n" +
+	"\x05ended\x18\t \x01(\bR\x05ended\x12\x14\n" +
+	"\x05class\x18\n" +
+	" \x01(\tR\x05class\"A\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05READY\x10\x01\x12\n" +
@@ -3438,11 +3476,12 @@ const file_gateway_proto_rawDesc = "" +
 	"\x06REMOTE\x10\x02\x12\n" +
 	"\n" +
 	"\x06PLUGIN\x10\x03\x12\v\n" +
-	"\aGATEWAY\x10\x04\"g\n" +
+	"\aGATEWAY\x10\x04\"\x90\x01\n" +
 	"\aAccepts\x12\x16\n" +
 	"\x06codecs\x18\x01 \x03(\tR\x06codecs\x12!\n" +
 	"\fvideo_tracks\x18\x02 \x01(\rR\vvideoTracks\x12!\n" +
-	"\faudio_tracks\x18\x03 \x01(\rR\vaudioTracks\"\xa4\x03\n" +
+	"\faudio_tracks\x18\x03 \x01(\rR\vaudioTracks\x12'\n" +
+	"\x0foptional_codecs\x18\x04 \x03(\tR\x0eoptionalCodecs\"\xec\x03\n" +
 	"\fSessionStats\x12\x18\n" +
 	"\asession\x18\x01 \x01(\rR\asession\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x1f\n" +
@@ -3456,7 +3495,9 @@ const file_gateway_proto_rawDesc = "" +
 	"units_lost\x18\b \x01(\x04R\tunitsLost\x12#\n" +
 	"\runits_dropped\x18\t \x01(\x04R\funitsDropped\x12C\n" +
 	"\x06values\x18\n" +
-	" \x03(\v2+.gateway.plugin.v1.SessionStats.ValuesEntryR\x06values\x1a9\n" +
+	" \x03(\v2+.gateway.plugin.v1.SessionStats.ValuesEntryR\x06values\x12 \n" +
+	"\vretransmits\x18\v \x01(\x04R\vretransmits\x12$\n" +
+	"\x0eunacked_age_ns\x18\f \x01(\x04R\funackedAgeNs\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x16\n" +
