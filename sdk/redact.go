@@ -6,7 +6,7 @@ import (
 	"github.com/headgate/gateway/sdk/secret"
 )
 
-// redactError returns err with its text redacted; kind and cause stay.
+// redactError returns err with its text redacted; kind, cause and class stay.
 func redactError(r secret.Redaction, err error) error {
 	if err == nil {
 		return nil
@@ -18,7 +18,7 @@ func redactError(r secret.Redaction, err error) error {
 	clean := errors.New(text)
 	var e *Error
 	if errors.As(err, &e) {
-		clean = &Error{Cause: e.Cause, RetryAfter: e.RetryAfter, Err: clean}
+		clean = &Error{Cause: e.Cause, RetryAfter: e.RetryAfter, Class: e.Class, Err: clean}
 	}
 	if IsPermanent(err) {
 		clean = Permanent(clean)
