@@ -259,8 +259,15 @@ func (p *Publication) ReportStats(s IngestStats) {
 	dropped := p.dropped
 	p.mu.Unlock()
 	p.a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Stats{Stats: &wire.SessionStats{
-		Session: p.id, Bytes: s.Bytes, UnitsLost: s.UnitsLost, UnitsDropped: dropped, Values: s.Values,
+		Session: p.id, Bytes: s.Bytes, RttNs: uint64(max(s.RTT, 0)), UnitsLost: s.UnitsLost, UnitsDropped: dropped,
+		Values: s.Values, Info: s.Info,
 	}}})
+}
+
+// ReportSilence tells the gateway that the publisher is connected and sends no
+// media, after half a second or so, and when he sends again.
+func (p *Publication) ReportSilence(silent bool) {
+	p.a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Silence{Silence: &wire.Silence{Session: p.id, Silent: silent}}})
 }
 
 // Done is closed when the publication is over: the gateway ended it, because
@@ -366,6 +373,8 @@ func (p *Publication) close(reason string, _, _ bool) {
 // IngestStats are the figures of one publisher. Zero means unknown.
 type IngestStats struct {
 	Bytes     uint64
+	RTT       time.Duration
 	UnitsLost uint64
 	Values    map[string]float64 // figures of this plugin's own
+	Info      map[string]string  // what is no figure, for people; no secrets
 }

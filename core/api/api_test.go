@@ -58,7 +58,11 @@ func oneOfEach() *fakeGateway {
 		streams: []status.Stream{
 			{Name: "empty", State: status.StreamIdle, Since: since},
 			{Name: "studio", State: status.StreamLive, Since: since,
-				Publisher: &status.Publisher{Plugin: "ingest-webrtc", Remote: "192.0.2.1:5000", Since: since},
+				Publisher: &status.Publisher{
+					Plugin: "ingest-webrtc", Remote: "192.0.2.1:5000", Since: since, Silent: &retry, LimitBPS: 800_000,
+					RTTSeconds: 0.04, BytesReceived: 2000, UnitsLost: 1,
+					Values: map[string]float64{"rtp_packets_lost": 3}, Info: map[string]string{"ice_pair": "host/prflx"},
+				},
 				Tracks: []status.Track{{ID: 1, Codec: "h264", Width: 1280, Height: 720}, {ID: 2, Codec: "opus", Channels: 2},
 					{ID: 3, Codec: "aac", Channels: 2, DerivedFrom: 2}},
 				Targets: []status.Target{
@@ -164,6 +168,10 @@ func TestMetrics(t *testing.T) {
 		`gateway_target_lag_seconds{stream="studio",target="a"} 0.25`,
 		`gateway_stream_track_info{codec="aac",derived_from="2",stream="studio",track="3"} 1`,
 		`gateway_stream_publisher{plugin="ingest-webrtc",stream="studio"} 1`,
+		`gateway_publisher_silent{stream="studio"} 1`,
+		`gateway_publisher_limit_bytes_per_second{stream="studio"} 100000`,
+		`gateway_publisher_rtt_seconds{stream="studio"} 0.04`,
+		`gateway_publisher_value{plugin="ingest-webrtc",stream="studio",value="rtp_packets_lost"} 3`,
 		`gateway_plugin_restarts_total{plugin="egress-rtmp"} 2`,
 		`gateway_streams{state="live"} 1`,
 	} {

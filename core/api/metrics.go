@@ -3,9 +3,11 @@ package api
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,6 +53,8 @@ type collector struct {
 	streams, streamsOmitted                             *prometheus.Desc
 	streamState, streamSince                            *prometheus.Desc
 	publisher, publisherSince, streamDropped            *prometheus.Desc
+	publisherSilent, publisherLimit, publisherRTT       *prometheus.Desc
+	publisherBytes, publisherLost, publisherValue       *prometheus.Desc
 	track, trackWidth, trackHeight, trackChannels       *prometheus.Desc
 	targetState, targetSince, targetAttempts, nextRetry *prometheus.Desc
 	lastError, sentBytes, sentUnits, dropped, lag       *prometheus.Desc
@@ -64,17 +68,23 @@ func newCollector(g Gateway, configured map[string]bool) *collector {
 	return &collector{
 		gateway: g, configured: configured,
 
-		streams:        d("streams", "Streams by state.", "state"),
-		streamsOmitted: d("streams_omitted", "Streams that matched a pattern and are too many to have series of their own."),
-		streamState:    d("stream_state", "1 for the state in which the stream is, 0 for the others.", "stream", "state"),
-		streamSince:    d("stream_state_timestamp_seconds", "Since when the stream is in its state.", "stream"),
-		publisher:      d("stream_publisher", "1 while the stream has a publisher, by the plugin that brings it in.", "stream", "plugin"),
-		publisherSince: d("stream_publisher_timestamp_seconds", "Since when the publisher is here.", "stream"),
-		streamDropped:  d("stream_dropped_units_total", "Access units that reached the gateway and no target.", "stream", "reason"),
-		track:          d("stream_track_info", "1 for each track of a stream; derived_from is 0 for an original.", "stream", "track", "codec", "derived_from"),
-		trackWidth:     d("stream_track_width_pixels", "Width of the picture.", "stream", "track"),
-		trackHeight:    d("stream_track_height_pixels", "Height of the picture.", "stream", "track"),
-		trackChannels:  d("stream_track_channels", "Channels of the sound.", "stream", "track"),
+		streams:         d("streams", "Streams by state.", "state"),
+		streamsOmitted:  d("streams_omitted", "Streams that matched a pattern and are too many to have series of their own."),
+		streamState:     d("stream_state", "1 for the state in which the stream is, 0 for the others.", "stream", "state"),
+		streamSince:     d("stream_state_timestamp_seconds", "Since when the stream is in its state.", "stream"),
+		publisher:       d("stream_publisher", "1 while the stream has a publisher, by the plugin that brings it in.", "stream", "plugin"),
+		publisherSince:  d("stream_publisher_timestamp_seconds", "Since when the publisher is here.", "stream"),
+		publisherSilent: d("publisher_silent", "1 while the publisher is connected and sends no media.", "stream"),
+		publisherLimit:  d("publisher_limit_bytes_per_second", "The rate that the targets can take and the publisher was told; 0 for none.", "stream"),
+		publisherRTT:    d("publisher_rtt_seconds", "Round trip to the publisher; 0 if unknown.", "stream"),
+		publisherBytes:  d("publisher_received_bytes_total", "Bytes received from the publisher.", "stream"),
+		publisherLost:   d("publisher_lost_units_total", "Access units of the publisher that never arrived whole.", "stream"),
+		publisherValue:  d("publisher_value", "Figures of the publisher's plugin; its page says what they mean.", "stream", "plugin", "value"),
+		streamDropped:   d("stream_dropped_units_total", "Access units that reached the gateway and no target.", "stream", "reason"),
+		track:           d("stream_track_info", "1 for each track of a stream; derived_from is 0 for an original.", "stream", "track", "codec", "derived_from"),
+		trackWidth:      d("stream_track_width_pixels", "Width of the picture.", "stream", "track"),
+		trackHeight:     d("stream_track_height_pixels", "Height of the picture.", "stream", "track"),
+		trackChannels:   d("stream_track_channels", "Channels of the sound.", "stream", "track"),
 
 		targetState:    d("target_state", "1 for the state in which the target is, 0 for the others.", "stream", "target", "state"),
 		targetSince:    d("target_state_timestamp_seconds", "Since when the target is in its state.", "stream", "target"),
@@ -123,6 +133,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		if p := st.Publisher; p != nil {
 			gauge(c.publisher, 1, st.Name, p.Plugin)
 			gauge(c.publisherSince, seconds(p.Since), st.Name)
+			c.publisherFigures(p, st.Name, gauge, counter)
 		}
 		for reason, n := range st.UnitsDropped {
 			counter(c.streamDropped, n, st.Name, reason)
@@ -171,6 +182,29 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		gauge(c.pluginSince, seconds(p.Since), p.Name)
 		counter(c.pluginRestarts, uint64(max(p.Restarts, 0)), p.Name)
 		gauge(c.sessions, float64(p.Sessions), p.Name)
+	}
+}
+
+// maxPublisherValues bounds the series that a plugin makes of one publisher.
+const maxPublisherValues = 64
+
+// publisherFigures are what a publisher's plugin tells of him.
+func (c *collector) publisherFigures(p *status.Publisher, stream string, gauge func(*prometheus.Desc, float64, ...string),
+	counter func(*prometheus.Desc, uint64, ...string)) {
+	silent := 0.0
+	if p.Silent != nil {
+		silent = 1
+	}
+	gauge(c.publisherSilent, silent, stream)
+	gauge(c.publisherLimit, float64(p.LimitBPS)/8, stream)
+	gauge(c.publisherRTT, p.RTTSeconds, stream)
+	counter(c.publisherBytes, p.BytesReceived, stream)
+	counter(c.publisherLost, p.UnitsLost, stream)
+	for i, name := range slices.Sorted(maps.Keys(p.Values)) {
+		if i == maxPublisherValues {
+			break
+		}
+		gauge(c.publisherValue, p.Values[name], stream, p.Plugin, strings.ToValidUTF8(name, "?"))
 	}
 }
 

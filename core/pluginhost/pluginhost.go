@@ -63,6 +63,13 @@ type Stats struct {
 	Retransmits                    uint64
 	UnitsLost, UnitsDropped        uint64
 	Values                         map[string]float64
+	Info                           map[string]string
+}
+
+// A SilenceHandler is a [SessionHandler] that wants to know when a publisher who
+// is connected stops sending media, and when he goes on.
+type SilenceHandler interface {
+	Silence(silent bool)
 }
 
 // A Cause says whose fault a failure is.

@@ -355,6 +355,14 @@ func (p *process) receive() error {
 			if s := p.session(m.Keyframe.GetSession()); s != nil {
 				s.deliver(func(h SessionHandler) { h.Keyframe(media.TrackID(m.Keyframe.GetTrack())) })
 			}
+		case *wire.PluginMsg_Silence:
+			if s := p.session(m.Silence.GetSession()); s != nil {
+				s.deliver(func(h SessionHandler) {
+					if h, ok := h.(SilenceHandler); ok {
+						h.Silence(m.Silence.GetSilent())
+					}
+				})
+			}
 		case *wire.PluginMsg_Offer:
 			p.offer(m.Offer)
 		case *wire.PluginMsg_Hello, *wire.PluginMsg_Configured, *wire.PluginMsg_Pong:
@@ -580,6 +588,7 @@ func statsOf(m *wire.SessionStats) Stats {
 		Values:       m.GetValues(),
 		Retransmits:  m.GetRetransmits(),
 		UnackedAge:   wire.Duration(m.GetUnackedAgeNs()),
+		Info:         m.GetInfo(),
 	}
 }
 

@@ -24,6 +24,7 @@ type Stream struct {
 	release    *time.Timer // ends the hold; nil if there is none
 	closed     bool
 	dropped    map[string]uint64
+	limit      uint64 // bits per second that publishers are told; 0 for none
 }
 
 // NewStream makes the publishers' side of a stream.
@@ -49,7 +50,7 @@ func (s *Stream) Publisher() *status.Publisher {
 	if newest == nil {
 		return nil
 	}
-	return &status.Publisher{Plugin: newest.plugin, Remote: newest.remote, Since: newest.since.UTC()}
+	return newest.status()
 }
 
 // reasonMalformed is why units are dropped that do not have the shape of their codec.
@@ -97,7 +98,20 @@ func (s *Stream) attach(plugin, remote string) *publisher {
 	defer s.mu.Unlock()
 	s.stopRelease()
 	s.publishers = append(s.publishers[:len(s.publishers):len(s.publishers)], p)
+	p.limit = s.limit
 	return p
+}
+
+// SetTargetBitrate tells the publisher, and those to come, how many bits per
+// second the targets can take; 0 lifts the limit.
+func (s *Stream) SetTargetBitrate(bps uint64) {
+	s.mu.Lock()
+	s.limit = bps
+	list := s.publishers
+	s.mu.Unlock()
+	for _, p := range list {
+		p.setLimit(bps)
+	}
 }
 
 // left takes a publisher off the stream. lost: he did not say goodbye.
@@ -149,10 +163,14 @@ type publisher struct {
 	session pluginhost.Session
 	over    string // why the session is to be closed that is not there yet
 	wanted  bool   // a keyframe, of a session that is not there yet
+	limit   uint64 // bits per second that he is told; 0 for none
+	stats   pluginhost.Stats
+	silent  time.Time // since when no media come; zero if they do
 }
 
 var (
 	_ pluginhost.SessionHandler = (*publisher)(nil)
+	_ pluginhost.SilenceHandler = (*publisher)(nil)
 	_ router.Source             = (*publisher)(nil)
 )
 
@@ -160,12 +178,29 @@ var (
 func (p *publisher) bind(s pluginhost.Session) {
 	p.mu.Lock()
 	p.session = s
-	over, wanted := p.over, p.wanted
+	over, wanted, limit := p.over, p.wanted, p.limit
 	p.mu.Unlock()
 	if over != "" {
 		s.Close(over, false)
-	} else if wanted {
+		return
+	}
+	if wanted {
 		s.RequestKeyframe(0)
+	}
+	if limit > 0 {
+		s.SetTargetBitrate(limit)
+	}
+}
+
+// setLimit tells the publisher what rate the targets can take; 0 is any.
+func (p *publisher) setLimit(bps uint64) {
+	p.mu.Lock()
+	s := p.session
+	changed := p.limit != bps
+	p.limit = bps
+	p.mu.Unlock()
+	if changed && s != nil {
+		s.SetTargetBitrate(bps)
 	}
 }
 
@@ -205,7 +240,46 @@ func (p *publisher) Credited(int) {}
 func (p *publisher) Keyframe(media.TrackID) {}
 
 // Stats implements [pluginhost.SessionHandler].
-func (p *publisher) Stats(pluginhost.Stats) {}
+func (p *publisher) Stats(st pluginhost.Stats) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stats = st
+}
+
+// Silence implements [pluginhost.SilenceHandler].
+func (p *publisher) Silence(silent bool) {
+	p.mu.Lock()
+	if silent == !p.silent.IsZero() {
+		p.mu.Unlock()
+		return
+	}
+	was := p.silent
+	p.silent = time.Time{}
+	if silent {
+		p.silent = time.Now()
+	}
+	p.mu.Unlock()
+	if silent {
+		p.stream.log.Warn("publisher is silent: no media come", "plugin", p.plugin, "remote", p.remote)
+	} else {
+		p.stream.log.Info("publisher is heard again", "plugin", p.plugin, "remote", p.remote, "silent_for", time.Since(was).Round(time.Millisecond))
+	}
+}
+
+func (p *publisher) status() *status.Publisher {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := &status.Publisher{
+		Plugin: p.plugin, Remote: p.remote, Since: p.since.UTC(), LimitBPS: p.limit,
+		RTTSeconds: p.stats.RTT.Seconds(), BytesReceived: p.stats.Bytes, UnitsLost: p.stats.UnitsLost,
+		Values: p.stats.Values, Info: p.stats.Info,
+	}
+	if !p.silent.IsZero() {
+		since := p.silent.UTC()
+		st.Silent = &since
+	}
+	return st
+}
 
 // Tracks implements [pluginhost.SessionHandler].
 func (p *publisher) Tracks(tracks []media.Track) {

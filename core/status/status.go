@@ -42,6 +42,17 @@ type Publisher struct {
 	Plugin string    `json:"plugin"`
 	Remote string    `json:"remote"`
 	Since  time.Time `json:"since"`
+	// Silent: he is connected and sends no media, since then.
+	Silent *time.Time `json:"silent_since,omitempty"`
+	// LimitBPS is the bitrate that the targets can take and he was told; 0 for none.
+	LimitBPS   uint64  `json:"limit_bps,omitempty"`
+	RTTSeconds float64 `json:"rtt_seconds,omitempty"`
+	// BytesReceived and UnitsLost count since he came, as his plugin tells.
+	BytesReceived uint64 `json:"bytes_received"`
+	UnitsLost     uint64 `json:"units_lost"`
+	// Values and Info are the plugin's own: its page says what they mean.
+	Values map[string]float64 `json:"values,omitempty"`
+	Info   map[string]string  `json:"info,omitempty"`
 }
 
 // A Track is one track of a stream.

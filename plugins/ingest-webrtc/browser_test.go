@@ -99,6 +99,8 @@ func (p *publicationFake) WriteAccessUnit(u *media.AccessUnit) {
 	}
 }
 
+func (p *publicationFake) ReportSilence(bool) {}
+
 func (p *publicationFake) ReportStats(s sdk.IngestStats) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

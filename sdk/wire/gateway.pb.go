@@ -1469,8 +1469,11 @@ type Open struct {
 	Tracks []*Track `protobuf:"bytes,10,rep,name=tracks,proto3" json:"tracks,omitempty"`
 	// Ingest and transform: bytes that the plugin may have unacknowledged.
 	InitialCreditBytes uint64 `protobuf:"varint,11,opt,name=initial_credit_bytes,json=initialCreditBytes,proto3" json:"initial_credit_bytes,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Ingest by offer: those of the offered codecs that every target can carry, as
+	// they are or transformed; the plugin should receive no other where it has the choice.
+	Codecs        []string `protobuf:"bytes,12,rep,name=codecs,proto3" json:"codecs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Open) Reset() {
@@ -1578,6 +1581,13 @@ func (x *Open) GetInitialCreditBytes() uint64 {
 		return x.InitialCreditBytes
 	}
 	return 0
+}
+
+func (x *Open) GetCodecs() []string {
+	if x != nil {
+		return x.Codecs
+	}
+	return nil
 }
 
 type Target struct {
@@ -2019,6 +2029,7 @@ type PluginMsg struct {
 	//	*PluginMsg_Stats
 	//	*PluginMsg_Keyframe
 	//	*PluginMsg_Pong
+	//	*PluginMsg_Silence
 	M             isPluginMsg_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2151,6 +2162,15 @@ func (x *PluginMsg) GetPong() *Pong {
 	return nil
 }
 
+func (x *PluginMsg) GetSilence() *Silence {
+	if x != nil {
+		if x, ok := x.M.(*PluginMsg_Silence); ok {
+			return x.Silence
+		}
+	}
+	return nil
+}
+
 type isPluginMsg_M interface {
 	isPluginMsg_M()
 }
@@ -2195,6 +2215,10 @@ type PluginMsg_Pong struct {
 	Pong *Pong `protobuf:"bytes,10,opt,name=pong,proto3,oneof"`
 }
 
+type PluginMsg_Silence struct {
+	Silence *Silence `protobuf:"bytes,11,opt,name=silence,proto3,oneof"` // from ingest sessions
+}
+
 func (*PluginMsg_Hello) isPluginMsg_M() {}
 
 func (*PluginMsg_Configured) isPluginMsg_M() {}
@@ -2214,6 +2238,8 @@ func (*PluginMsg_Stats) isPluginMsg_M() {}
 func (*PluginMsg_Keyframe) isPluginMsg_M() {}
 
 func (*PluginMsg_Pong) isPluginMsg_M() {}
+
+func (*PluginMsg_Silence) isPluginMsg_M() {}
 
 type HelloAck struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -2618,6 +2644,7 @@ type SessionStats struct {
 	Values        map[string]float64     `protobuf:"bytes,10,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // further figures of this plugin's own
 	Retransmits   uint64                 `protobuf:"varint,11,opt,name=retransmits,proto3" json:"retransmits,omitempty"`                                                                  // egress: segments that the kernel sent again
 	UnackedAgeNs  uint64                 `protobuf:"varint,12,opt,name=unacked_age_ns,json=unackedAgeNs,proto3" json:"unacked_age_ns,omitempty"`                                          // egress: how long the oldest byte waits that the peer has not acknowledged
+	Info          map[string]string      `protobuf:"bytes,13,rep,name=info,proto3" json:"info,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`       // what is no figure: "cipher": "AES_128_GCM"
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2736,6 +2763,67 @@ func (x *SessionStats) GetUnackedAgeNs() uint64 {
 	return 0
 }
 
+func (x *SessionStats) GetInfo() map[string]string {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+// Silence says that the publisher sends no media although he is connected, and
+// when he sends again. Between them targets keep what they have.
+type Silence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint32                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	Silent        bool                   `protobuf:"varint,2,opt,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Silence) Reset() {
+	*x = Silence{}
+	mi := &file_gateway_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Silence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Silence) ProtoMessage() {}
+
+func (x *Silence) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Silence.ProtoReflect.Descriptor instead.
+func (*Silence) Descriptor() ([]byte, []int) {
+	return file_gateway_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Silence) GetSession() uint32 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Silence) GetSilent() bool {
+	if x != nil {
+		return x.Silent
+	}
+	return false
+}
+
 type Pong struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2745,7 +2833,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_gateway_proto_msgTypes[28]
+	mi := &file_gateway_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +2845,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[28]
+	mi := &file_gateway_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +2858,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{28}
+	return file_gateway_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Pong) GetId() uint64 {
@@ -2801,7 +2889,7 @@ type Track struct {
 
 func (x *Track) Reset() {
 	*x = Track{}
-	mi := &file_gateway_proto_msgTypes[29]
+	mi := &file_gateway_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2813,7 +2901,7 @@ func (x *Track) String() string {
 func (*Track) ProtoMessage() {}
 
 func (x *Track) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[29]
+	mi := &file_gateway_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2826,7 +2914,7 @@ func (x *Track) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Track.ProtoReflect.Descriptor instead.
 func (*Track) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{29}
+	return file_gateway_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Track) GetId() uint32 {
@@ -2931,7 +3019,7 @@ type TrackSet struct {
 
 func (x *TrackSet) Reset() {
 	*x = TrackSet{}
-	mi := &file_gateway_proto_msgTypes[30]
+	mi := &file_gateway_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +3031,7 @@ func (x *TrackSet) String() string {
 func (*TrackSet) ProtoMessage() {}
 
 func (x *TrackSet) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[30]
+	mi := &file_gateway_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2956,7 +3044,7 @@ func (x *TrackSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrackSet.ProtoReflect.Descriptor instead.
 func (*TrackSet) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{30}
+	return file_gateway_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TrackSet) GetSessions() []uint32 {
@@ -2982,7 +3070,7 @@ type AccessUnits struct {
 
 func (x *AccessUnits) Reset() {
 	*x = AccessUnits{}
-	mi := &file_gateway_proto_msgTypes[31]
+	mi := &file_gateway_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3082,7 @@ func (x *AccessUnits) String() string {
 func (*AccessUnits) ProtoMessage() {}
 
 func (x *AccessUnits) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[31]
+	mi := &file_gateway_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +3095,7 @@ func (x *AccessUnits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessUnits.ProtoReflect.Descriptor instead.
 func (*AccessUnits) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{31}
+	return file_gateway_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AccessUnits) GetUnits() []*AccessUnit {
@@ -3037,7 +3125,7 @@ type AccessUnit struct {
 
 func (x *AccessUnit) Reset() {
 	*x = AccessUnit{}
-	mi := &file_gateway_proto_msgTypes[32]
+	mi := &file_gateway_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3137,7 @@ func (x *AccessUnit) String() string {
 func (*AccessUnit) ProtoMessage() {}
 
 func (x *AccessUnit) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[32]
+	mi := &file_gateway_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3150,7 @@ func (x *AccessUnit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessUnit.ProtoReflect.Descriptor instead.
 func (*AccessUnit) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{32}
+	return file_gateway_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AccessUnit) GetSessions() []uint32 {
@@ -3149,7 +3237,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_gateway_proto_msgTypes[33]
+	mi := &file_gateway_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3249,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[33]
+	mi := &file_gateway_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3262,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{33}
+	return file_gateway_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Credit) GetSession() uint32 {
@@ -3208,7 +3296,7 @@ type KeyframeRequest struct {
 
 func (x *KeyframeRequest) Reset() {
 	*x = KeyframeRequest{}
-	mi := &file_gateway_proto_msgTypes[34]
+	mi := &file_gateway_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3308,7 @@ func (x *KeyframeRequest) String() string {
 func (*KeyframeRequest) ProtoMessage() {}
 
 func (x *KeyframeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[34]
+	mi := &file_gateway_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3321,7 @@ func (x *KeyframeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyframeRequest.ProtoReflect.Descriptor instead.
 func (*KeyframeRequest) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{34}
+	return file_gateway_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *KeyframeRequest) GetSession() uint32 {
@@ -3360,7 +3448,7 @@ const file_gateway_proto_rawDesc = "" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x9e\x03\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xb6\x03\n" +
 	"\x04Open\x12\x18\n" +
 	"\asession\x18\x01 \x01(\rR\asession\x122\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1e.gateway.plugin.v1.SessionKindR\x04kind\x12\x1b\n" +
@@ -3373,7 +3461,8 @@ const file_gateway_proto_rawDesc = "" +
 	"\ttransform\x18\t \x01(\v2\x1c.gateway.plugin.v1.TransformR\ttransform\x120\n" +
 	"\x06tracks\x18\n" +
 	" \x03(\v2\x18.gateway.plugin.v1.TrackR\x06tracks\x120\n" +
-	"\x14initial_credit_bytes\x18\v \x01(\x04R\x12initialCreditBytes\"\xf9\x01\n" +
+	"\x14initial_credit_bytes\x18\v \x01(\x04R\x12initialCreditBytes\x12\x16\n" +
+	"\x06codecs\x18\f \x03(\tR\x06codecs\"\xf9\x01\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x10\n" +
@@ -3417,7 +3506,7 @@ const file_gateway_proto_rawDesc = "" +
 	"\vdeadline_ns\x18\x01 \x01(\x04R\n" +
 	"deadlineNs\"\x16\n" +
 	"\x04Ping\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\xbf\x04\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xf7\x04\n" +
 	"\tPluginMsg\x123\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.gateway.plugin.v1.HelloAckH\x00R\x05hello\x12?\n" +
 	"\n" +
@@ -3431,7 +3520,8 @@ const file_gateway_proto_rawDesc = "" +
 	"\x05stats\x18\b \x01(\v2\x1f.gateway.plugin.v1.SessionStatsH\x00R\x05stats\x12@\n" +
 	"\bkeyframe\x18\t \x01(\v2\".gateway.plugin.v1.KeyframeRequestH\x00R\bkeyframe\x12-\n" +
 	"\x04pong\x18\n" +
-	" \x01(\v2\x17.gateway.plugin.v1.PongH\x00R\x04pongB\x03\n" +
+	" \x01(\v2\x17.gateway.plugin.v1.PongH\x00R\x04pong\x126\n" +
+	"\asilence\x18\v \x01(\v2\x1a.gateway.plugin.v1.SilenceH\x00R\asilenceB\x03\n" +
 	"\x01m\"e\n" +
 	"\bHelloAck\x12\"\n" +
 	"\fcapabilities\x18\x01 \x03(\tR\fcapabilities\x12\x1f\n" +
@@ -3481,7 +3571,7 @@ const file_gateway_proto_rawDesc = "" +
 	"\x06codecs\x18\x01 \x03(\tR\x06codecs\x12!\n" +
 	"\fvideo_tracks\x18\x02 \x01(\rR\vvideoTracks\x12!\n" +
 	"\faudio_tracks\x18\x03 \x01(\rR\vaudioTracks\x12'\n" +
-	"\x0foptional_codecs\x18\x04 \x03(\tR\x0eoptionalCodecs\"\xec\x03\n" +
+	"\x0foptional_codecs\x18\x04 \x03(\tR\x0eoptionalCodecs\"\xe4\x04\n" +
 	"\fSessionStats\x12\x18\n" +
 	"\asession\x18\x01 \x01(\rR\asession\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x1f\n" +
@@ -3497,10 +3587,17 @@ const file_gateway_proto_rawDesc = "" +
 	"\x06values\x18\n" +
 	" \x03(\v2+.gateway.plugin.v1.SessionStats.ValuesEntryR\x06values\x12 \n" +
 	"\vretransmits\x18\v \x01(\x04R\vretransmits\x12$\n" +
-	"\x0eunacked_age_ns\x18\f \x01(\x04R\funackedAgeNs\x1a9\n" +
+	"\x0eunacked_age_ns\x18\f \x01(\x04R\funackedAgeNs\x12=\n" +
+	"\x04info\x18\r \x03(\v2).gateway.plugin.v1.SessionStats.InfoEntryR\x04info\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x16\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a7\n" +
+	"\tInfoEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\";\n" +
+	"\aSilence\x12\x18\n" +
+	"\asession\x18\x01 \x01(\rR\asession\x12\x16\n" +
+	"\x06silent\x18\x02 \x01(\bR\x06silent\"\x16\n" +
 	"\x04Pong\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"\xed\x02\n" +
 	"\x05Track\x12\x0e\n" +
@@ -3574,7 +3671,7 @@ func file_gateway_proto_rawDescGZIP() []byte {
 }
 
 var file_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_gateway_proto_goTypes = []any{
 	(SessionKind)(0),          // 0: gateway.plugin.v1.SessionKind
 	(Flag)(0),                 // 1: gateway.plugin.v1.Flag
@@ -3609,17 +3706,19 @@ var file_gateway_proto_goTypes = []any{
 	(*SessionState)(nil),      // 30: gateway.plugin.v1.SessionState
 	(*Accepts)(nil),           // 31: gateway.plugin.v1.Accepts
 	(*SessionStats)(nil),      // 32: gateway.plugin.v1.SessionStats
-	(*Pong)(nil),              // 33: gateway.plugin.v1.Pong
-	(*Track)(nil),             // 34: gateway.plugin.v1.Track
-	(*TrackSet)(nil),          // 35: gateway.plugin.v1.TrackSet
-	(*AccessUnits)(nil),       // 36: gateway.plugin.v1.AccessUnits
-	(*AccessUnit)(nil),        // 37: gateway.plugin.v1.AccessUnit
-	(*Credit)(nil),            // 38: gateway.plugin.v1.Credit
-	(*KeyframeRequest)(nil),   // 39: gateway.plugin.v1.KeyframeRequest
-	nil,                       // 40: gateway.plugin.v1.Hello.FilesEntry
-	nil,                       // 41: gateway.plugin.v1.Configure.FilesEntry
-	nil,                       // 42: gateway.plugin.v1.Target.FilesEntry
-	nil,                       // 43: gateway.plugin.v1.SessionStats.ValuesEntry
+	(*Silence)(nil),           // 33: gateway.plugin.v1.Silence
+	(*Pong)(nil),              // 34: gateway.plugin.v1.Pong
+	(*Track)(nil),             // 35: gateway.plugin.v1.Track
+	(*TrackSet)(nil),          // 36: gateway.plugin.v1.TrackSet
+	(*AccessUnits)(nil),       // 37: gateway.plugin.v1.AccessUnits
+	(*AccessUnit)(nil),        // 38: gateway.plugin.v1.AccessUnit
+	(*Credit)(nil),            // 39: gateway.plugin.v1.Credit
+	(*KeyframeRequest)(nil),   // 40: gateway.plugin.v1.KeyframeRequest
+	nil,                       // 41: gateway.plugin.v1.Hello.FilesEntry
+	nil,                       // 42: gateway.plugin.v1.Configure.FilesEntry
+	nil,                       // 43: gateway.plugin.v1.Target.FilesEntry
+	nil,                       // 44: gateway.plugin.v1.SessionStats.ValuesEntry
+	nil,                       // 45: gateway.plugin.v1.SessionStats.InfoEntry
 }
 var file_gateway_proto_depIdxs = []int32{
 	7,  // 0: gateway.plugin.v1.DescribeResponse.ingest:type_name -> gateway.plugin.v1.IngestInfo
@@ -3635,48 +3734,50 @@ var file_gateway_proto_depIdxs = []int32{
 	18, // 10: gateway.plugin.v1.HostMsg.open:type_name -> gateway.plugin.v1.Open
 	21, // 11: gateway.plugin.v1.HostMsg.reject:type_name -> gateway.plugin.v1.OfferRejected
 	22, // 12: gateway.plugin.v1.HostMsg.close:type_name -> gateway.plugin.v1.Close
-	35, // 13: gateway.plugin.v1.HostMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
-	36, // 14: gateway.plugin.v1.HostMsg.media:type_name -> gateway.plugin.v1.AccessUnits
-	38, // 15: gateway.plugin.v1.HostMsg.credit:type_name -> gateway.plugin.v1.Credit
+	36, // 13: gateway.plugin.v1.HostMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
+	37, // 14: gateway.plugin.v1.HostMsg.media:type_name -> gateway.plugin.v1.AccessUnits
+	39, // 15: gateway.plugin.v1.HostMsg.credit:type_name -> gateway.plugin.v1.Credit
 	23, // 16: gateway.plugin.v1.HostMsg.target_bitrate:type_name -> gateway.plugin.v1.TargetBitrate
-	39, // 17: gateway.plugin.v1.HostMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
+	40, // 17: gateway.plugin.v1.HostMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
 	24, // 18: gateway.plugin.v1.HostMsg.drain:type_name -> gateway.plugin.v1.Drain
 	25, // 19: gateway.plugin.v1.HostMsg.ping:type_name -> gateway.plugin.v1.Ping
-	40, // 20: gateway.plugin.v1.Hello.files:type_name -> gateway.plugin.v1.Hello.FilesEntry
-	41, // 21: gateway.plugin.v1.Configure.files:type_name -> gateway.plugin.v1.Configure.FilesEntry
+	41, // 20: gateway.plugin.v1.Hello.files:type_name -> gateway.plugin.v1.Hello.FilesEntry
+	42, // 21: gateway.plugin.v1.Configure.files:type_name -> gateway.plugin.v1.Configure.FilesEntry
 	0,  // 22: gateway.plugin.v1.Open.kind:type_name -> gateway.plugin.v1.SessionKind
 	19, // 23: gateway.plugin.v1.Open.target:type_name -> gateway.plugin.v1.Target
 	20, // 24: gateway.plugin.v1.Open.transform:type_name -> gateway.plugin.v1.Transform
-	34, // 25: gateway.plugin.v1.Open.tracks:type_name -> gateway.plugin.v1.Track
-	42, // 26: gateway.plugin.v1.Target.files:type_name -> gateway.plugin.v1.Target.FilesEntry
+	35, // 25: gateway.plugin.v1.Open.tracks:type_name -> gateway.plugin.v1.Track
+	43, // 26: gateway.plugin.v1.Target.files:type_name -> gateway.plugin.v1.Target.FilesEntry
 	2,  // 27: gateway.plugin.v1.OfferRejected.reason:type_name -> gateway.plugin.v1.OfferRejected.Reason
 	27, // 28: gateway.plugin.v1.PluginMsg.hello:type_name -> gateway.plugin.v1.HelloAck
 	28, // 29: gateway.plugin.v1.PluginMsg.configured:type_name -> gateway.plugin.v1.Configured
 	29, // 30: gateway.plugin.v1.PluginMsg.offer:type_name -> gateway.plugin.v1.Offer
 	30, // 31: gateway.plugin.v1.PluginMsg.state:type_name -> gateway.plugin.v1.SessionState
-	35, // 32: gateway.plugin.v1.PluginMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
-	36, // 33: gateway.plugin.v1.PluginMsg.media:type_name -> gateway.plugin.v1.AccessUnits
-	38, // 34: gateway.plugin.v1.PluginMsg.credit:type_name -> gateway.plugin.v1.Credit
+	36, // 32: gateway.plugin.v1.PluginMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
+	37, // 33: gateway.plugin.v1.PluginMsg.media:type_name -> gateway.plugin.v1.AccessUnits
+	39, // 34: gateway.plugin.v1.PluginMsg.credit:type_name -> gateway.plugin.v1.Credit
 	32, // 35: gateway.plugin.v1.PluginMsg.stats:type_name -> gateway.plugin.v1.SessionStats
-	39, // 36: gateway.plugin.v1.PluginMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
-	33, // 37: gateway.plugin.v1.PluginMsg.pong:type_name -> gateway.plugin.v1.Pong
-	3,  // 38: gateway.plugin.v1.SessionState.state:type_name -> gateway.plugin.v1.SessionState.State
-	4,  // 39: gateway.plugin.v1.SessionState.cause:type_name -> gateway.plugin.v1.SessionState.Cause
-	31, // 40: gateway.plugin.v1.SessionState.accepts:type_name -> gateway.plugin.v1.Accepts
-	43, // 41: gateway.plugin.v1.SessionStats.values:type_name -> gateway.plugin.v1.SessionStats.ValuesEntry
-	34, // 42: gateway.plugin.v1.TrackSet.tracks:type_name -> gateway.plugin.v1.Track
-	37, // 43: gateway.plugin.v1.AccessUnits.units:type_name -> gateway.plugin.v1.AccessUnit
-	5,  // 44: gateway.plugin.v1.Plugin.Describe:input_type -> gateway.plugin.v1.DescribeRequest
-	12, // 45: gateway.plugin.v1.Plugin.Validate:input_type -> gateway.plugin.v1.ValidateRequest
-	15, // 46: gateway.plugin.v1.Plugin.Attach:input_type -> gateway.plugin.v1.HostMsg
-	6,  // 47: gateway.plugin.v1.Plugin.Describe:output_type -> gateway.plugin.v1.DescribeResponse
-	13, // 48: gateway.plugin.v1.Plugin.Validate:output_type -> gateway.plugin.v1.ValidateResponse
-	26, // 49: gateway.plugin.v1.Plugin.Attach:output_type -> gateway.plugin.v1.PluginMsg
-	47, // [47:50] is the sub-list for method output_type
-	44, // [44:47] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	40, // 36: gateway.plugin.v1.PluginMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
+	34, // 37: gateway.plugin.v1.PluginMsg.pong:type_name -> gateway.plugin.v1.Pong
+	33, // 38: gateway.plugin.v1.PluginMsg.silence:type_name -> gateway.plugin.v1.Silence
+	3,  // 39: gateway.plugin.v1.SessionState.state:type_name -> gateway.plugin.v1.SessionState.State
+	4,  // 40: gateway.plugin.v1.SessionState.cause:type_name -> gateway.plugin.v1.SessionState.Cause
+	31, // 41: gateway.plugin.v1.SessionState.accepts:type_name -> gateway.plugin.v1.Accepts
+	44, // 42: gateway.plugin.v1.SessionStats.values:type_name -> gateway.plugin.v1.SessionStats.ValuesEntry
+	45, // 43: gateway.plugin.v1.SessionStats.info:type_name -> gateway.plugin.v1.SessionStats.InfoEntry
+	35, // 44: gateway.plugin.v1.TrackSet.tracks:type_name -> gateway.plugin.v1.Track
+	38, // 45: gateway.plugin.v1.AccessUnits.units:type_name -> gateway.plugin.v1.AccessUnit
+	5,  // 46: gateway.plugin.v1.Plugin.Describe:input_type -> gateway.plugin.v1.DescribeRequest
+	12, // 47: gateway.plugin.v1.Plugin.Validate:input_type -> gateway.plugin.v1.ValidateRequest
+	15, // 48: gateway.plugin.v1.Plugin.Attach:input_type -> gateway.plugin.v1.HostMsg
+	6,  // 49: gateway.plugin.v1.Plugin.Describe:output_type -> gateway.plugin.v1.DescribeResponse
+	13, // 50: gateway.plugin.v1.Plugin.Validate:output_type -> gateway.plugin.v1.ValidateResponse
+	26, // 51: gateway.plugin.v1.Plugin.Attach:output_type -> gateway.plugin.v1.PluginMsg
+	49, // [49:52] is the sub-list for method output_type
+	46, // [46:49] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_gateway_proto_init() }
@@ -3709,6 +3810,7 @@ func file_gateway_proto_init() {
 		(*PluginMsg_Stats)(nil),
 		(*PluginMsg_Keyframe)(nil),
 		(*PluginMsg_Pong)(nil),
+		(*PluginMsg_Silence)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3716,7 +3818,7 @@ func file_gateway_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gateway_proto_rawDesc), len(file_gateway_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   39,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -294,3 +294,21 @@ func (r report) follows(o report) bool {
 	diff := max(wall-media, media-wall)
 	return diff <= wall/100+reportJitter
 }
+
+// Offset returns by how much the picture is away from where it belongs beside the
+// sound, as far as is known: positive if it is shown too late. ok is false while
+// there are not two tracks.
+func (c *Clock) Offset() (d time.Duration, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.leader()
+	if l == nil {
+		return 0, false
+	}
+	for _, t := range c.tracks {
+		if t != l && t.started {
+			return t.offset - l.offset - t.offsetFrom(l), true
+		}
+	}
+	return 0, false
+}

@@ -119,7 +119,7 @@ func payloads(r *rand.Rand, nalus [][]byte) [][]byte {
 func receive(in []reorder.Packet) []depack.Unit {
 	var out []depack.Unit
 	d := depack.NewH264(func(u depack.Unit) { out = append(out, u) })
-	b := reorder.New(100*time.Millisecond, d.Push)
+	b := reorder.New(true, d.Push)
 	scratch := make([]byte, 0, 2000)
 	for _, p := range in {
 		scratch = append(scratch[:0], p.Payload...)
@@ -326,7 +326,7 @@ func TestOpus(t *testing.T) {
 	o.Push(reorder.Packet{Seq: 4, Time: 1920, Payload: packet, AfterGap: true})
 	o.Push(reorder.Packet{Seq: 5, Time: 2880, Payload: []byte{0xff, 0xff}})
 	o.Push(reorder.Packet{Seq: 6, Time: 3840, Payload: packet})
-	if len(got) != 3 || got[0].Payload[1] != 1 || got[0].Duration != 20*time.Millisecond || o.Dropped != 1 {
+	if len(got) != 3 || got[0].Payload[1] != 1 || got[0].Duration != 20*time.Millisecond || o.Dropped() != 1 {
 		t.Fatalf("%+v", got)
 	}
 	if fmt.Sprint(got[0].Discontinuity, got[1].Discontinuity, got[2].Discontinuity) != "false true true" {

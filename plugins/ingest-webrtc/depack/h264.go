@@ -42,9 +42,7 @@ type H264 struct {
 	picture     h264.Picture
 	naluScratch [][]byte
 
-	// Dropped counts pictures that were incomplete, damaged or could not be
-	// decoded because of one that was.
-	Dropped uint64
+	dropped uint64
 }
 
 // NewH264 returns an H264 that calls emit for each unit. nalus are parameter
@@ -59,6 +57,10 @@ func NewH264(emit func(Unit), nalus ...[]byte) *H264 {
 // NeedsKeyframe reports whether nothing is emitted until the next random access
 // point.
 func (d *H264) NeedsKeyframe() bool { return d.needKey }
+
+// Dropped counts pictures that were incomplete, damaged or could not be decoded
+// because of one that was.
+func (d *H264) Dropped() uint64 { return d.dropped }
 
 // Push takes the next packet. Its payload is not kept.
 func (d *H264) Push(p reorder.Packet) {
@@ -227,7 +229,7 @@ func (d *H264) endNALU() {
 func (d *H264) drop() {
 	d.slab = d.slab[:d.start]
 	d.open = false
-	d.Dropped++
+	d.dropped++
 }
 
 // loss notes that pictures are missing from here on.

@@ -12,12 +12,17 @@ type Opus struct {
 	emit func(Unit)
 	lost bool
 
-	// Dropped counts packets that are not Opus.
-	Dropped uint64
+	dropped uint64
 }
 
 // NewOpus returns an Opus that calls emit for each unit.
 func NewOpus(emit func(Unit)) *Opus { return &Opus{emit: emit} }
+
+// NeedsKeyframe reports that every packet can be decoded.
+func (o *Opus) NeedsKeyframe() bool { return false }
+
+// Dropped counts packets that are not Opus.
+func (o *Opus) Dropped() uint64 { return o.dropped }
 
 // Push takes the next packet. Its payload is not kept.
 func (o *Opus) Push(p reorder.Packet) {
@@ -27,7 +32,7 @@ func (o *Opus) Push(p reorder.Packet) {
 	}
 	d, err := opus.PacketDuration(p.Payload)
 	if err != nil {
-		o.Dropped++
+		o.dropped++
 		o.lost = true
 		return
 	}

@@ -76,6 +76,7 @@ func finishSection(m *sdp.MediaDescription) {
 		rest = append(rest, a)
 	}
 	sortExtensions(rest)
+	rest = sortFormats(m, rest)
 	slices.SortStableFunc(candidates, func(a, b sdp.Attribute) int { return rank(a.Value) - rank(b.Value) })
 	// Candidates stand before the end-of-candidates that ends them.
 	at := slices.IndexFunc(rest, func(a sdp.Attribute) bool { return a.Key == "end-of-candidates" })
@@ -83,6 +84,55 @@ func finishSection(m *sdp.MediaDescription) {
 		at = len(rest)
 	}
 	m.Attributes = slices.Insert(rest, at, candidates...)
+}
+
+// sortFormats puts the format of retransmissions behind the one that it serves:
+// they come in any order, and one offer has one answer. It returns the attributes
+// in the same order.
+func sortFormats(m *sdp.MediaDescription, attributes []sdp.Attribute) []sdp.Attribute {
+	all := formats(m)
+	serves := map[string]string{}
+	for _, f := range all {
+		if strings.EqualFold(f.name, "rtx") {
+			serves[strconv.Itoa(int(f.PayloadType))] = parameter(f.Parameters, "apt")
+		}
+	}
+	var order []string
+	for _, pt := range m.MediaName.Formats {
+		if serves[pt] != "" {
+			continue
+		}
+		order = append(order, pt)
+		for _, f := range all {
+			if rtx := strconv.Itoa(int(f.PayloadType)); serves[rtx] == pt {
+				order = append(order, rtx)
+			}
+		}
+	}
+	m.MediaName.Formats = order
+	at := -1
+	var out []sdp.Attribute
+	lines := map[string][]sdp.Attribute{}
+	for _, a := range attributes {
+		switch a.Key {
+		case "rtpmap", "fmtp", "rtcp-fb":
+			if at < 0 {
+				at = len(out)
+			}
+			pt, _, _ := strings.Cut(a.Value, " ")
+			lines[pt] = append(lines[pt], a)
+		default:
+			out = append(out, a)
+		}
+	}
+	if at < 0 {
+		return out
+	}
+	var sorted []sdp.Attribute
+	for _, pt := range order {
+		sorted = append(sorted, lines[pt]...)
+	}
+	return slices.Insert(out, at, sorted...)
 }
 
 // sortExtensions brings the header extensions, which come in any order, into that

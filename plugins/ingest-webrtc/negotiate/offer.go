@@ -73,6 +73,24 @@ type Section struct {
 	SSRC uint32
 	// ParameterSets are the H.264 SPS and PPS of sprop-parameter-sets.
 	ParameterSets [][]byte
+	// Resent are the formats of retransmissions (RTX, RFC 4588) of Formats.
+	Resent []Format
+	// Redundant is the format with redundancy (RED, RFC 2198), where the publisher
+	// prefers it to the plain one.
+	Redundant []Format
+	// TransportCC is the number of the header extension that counts the packets of
+	// the whole transport; 0 if the section has none.
+	TransportCC uint8
+}
+
+// Resends reports whether the publisher sends again what it is asked for.
+func (s *Section) Resends() bool { return s.feeds("nack") }
+
+// TakesIntraRequests reports whether the publisher answers full intra requests.
+func (s *Section) TakesIntraRequests() bool { return s.feeds("ccm fir") }
+
+func (s *Section) feeds(kind string) bool {
+	return slices.ContainsFunc(s.Formats, func(f Format) bool { return slices.Contains(f.Feedback, kind) })
 }
 
 // A Format is one payload type as the offer describes it.
@@ -215,7 +233,7 @@ func auxiliary(name string) bool {
 }
 
 func (o *Offer) section(m *sdp.MediaDescription) (*Section, error) {
-	s := &Section{SSRC: firstSSRC(m)}
+	s := &Section{SSRC: firstSSRC(m), TransportCC: extension(m, sdp.TransportCCURI)}
 	s.MID, _ = m.Attribute("mid")
 	want := media.H264
 	if m.MediaName.Media == "audio" {
@@ -253,7 +271,49 @@ func (o *Offer) section(m *sdp.MediaDescription) (*Section, error) {
 	for _, f := range s.Formats {
 		s.ParameterSets = append(s.ParameterSets, parameterSets(f.Parameters)...)
 	}
+	s.repair(formats(m))
 	return s, nil
+}
+
+// repair finds the formats that help where packets are lost.
+func (s *Section) repair(all []namedFormat) {
+	taken := func(pt string) bool {
+		return slices.ContainsFunc(s.Formats, func(f Format) bool { return strconv.Itoa(int(f.PayloadType)) == pt })
+	}
+	for _, f := range all {
+		switch {
+		case strings.EqualFold(f.name, "rtx") && taken(parameter(f.Parameters, "apt")):
+			s.Resent = append(s.Resent, f.Format)
+		case strings.EqualFold(f.name, "red") && all[0].PayloadType == f.PayloadType && redOf(f.Parameters, taken):
+			s.Redundant = append(s.Redundant, f.Format)
+		}
+	}
+}
+
+// redOf reports whether all blocks of a RED format are of formats that are taken.
+func redOf(parameters string, taken func(string) bool) bool {
+	for pt := range strings.SplitSeq(parameters, "/") {
+		if !taken(strings.TrimSpace(pt)) {
+			return false
+		}
+	}
+	return true
+}
+
+// extension is the number that the section gives a header extension; 0 for none.
+func extension(m *sdp.MediaDescription, uri string) uint8 {
+	for _, a := range m.Attributes {
+		if a.Key != "extmap" {
+			continue
+		}
+		if f := strings.Fields(a.Value); len(f) > 1 && f[1] == uri {
+			n, _, _ := strings.Cut(f[0], "/")
+			if v, err := strconv.ParseUint(n, 10, 8); err == nil {
+				return uint8(v)
+			}
+		}
+	}
+	return 0
 }
 
 func list(names []string) string {

@@ -1,10 +1,13 @@
 // Package reorder puts the RTP packets of one track back in order and decides
-// when a missing one is asked for again and when it is given up. It knows sequence
-// numbers and time as its caller tells it; it does not know what packets carry, nor
-// how they are asked for.
+// when a missing one is asked for, when again, and when it is given up. It knows
+// sequence numbers and time as its caller tells it; it does not know what packets
+// carry, nor how they are asked for.
 package reorder
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A Packet is one RTP packet without its header.
 type Packet struct {
@@ -13,86 +16,164 @@ type Packet struct {
 	Marker  bool
 	Payload []byte
 	Arrival time.Time
+	// Resent: the packet came as a retransmission (RTX), so it was not overtaken.
+	Resent bool
 	// AfterGap is set on delivery: packets before this one are lost for good.
 	AfterGap bool
 }
 
-// window is how many packets a Buffer looks ahead; a power of two.
+// window is how many packets a Buffer looks ahead, and back; a power of two.
 const window = 1024
 
-// A missing packet is asked for as soon as a later one shows that it is missing,
-// again after retryAfter, and then ever more rarely: the answer takes a round trip.
+// How long a missing packet is waited for: for its retransmission, where those are
+// asked for and can come in time, else for a packet that others have overtaken.
 const (
-	retryAfter = 20 * time.Millisecond
-	maxTries   = 10
+	resendHold = 100 * time.Millisecond
+	orderHold  = 30 * time.Millisecond
+	// farAway is the round trip from which on a retransmission would come too late.
+	farAway = resendHold - 5*time.Millisecond
 )
 
-// A Buffer holds packets back only while one before them is missing, and not
-// longer than its hold time. In order, packets pass through uncopied. Not safe
-// for concurrent use.
+// A missing packet is asked for as soon as a later one shows that it is missing,
+// or a little later where packets are known to overtake each other; again when the
+// answer should have come, and then ever more rarely.
+const (
+	retryLeast   = 20 * time.Millisecond
+	retrySlack   = 8 * time.Millisecond
+	maxTries     = 6
+	maxTolerance = 20 * time.Millisecond
+)
+
+// Counts are the packets of a Buffer so far.
+type Counts struct {
+	// Lost were given up. Late came after that; Duplicates came again.
+	Lost, Late, Duplicates uint64
+	// Requested counts requests, repetitions included; Recovered are packets that
+	// came after they were asked for; Overtaken came late without that.
+	Requested, Recovered, Overtaken uint64
+}
+
+// A Buffer holds packets back only while one before them is missing, and never
+// longer than 100 ms. In order, packets pass through uncopied. Not safe for
+// concurrent use.
 type Buffer struct {
-	hold    time.Duration
-	emit    func(Packet)
+	// Counts is for reading.
+	Counts Counts
+
+	resends   bool
+	emit      func(Packet)
+	roundTrip time.Duration // zero if unknown
+	tolerance time.Duration // how late overtaken packets are
+
 	started bool
-	gap     bool // the next delivery follows a loss
-	next    uint16
+	gap     bool  // the next delivery follows a loss
+	next    int64 // extended sequence number that is due
 	stored  int
 	oldest  time.Time // the earliest arrival among the stored ones
 	slots   [window]slot
 
-	highest  uint16 // of the stored ones
-	missing  int    // requests that are open
+	highest  int64 // of the stored ones
+	missing  int   // requests that are open
 	requests [window]request
 
-	// Lost counts packets given up; Late those that came after that, or twice.
-	Lost, Late uint64
+	recovery  [64]time.Duration // how long the last recovered packets were missing
+	recovered int
 }
 
 type slot struct {
-	used bool
+	used bool // a packet is stored
+	// done: of those behind next, the packet was delivered; not that it was lost.
+	done bool
 	Packet
 }
 
 // request is what is known of a missing packet.
 type request struct {
-	open  bool
-	tries int
-	wait  time.Duration // until the next try
-	due   time.Time
+	open   bool
+	tries  int
+	missed time.Time // when it was found missing
+	wait   time.Duration
+	due    time.Time // the next try
 }
 
-// New returns a Buffer that waits at most hold for a missing packet and calls
-// emit for each one in order. The payload is valid during the call only.
-func New(hold time.Duration, emit func(Packet)) *Buffer {
-	return &Buffer{hold: hold, emit: emit}
+// New returns a Buffer that calls emit for each packet in order; the payload is
+// valid during the call only. resends says that the sender sends again what it is
+// asked for.
+func New(resends bool, emit func(Packet)) *Buffer {
+	return &Buffer{resends: resends, emit: emit}
 }
+
+// SetRoundTrip tells how long an answer takes to come.
+func (b *Buffer) SetRoundTrip(d time.Duration) { b.roundTrip = d }
+
+// asks reports whether asking for missing packets makes sense.
+func (b *Buffer) asks() bool { return b.resends && b.roundTrip < farAway }
+
+func (b *Buffer) hold() time.Duration {
+	if b.asks() {
+		return resendHold
+	}
+	return orderHold
+}
+
+// extend returns seq without its wrapping around, near what is due.
+func (b *Buffer) extend(seq uint16) int64 { return b.next + int64(int16(seq-uint16(b.next))) }
 
 // Push takes a packet in and delivers what has become deliverable. The payload
 // is not kept.
 func (b *Buffer) Push(p Packet) {
 	if !b.started {
-		b.started, b.next = true, p.Seq
+		b.started = true
+		b.next += int64(p.Seq - uint16(b.next))
 	}
-	ahead := int16(p.Seq - b.next)
-	if ahead <= -window || ahead >= 4*window {
+	seq := b.extend(p.Seq)
+	if ahead := seq - b.next; ahead <= -window || ahead >= 4*window {
 		// Not a late packet and not a loss: the sender began anew.
-		b.flush()
-		b.gap, b.next, ahead = true, p.Seq, 0
+		b.Restart()
+		b.started = true
+		seq = b.next + int64(p.Seq-uint16(b.next))
+		b.next = seq
 	}
-	for ahead >= window {
+	for seq-b.next >= window {
 		b.skip()
-		ahead = int16(p.Seq - b.next)
 	}
-	switch {
+	switch ahead := seq - b.next; {
 	case ahead < 0:
-		b.Late++
+		b.behind(seq)
 	case ahead == 0:
+		b.settle(seq, p)
 		b.deliver(p)
 		b.drain()
 	default:
-		b.store(p)
+		b.store(seq, p)
 	}
 	b.Expire(p.Arrival)
+}
+
+// Restart delivers what is stored; the next packet begins a sequence of its own.
+func (b *Buffer) Restart() {
+	for b.stored > 0 {
+		b.skip()
+	}
+	for i := range b.slots {
+		b.slots[i].done = false
+	}
+	b.gap = b.started
+	if b.started {
+		b.next += 2 * window // nothing of before is near
+	}
+	b.started = false
+}
+
+// behind counts a packet that is of no use any more.
+func (b *Buffer) behind(seq int64) {
+	s := b.slot(seq)
+	if s.done {
+		b.Counts.Duplicates++
+		return
+	}
+	s.done = true
+	b.Counts.Late++
 }
 
 // Deadline returns when the missing packet is given up; ok is false if none is
@@ -101,7 +182,7 @@ func (b *Buffer) Deadline() (at time.Time, ok bool) {
 	if b.stored == 0 {
 		return time.Time{}, false
 	}
-	return b.oldest.Add(b.hold), true
+	return b.oldest.Add(b.hold()), true
 }
 
 // Expire gives up what has been missing for too long at now.
@@ -118,18 +199,23 @@ func (b *Buffer) Expire(now time.Time) {
 // Requests appends to dst the numbers of the packets that are to be asked for now,
 // and counts on that being done.
 func (b *Buffer) Requests(dst []uint16, now time.Time) []uint16 {
-	if b.missing == 0 {
+	if b.missing == 0 || !b.asks() {
 		return dst
 	}
-	for seq := b.next; seq != b.highest; seq++ {
+	for seq := b.next; seq < b.highest; seq++ {
 		r := b.request(seq)
 		if !r.open || r.tries == maxTries || now.Before(r.due) {
 			continue
 		}
-		dst = append(dst, seq)
-		r.wait = max(retryAfter, r.wait*5/4)
+		dst = append(dst, uint16(seq))
+		if r.wait == 0 {
+			r.wait = max(retryLeast, b.roundTrip*11/10+retrySlack)
+		} else {
+			r.wait = r.wait * 5 / 4
+		}
 		r.due = now.Add(r.wait)
 		r.tries++
+		b.Counts.Requested++
 	}
 	return dst
 }
@@ -137,10 +223,10 @@ func (b *Buffer) Requests(dst []uint16, now time.Time) []uint16 {
 // NextRequest returns when Requests has something to ask for; ok is false if
 // nothing is missing.
 func (b *Buffer) NextRequest() (at time.Time, ok bool) {
-	if b.missing == 0 {
+	if b.missing == 0 || !b.asks() {
 		return time.Time{}, false
 	}
-	for seq := b.next; seq != b.highest; seq++ {
+	for seq := b.next; seq < b.highest; seq++ {
 		if r := b.request(seq); r.open && r.tries < maxTries && (!ok || r.due.Before(at)) {
 			at, ok = r.due, true
 		}
@@ -148,51 +234,85 @@ func (b *Buffer) NextRequest() (at time.Time, ok bool) {
 	return at, ok
 }
 
-func (b *Buffer) request(seq uint16) *request { return &b.requests[seq%window] }
-
-// miss opens requests for what is missing before p, which is to be stored.
-func (b *Buffer) miss(p Packet) {
-	from := b.next
-	if b.stored > 0 {
-		from = b.highest + 1
-		if int16(p.Seq-b.highest) < 0 {
-			return
-		}
+// Recovery returns how long the packets that were recovered last had been missing:
+// half of them no longer than median, all no longer than most.
+func (b *Buffer) Recovery() (median, most time.Duration) {
+	n := min(b.recovered, len(b.recovery))
+	if n == 0 {
+		return 0, 0
 	}
-	for seq := from; seq != p.Seq; seq++ {
-		*b.request(seq) = request{open: true, due: p.Arrival}
-		b.missing++
-	}
-	b.highest = p.Seq
+	d := slices.Clone(b.recovery[:n])
+	slices.Sort(d)
+	return d[n/2], d[n-1]
 }
 
-// settle closes the request for a packet that came or was given up.
-func (b *Buffer) settle(seq uint16) {
+func (b *Buffer) request(seq int64) *request { return &b.requests[uint64(seq)%window] }
+
+func (b *Buffer) slot(seq int64) *slot { return &b.slots[uint64(seq)%window] }
+
+// miss opens requests for what is missing before seq, which is to be stored.
+func (b *Buffer) miss(seq int64, arrival time.Time) {
+	from := b.next
+	if b.stored > 0 {
+		if seq < b.highest {
+			return
+		}
+		from = b.highest + 1
+	}
+	for n := from; n < seq; n++ {
+		*b.request(n) = request{open: true, missed: arrival, due: arrival.Add(b.tolerance)}
+		b.missing++
+	}
+	b.highest = seq
+}
+
+// settle closes the request for a packet that has come.
+func (b *Buffer) settle(seq int64, p Packet) {
+	r := b.request(seq)
+	if !r.open {
+		return
+	}
+	r.open = false
+	b.missing--
+	late := p.Arrival.Sub(r.missed)
+	if r.tries > 0 && (p.Resent || late >= b.roundTrip*4/5) {
+		b.Counts.Recovered++
+		b.recovery[b.recovered%len(b.recovery)] = late
+		b.recovered++
+		return
+	}
+	b.Counts.Overtaken++
+	// Up at once, down slowly: most of those that are overtaken come within it.
+	b.tolerance = min(maxTolerance, max(late, b.tolerance-b.tolerance/16))
+}
+
+// giveUp closes the request for a packet that will not come.
+func (b *Buffer) giveUp(seq int64) {
+	b.slot(seq).done = false
 	if r := b.request(seq); r.open {
 		r.open = false
 		b.missing--
+		b.tolerance -= b.tolerance / 16
 	}
 }
 
-func (b *Buffer) slot(seq uint16) *slot { return &b.slots[seq%window] }
-
-// first returns the stored packet with the lowest number.
-func (b *Buffer) first() *slot {
+// first returns the number of the first packet that is stored.
+func (b *Buffer) first() int64 {
 	for seq := b.next; ; seq++ {
-		if s := b.slot(seq); s.used {
-			return s
+		if b.slot(seq).used {
+			return seq
 		}
 	}
 }
 
-func (b *Buffer) store(p Packet) {
-	s := b.slot(p.Seq)
+func (b *Buffer) store(seq int64, p Packet) {
+	s := b.slot(seq)
 	if s.used {
-		b.Late++
+		b.Counts.Duplicates++
 		return
 	}
-	b.miss(p)
-	b.settle(p.Seq)
+	b.miss(seq, p.Arrival)
+	b.settle(seq, p)
 	if b.stored == 0 || p.Arrival.Before(b.oldest) {
 		b.oldest = p.Arrival
 	}
@@ -202,8 +322,8 @@ func (b *Buffer) store(p Packet) {
 }
 
 func (b *Buffer) deliver(p Packet) {
-	b.settle(p.Seq)
-	b.next = p.Seq + 1
+	b.slot(b.next).done = true
+	b.next++
 	p.AfterGap, b.gap = b.gap, false
 	b.emit(p)
 }
@@ -239,19 +359,21 @@ func (b *Buffer) findOldest() {
 func (b *Buffer) skip() {
 	to := b.next + 1
 	if b.stored > 0 {
-		to = b.first().Seq
+		to = b.first()
 	}
-	for seq := b.next; seq != to; seq++ {
-		b.settle(seq)
+	for seq := b.next; seq < to; seq++ {
+		b.giveUp(seq)
 	}
-	b.Lost += uint64(to - b.next)
+	b.Counts.Lost += uint64(to - b.next)
 	b.gap, b.next = true, to
 	b.drain()
 }
 
-// flush delivers all that is stored.
-func (b *Buffer) flush() {
-	for b.stored > 0 {
-		b.skip()
+// Misses reports whether the packet seq is waited for.
+func (b *Buffer) Misses(seq uint16) bool {
+	if !b.started {
+		return false
 	}
+	n := b.extend(seq)
+	return n >= b.next && n-b.next < window && !b.slot(n).used
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/headgate/gateway/plugins/ingest-webrtc/reorder"
 )
 
-const hold = 100 * time.Millisecond
+const hold = 100 * time.Millisecond // of a Buffer that asks
 
 // trace pushes packets "seq@ms" and returns what comes out; "!" is a gap before
 // it. "expire@ms" lets time pass.
 func trace(script string) (string, *reorder.Buffer) {
 	var out []string
 	start := time.Unix(1000, 0)
-	b := reorder.New(hold, func(p reorder.Packet) {
+	b := reorder.New(true, func(p reorder.Packet) {
 		gap := ""
 		if p.AfterGap {
 			gap = "!"
@@ -74,7 +74,7 @@ func TestTraces(t *testing.T) {
 // rarely, and no more once it came or was given up.
 func TestRequests(t *testing.T) {
 	start := time.Unix(1000, 0)
-	b := reorder.New(hold, func(reorder.Packet) {})
+	b := reorder.New(true, func(reorder.Packet) {})
 	push := func(ms int, seq uint16) {
 		b.Push(reorder.Packet{Seq: seq, Arrival: start.Add(time.Duration(ms) * time.Millisecond)})
 	}
@@ -134,7 +134,7 @@ func TestProperties(t *testing.T) {
 		var got []uint16
 		running := true
 		arrived := map[uint16]time.Time{}
-		b := reorder.New(hold, func(p reorder.Packet) {
+		b := reorder.New(true, func(p reorder.Packet) {
 			if len(got) > 0 {
 				step := int16(p.Seq - got[len(got)-1])
 				if step <= 0 || p.AfterGap != (step > 1) {
@@ -171,8 +171,8 @@ func TestProperties(t *testing.T) {
 		running = false
 		now = now.Add(hold)
 		b.Expire(now)
-		if uint64(len(got))+b.Late != uint64(len(order)) {
-			t.Fatalf("seed %d: %d of %d delivered, %d late", seed, len(got), len(order), b.Late)
+		if uint64(len(got))+b.Counts.Late != uint64(len(order)) {
+			t.Fatalf("seed %d: %d of %d delivered, %d late", seed, len(got), len(order), b.Counts.Late)
 		}
 	}
 }
@@ -181,7 +181,7 @@ func FuzzBuffer(f *testing.F) {
 	f.Add([]byte{0, 1, 1, 0, 3, 1, 0, 2, 1})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		now := time.Unix(1000, 0)
-		b := reorder.New(hold, func(reorder.Packet) {})
+		b := reorder.New(true, func(reorder.Packet) {})
 		for len(script) >= 3 {
 			seq := uint16(script[0])<<8 | uint16(script[1])
 			now = now.Add(time.Duration(script[2]) * time.Millisecond)

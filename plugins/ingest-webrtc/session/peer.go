@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,8 +11,6 @@ import (
 	"github.com/pion/dtls/v3"
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
-	"github.com/pion/interceptor/pkg/report"
-	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
@@ -47,7 +46,6 @@ func (s *session) connect(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("making peer connection: %w", err)
 	}
 	s.pc.OnConnectionStateChange(s.stateChanged)
-	s.pc.OnTrack(s.trackArrived)
 	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: s.offer.SDP}); err != nil {
 		return "", refusal(&negotiate.Refusal{Reason: negotiate.Malformed, Detail: "the offer cannot be used: " + err.Error()})
 	}
@@ -74,18 +72,16 @@ func (s *session) connect(ctx context.Context) (string, error) {
 
 // newAPI is made for one session: what it registers is what the offer has.
 func (s *session) newAPI() (*webrtc.API, error) {
-	m, ir := &webrtc.MediaEngine{}, &interceptor.Registry{}
+	m := &webrtc.MediaEngine{}
 	if err := registerCodecs(m, s.offer); err != nil {
-		return nil, err
-	}
-	if err := addInterceptors(ir); err != nil {
 		return nil, err
 	}
 	se, err := s.settings()
 	if err != nil {
 		return nil, err
 	}
-	return webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithInterceptorRegistry(ir), webrtc.WithSettingEngine(se)), nil
+	// The receiver does what pion's interceptors would do: none of them is added.
+	return webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithInterceptorRegistry(&interceptor.Registry{}), webrtc.WithSettingEngine(se)), nil
 }
 
 func (s *session) settings() (webrtc.SettingEngine, error) {
@@ -99,6 +95,8 @@ func (s *session) settings() (webrtc.SettingEngine, error) {
 	se.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
 	se.SetSRTPReplayProtectionWindow(replayWindow)
 	se.SetReceiveMTU(mtuBytes)
+	se.SetFireOnTrackBeforeFirstRTP(true) // nobody reads a track: its packets go to the receiver
+	se.BufferFactory = s.receiver.buffer
 	// GCM costs less than the default of browsers, which choose by this order.
 	se.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 	if len(p.rewrite) > 0 {
@@ -131,16 +129,26 @@ func registerCodecs(m *webrtc.MediaEngine, o *negotiate.Offer) error {
 		if k.section == nil {
 			continue
 		}
-		for _, f := range k.section.Formats {
-			if err := m.RegisterCodec(webrtc.RTPCodecParameters{
-				RTPCodecCapability: webrtc.RTPCodecCapability{
-					MimeType: k.mime, ClockRate: k.rateHz, Channels: k.channels, SDPFmtpLine: f.Parameters,
-					RTCPFeedback: feedback(f.Feedback),
-				},
-				PayloadType: webrtc.PayloadType(f.PayloadType),
-			}, k.typ); err != nil {
-				return fmt.Errorf("registering codec: %w", err)
+		register := func(mime string, channels uint16, formats []negotiate.Format) error {
+			for _, f := range formats {
+				if err := m.RegisterCodec(webrtc.RTPCodecParameters{
+					RTPCodecCapability: webrtc.RTPCodecCapability{
+						MimeType: mime, ClockRate: k.rateHz, Channels: channels, SDPFmtpLine: f.Parameters,
+						RTCPFeedback: feedback(f.Feedback),
+					},
+					PayloadType: webrtc.PayloadType(f.PayloadType),
+				}, k.typ); err != nil {
+					return fmt.Errorf("registering codec: %w", err)
+				}
 			}
+			return nil
+		}
+		if err := errors.Join(
+			register(k.mime, k.channels, k.section.Formats),
+			register(k.typ.String()+"/rtx", 0, k.section.Resent),
+			register(k.typ.String()+"/red", k.channels, k.section.Redundant),
+		); err != nil {
+			return err
 		}
 		for _, uri := range []string{sdp.TransportCCURI, sdp.SDESMidURI} {
 			if err := m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, k.typ); err != nil {
@@ -154,27 +162,11 @@ func registerCodecs(m *webrtc.MediaEngine, o *negotiate.Offer) error {
 // feedback are those kinds of feedback of the offer that the gateway gives.
 func feedback(offered []string) []webrtc.RTCPFeedback {
 	var out []webrtc.RTCPFeedback
-	for _, f := range []string{"nack", "nack pli", "transport-cc", "goog-remb"} {
+	for _, f := range []string{"nack", "nack pli", "ccm fir", "transport-cc", "goog-remb"} {
 		if slices.Contains(offered, f) {
 			kind, parameter, _ := strings.Cut(f, " ")
 			out = append(out, webrtc.RTCPFeedback{Type: kind, Parameter: parameter})
 		}
 	}
 	return out
-}
-
-// addInterceptors adds what reports to the publisher how his packets arrive. What
-// is missing is asked for by its receiver.
-func addInterceptors(ir *interceptor.Registry) error {
-	receiver, err := report.NewReceiverInterceptor()
-	if err != nil {
-		return err
-	}
-	congestion, err := twcc.NewSenderInterceptor()
-	if err != nil {
-		return err
-	}
-	ir.Add(receiver)
-	ir.Add(congestion)
-	return nil
 }

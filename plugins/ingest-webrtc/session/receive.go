@@ -1,15 +1,16 @@
 package session
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
-	"net"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/rtcp"
-	"github.com/pion/rtp"
-	"github.com/pion/webrtc/v4"
+	"github.com/pion/transport/v4/packetio"
 
 	"github.com/headgate/gateway/plugins/ingest-webrtc/clock"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/depack"
@@ -18,231 +19,461 @@ import (
 	"github.com/headgate/gateway/sdk/media"
 )
 
-// How long a missing packet is waited for: for its retransmission where the offer
-// has that, else for one that others have overtaken. Nothing is held while none
-// is missing.
 const (
-	retransmissionHold = 100 * time.Millisecond
-	overtakenHold      = 30 * time.Millisecond
+	// twccEvery is the pace of the reports on which the sender's own estimate of
+	// the bandwidth rests.
+	twccEvery = 100 * time.Millisecond
+	// sourceTimeout is how long the SSRC of a track must be silent before another
+	// one takes its place.
+	sourceTimeout = time.Second
+	// maxSources bounds the SSRCs of a session.
+	maxSources = 64
 )
 
-// retransmits reports whether the publisher sends again what he is asked for.
-func retransmits(s *negotiate.Section) bool {
-	return slices.ContainsFunc(s.Formats, func(f negotiate.Format) bool { return slices.Contains(f.Feedback, "nack") })
-}
-
-func holdFor(retransmits bool) time.Duration {
-	if retransmits {
-		return retransmissionHold
-	}
-	return overtakenHold
-}
-
-// maxReadErrors is how many packets in a row may be unreadable.
-const maxReadErrors = 100
-
-// A receiver carries one track from its packets to the publication.
+// A receiver is the way of a session's packets, from their decryption to the
+// publication. Each packet goes the whole way on the goroutine that decrypted it:
+// there is no queue, and no copy but that into the access unit.
 type receiver struct {
 	session *session
-	id      media.TrackID
-	time    *clock.Track
-	buffer  *reorder.Buffer
-	h264    *depack.H264 // nil for sound
-	opus    *depack.Opus // nil for pictures
-	keyDue  time.Time    // when the next random access point of the video is due
+	formats [128]format // by payload type
+	twccID  uint8       // of the header extension; 0 if there is none
 
-	ssrc     uint32
-	asks     bool // missing packets are asked for
-	askedFor []uint16
+	mu      sync.Mutex // guards the fields below and the tracks
+	closed  bool
+	sources int // SSRCs so far
+	packet  packet
+	twcc    *twcc.Recorder
+	twccAt  time.Time // of the last report
+	out     []rtcp.Packet
+	asked   []uint16
+	timer   *time.Timer // runs expire
+	armed   time.Time   // when; zero if it does not run
 
-	lost, late, dropped uint64 // as last counted in the session's figures
+	tracks []*track
 }
 
-// trackArrived is called by pion with the first packet of a track, on a
-// goroutine of its own, which receives the track from then on.
-func (s *session) trackArrived(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
-	video := t.Kind() == webrtc.RTPCodecTypeVideo
-	id := audioTrack
-	if video {
-		id = videoTrack
+// A format is what a payload type stands for.
+type format struct {
+	track *track
+	kind  formatKind
+}
+
+type formatKind int
+
+const (
+	unknownFormat formatKind = iota
+	mediaFormat
+	resentFormat    // RTX, RFC 4588
+	redundantFormat // RED, RFC 2198
+)
+
+// A track is one track on its way.
+type track struct {
+	receiver *receiver
+	id       media.TrackID
+	time     *clock.Track
+	buffer   *reorder.Buffer
+	frames   depacketizer
+	keyDue   time.Time // when the next random access point of the video is due
+
+	ssrc      uint32 // zero before the first packet
+	announced uint32 // in the offer
+	lastAt    time.Time
+	arrivals  arrivals
+	payload   uint8 // type of the last media packet
+	red       depack.Red
+
+	described bool // the first description of the track has come
+
+	counted reorder.Counts // as last added to the session's figures
+	dropped uint64
+}
+
+// A depacketizer makes access units of packets in order.
+type depacketizer interface {
+	Push(p reorder.Packet)
+	// NeedsKeyframe reports whether nothing comes out until the next random access
+	// point.
+	NeedsKeyframe() bool
+	// Dropped counts units that were incomplete, damaged or could not be decoded.
+	Dropped() uint64
+}
+
+func newReceiver(s *session) *receiver {
+	r := &receiver{session: s, twccAt: s.epoch}
+	for _, section := range []*negotiate.Section{s.offer.Video, s.offer.Audio} {
+		if section == nil {
+			continue
+		}
+		t := &track{receiver: r, announced: section.SSRC}
+		if section == s.offer.Video {
+			t.id, t.time, t.arrivals.rateHz = videoTrack, s.clock.AddTrack(videoRateHz, false), videoRateHz
+			t.frames = depack.NewH264(t.emit, section.ParameterSets...)
+		} else {
+			t.id, t.time, t.arrivals.rateHz = audioTrack, s.clock.AddTrack(audioRateHz, true), audioRateHz
+			t.frames = depack.NewOpus(t.emit)
+		}
+		t.buffer = reorder.New(section.Resends(), t.deliver)
+		for _, f := range section.Formats {
+			r.formats[f.PayloadType&0x7f] = format{t, mediaFormat}
+		}
+		for _, f := range section.Resent {
+			r.formats[f.PayloadType&0x7f] = format{t, resentFormat}
+		}
+		for _, f := range section.Redundant {
+			r.formats[f.PayloadType&0x7f] = format{t, redundantFormat}
+		}
+		if section.TransportCC != 0 {
+			r.twccID = section.TransportCC
+		}
+		r.tracks = append(r.tracks, t)
 	}
-	s.mu.Lock()
-	if s.closing || s.arrived[id] {
-		s.mu.Unlock()
+	if r.twccID != 0 {
+		r.twcc = twcc.NewRecorder(s.ssrc)
+	}
+	r.timer = time.AfterFunc(time.Hour, r.expire)
+	r.timer.Stop()
+	return r
+}
+
+// buffer is pion's BufferFactory: what it decrypts is written here, and nobody
+// reads.
+func (r *receiver) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWriteCloser {
+	s := sink{closed: make(chan struct{}), once: &sync.Once{}}
+	r.mu.Lock()
+	r.sources++
+	over := r.sources > maxSources
+	r.mu.Unlock()
+	switch {
+	case over:
+		s.write = func([]byte) {}
+	case kind == packetio.RTCPBufferPacket:
+		s.write = func(b []byte) { r.report(ssrc, b, time.Now()) }
+	default:
+		s.write = func(b []byte) { r.take(b, time.Now()) }
+	}
+	return s
+}
+
+// A sink passes on what is written to it. Read waits until it is closed.
+type sink struct {
+	write  func([]byte)
+	closed chan struct{}
+	once   *sync.Once
+}
+
+func (s sink) Write(b []byte) (int, error) {
+	s.write(b)
+	return len(b), nil
+}
+
+func (s sink) Read([]byte) (int, error) {
+	<-s.closed
+	return 0, io.EOF
+}
+
+func (s sink) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return nil
+}
+
+// close stops the receiver; nothing is emitted after it has returned.
+func (r *receiver) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	r.timer.Stop()
+}
+
+// take takes in one packet that arrived at now.
+func (r *receiver) take(b []byte, now time.Time) {
+	r.mu.Lock()
+	if r.closed || !r.packet.parse(b) {
+		r.mu.Unlock()
 		return
 	}
-	s.arrived[id] = true
-	if video {
-		s.videoSSRC = uint32(t.SSRC())
-	}
-	s.receivers.Add(2)
-	s.mu.Unlock()
-
-	section := s.offer.Audio
-	if video {
-		section = s.offer.Video
-	}
-	rx := &receiver{session: s, id: id, ssrc: uint32(t.SSRC()), asks: retransmits(section)}
-	if video {
-		rx.time = s.clock.AddTrack(videoRateHz, false)
-		rx.h264 = depack.NewH264(rx.emit, s.offer.Video.ParameterSets...)
-		rx.buffer = reorder.New(holdFor(rx.asks), rx.h264.Push)
+	p := &r.packet
+	s := r.session
+	s.figures.packets.Add(1)
+	s.figures.bytes.Add(uint64(len(b)))
+	r.recordTWCC(p, now)
+	if f := r.formats[p.payloadType]; f.track != nil {
+		f.track.take(f.kind, p, now)
 	} else {
-		rx.time = s.clock.AddTrack(audioRateHz, true)
-		rx.opus = depack.NewOpus(rx.emit)
-		rx.buffer = reorder.New(holdFor(rx.asks), rx.opus.Push)
+		s.figures.unknown.Add(1)
 	}
-	go func() {
-		defer s.receivers.Done()
-		readReports(r, rx.time)
-	}()
-	defer s.receivers.Done()
-	rx.read(t)
+	r.finish(now)
 }
 
-// readReports takes the sender reports in until the receiver is closed.
-func readReports(r *webrtc.RTPReceiver, t *clock.Track) {
-	for {
-		packets, _, err := r.ReadRTCP()
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) {
-			return
+// finish sends what is to be sent, arms the timer and unlocks mu.
+func (r *receiver) finish(now time.Time) {
+	var at time.Time
+	for _, t := range r.tracks {
+		if due := t.maintain(now); !due.IsZero() && (at.IsZero() || due.Before(at)) {
+			at = due
 		}
-		for _, p := range packets {
-			if sr, ok := p.(*rtcp.SenderReport); ok {
-				t.SenderReport(ntpTime(sr.NTPTime), sr.RTPTime)
+	}
+	switch {
+	case at.IsZero() || r.closed:
+		r.armed = time.Time{} // it may run once in vain
+	case r.armed.IsZero() || at.Before(r.armed):
+		r.armed = at
+		r.timer.Reset(max(0, at.Sub(now)))
+	}
+	if r.twcc != nil && now.Sub(r.twccAt) >= twccEvery {
+		r.twccAt = now
+		r.out = append(r.out, r.twcc.BuildFeedbackPacket()...)
+	}
+	out := r.out
+	r.out = nil
+	r.mu.Unlock()
+	for _, p := range out {
+		r.session.write(p) // each alone: congestion reports must not be part of a compound
+	}
+}
+
+// expire does what is due although no packet came.
+func (r *receiver) expire() {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return
+	}
+	now := time.Now()
+	r.armed = time.Time{}
+	for _, t := range r.tracks {
+		t.buffer.Expire(now)
+	}
+	r.finish(now)
+}
+
+func (r *receiver) recordTWCC(p *packet, now time.Time) {
+	if r.twcc == nil {
+		return
+	}
+	if e := p.element(r.twccID); len(e) == 2 {
+		r.twcc.Record(p.ssrc, binary.BigEndian.Uint16(e), now.Sub(r.session.epoch).Microseconds())
+	}
+}
+
+// report takes in one RTCP packet that was addressed to ssrc, or that ssrc sent.
+func (r *receiver) report(ssrc uint32, b []byte, now time.Time) {
+	packets, err := rtcp.Unmarshal(b)
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range packets {
+		sr, ok := p.(*rtcp.SenderReport)
+		if !ok || sr.SSRC != ssrc {
+			continue
+		}
+		for _, t := range r.tracks {
+			if t.ssrc == ssrc {
+				t.time.SenderReport(ntpTime(sr.NTPTime), sr.RTPTime)
+				t.arrivals.senderReport(sr.NTPTime, now)
+				r.session.figures.reportAt.Store(now.UnixNano())
 			}
 		}
 	}
 }
 
-// ntpTime converts a 64-bit NTP timestamp, whose seconds count from 1900.
-func ntpTime(v uint64) time.Time {
-	const secondsTo1970 = 2208988800
-	return time.Unix(int64(v>>32)-secondsTo1970, int64((v&0xffffffff)*1e9>>32))
-}
-
-// read takes packets in until the track ends.
-func (rx *receiver) read(t *webrtc.TrackRemote) {
-	b := make([]byte, mtuBytes)
-	var header rtp.Header
-	var armed time.Time // the read deadline; zero if none
-	failed := 0
-	for failed < maxReadErrors {
-		if at := rx.deadline(); at != armed {
-			if err := t.SetReadDeadline(at); err != nil {
-				return
-			}
-			armed = at
+// receiverReport is what is told to the sender about all tracks; nil if there is
+// nothing so far.
+func (r *receiver) receiverReport(now time.Time) *rtcp.ReceiverReport {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := &rtcp.ReceiverReport{SSRC: r.session.ssrc}
+	for _, t := range r.tracks {
+		if t.ssrc != 0 {
+			out.Reports = append(out.Reports, t.arrivals.report(t.ssrc, now))
 		}
-		n, _, err := t.Read(b)
-		now := time.Now()
-		var timeout net.Error
-		switch {
-		case err == nil:
-			failed = 0
-			rx.take(b[:n], &header, now)
-		case errors.As(err, &timeout) && timeout.Timeout():
-			rx.buffer.Expire(now)
-		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe):
-			return
-		default:
-			failed++ // a payload type that was not negotiated, or garbage
-		}
-		rx.askForMissing(now)
-		rx.count()
 	}
-	rx.session.log.Warn("track ended: its packets cannot be read", "track", rx.id)
+	if len(out.Reports) == 0 {
+		return nil
+	}
+	return out
 }
 
-// deadline is when something is to be done even if no packet comes; zero if
-// nothing is.
-func (rx *receiver) deadline() time.Time {
-	at, ok := rx.buffer.Deadline()
-	if next, due := rx.buffer.NextRequest(); rx.asks && due && (!ok || next.Before(at)) {
+// setRoundTrip tells all tracks how long an answer takes.
+func (r *receiver) setRoundTrip(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.tracks {
+		t.buffer.SetRoundTrip(d)
+	}
+}
+
+// videoSSRC is what keyframe requests name; zero if it is not known.
+func (r *receiver) videoSSRC() uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.tracks {
+		if t.id == videoTrack {
+			if t.ssrc == 0 {
+				return t.announced
+			}
+			return t.ssrc
+		}
+	}
+	return 0
+}
+
+// take takes in one packet of the track.
+func (t *track) take(kind formatKind, p *packet, now time.Time) {
+	s := t.receiver.session
+	in := reorder.Packet{Seq: p.seq, Time: p.time, Marker: p.marker, Payload: p.payload, Arrival: now}
+	switch kind {
+	case resentFormat:
+		if t.ssrc == 0 || len(p.payload) < 2 {
+			return // a probe
+		}
+		in.Seq, in.Payload, in.Resent = binary.BigEndian.Uint16(p.payload), p.payload[2:], true
+		s.figures.resent.Add(1)
+	default:
+		if !t.comesFrom(p.ssrc, now) {
+			s.figures.unknown.Add(1)
+			return
+		}
+		t.lastAt = now
+		s.lastPacket.Store(int64(max(1, now.Sub(s.epoch))))
+		t.arrivals.take(p.seq, p.time, now.Sub(s.epoch))
+		if kind == redundantFormat {
+			t.unwrap(in)
+			return
+		}
+	}
+	t.buffer.Push(in)
+	if t.id == videoTrack && t.frames.NeedsKeyframe() {
+		s.requestKeyframe()
+	}
+}
+
+// unwrap takes a packet with redundancy apart: what it repeats fills gaps.
+func (t *track) unwrap(in reorder.Packet) {
+	blocks, ok := t.red.Split(in.Payload)
+	if !ok {
+		t.receiver.session.figures.unknown.Add(1)
+		return
+	}
+	for _, b := range blocks {
+		// Each block is the payload of the packet that many places before.
+		again := in
+		again.Seq, again.Time, again.Payload = in.Seq-b.Behind, in.Time-b.Before, b.Payload
+		if b.Behind > 0 {
+			if !t.buffer.Misses(again.Seq) {
+				continue
+			}
+			again.Resent, again.Marker = true, false
+			t.receiver.session.figures.redundant.Add(1)
+		}
+		t.buffer.Push(again)
+	}
+}
+
+// comesFrom reports whether ssrc is the track's source. Another one takes its
+// place when the one before has fallen silent.
+func (t *track) comesFrom(ssrc uint32, now time.Time) bool {
+	switch {
+	case t.ssrc == ssrc:
+		return true
+	case t.ssrc == 0 && t.announced != 0 && ssrc != t.announced && t.receiver.announces(ssrc):
+		return false // of another track, with a wrong payload type
+	case t.ssrc != 0 && now.Sub(t.lastAt) < sourceTimeout:
+		return false
+	}
+	if t.ssrc != 0 {
+		t.receiver.session.log.Info("the publisher's source changed", "track", t.id)
+		t.buffer.Restart()
+		t.arrivals = arrivals{rateHz: t.arrivals.rateHz}
+	}
+	t.ssrc = ssrc
+	return true
+}
+
+func (r *receiver) announces(ssrc uint32) bool {
+	return slices.ContainsFunc(r.tracks, func(t *track) bool { return t.announced == ssrc })
+}
+
+func (t *track) deliver(p reorder.Packet) { t.frames.Push(p) }
+
+// maintain asks for what is missing, counts, and returns when there is something
+// to do even if no packet comes; zero if there is not.
+func (t *track) maintain(now time.Time) time.Time {
+	r := t.receiver
+	r.asked = t.buffer.Requests(r.asked[:0], now)
+	if len(r.asked) > 0 {
+		r.out = append(r.out, &rtcp.TransportLayerNack{
+			SenderSSRC: r.session.ssrc, MediaSSRC: t.ssrc, Nacks: rtcp.NackPairsFromSequenceNumbers(r.asked),
+		})
+	}
+	t.count()
+	at, ok := t.buffer.Deadline()
+	if next, due := t.buffer.NextRequest(); due && (!ok || next.Before(at)) {
 		at = next
 	}
 	return at
 }
 
-// askForMissing sends the requests that are due (generic NACK, RFC 4585 6.2.1).
-func (rx *receiver) askForMissing(now time.Time) {
-	if !rx.asks {
-		return
-	}
-	rx.askedFor = rx.buffer.Requests(rx.askedFor[:0], now)
-	if len(rx.askedFor) == 0 {
-		return
-	}
-	request := &rtcp.TransportLayerNack{MediaSSRC: rx.ssrc, Nacks: rtcp.NackPairsFromSequenceNumbers(rx.askedFor)}
-	if err := rx.session.pc.WriteRTCP([]rtcp.Packet{request}); err != nil {
-		rx.session.log.Debug("packets were not asked for again", "error", err)
-	}
-}
-
-func (rx *receiver) take(packet []byte, h *rtp.Header, now time.Time) {
-	s := rx.session
-	n, err := h.Unmarshal(packet)
-	if err != nil {
-		return
-	}
-	payload := packet[n:]
-	if h.Padding && len(payload) > 0 {
-		payload = payload[:max(0, len(payload)-int(payload[len(payload)-1]))]
-	}
-	s.figures.packets.Add(1)
-	s.figures.bytes.Add(uint64(len(packet)))
-	s.lastPacket.Store(int64(max(1, now.Sub(s.epoch))))
-	rx.buffer.Push(reorder.Packet{
-		Seq: h.SequenceNumber, Time: h.Timestamp, Marker: h.Marker, Payload: payload, Arrival: now,
-	})
-	if rx.h264 != nil && rx.h264.NeedsKeyframe() {
-		s.requestKeyframe()
-	}
-}
-
 // count adds what has happened since to the session's figures.
-func (rx *receiver) count() {
-	f := &rx.session.figures
-	var dropped uint64
-	if rx.h264 != nil {
-		dropped = rx.h264.Dropped
-	} else {
-		dropped = rx.opus.Dropped
+func (t *track) count() {
+	c, dropped := t.buffer.Counts, t.frames.Dropped()
+	if c == t.counted && dropped == t.dropped {
+		return
 	}
-	f.lost.Add(rx.buffer.Lost - rx.lost)
-	f.late.Add(rx.buffer.Late - rx.late)
-	f.dropped.Add(dropped - rx.dropped)
-	rx.lost, rx.late, rx.dropped = rx.buffer.Lost, rx.buffer.Late, dropped
+	f, o := &t.receiver.session.figures, t.counted
+	f.lost.Add(c.Lost - o.Lost)
+	f.late.Add(c.Late - o.Late)
+	f.duplicates.Add(c.Duplicates - o.Duplicates)
+	f.requested.Add(c.Requested - o.Requested)
+	f.recovered.Add(c.Recovered - o.Recovered)
+	f.overtaken.Add(c.Overtaken - o.Overtaken)
+	f.dropped.Add(dropped - t.dropped)
+	t.counted, t.dropped = c, dropped
 }
 
 // watchKeyframes asks for a random access point where the publisher sends none
 // by himself.
-func (rx *receiver) watchKeyframes(u depack.Unit) {
+func (t *track) watchKeyframes(u depack.Unit) {
+	s := t.receiver.session
 	if u.RandomAccess {
-		rx.keyDue = u.Last.Add(keyframeWithin)
-		rx.session.lastKey.Store(int64(u.Last.Sub(rx.session.epoch)))
+		t.keyDue = u.Last.Add(keyframeWithin)
+		s.keyframeArrived(u.Last)
 		return
 	}
-	if u.Last.After(rx.keyDue) {
-		rx.keyDue = u.Last.Add(keyframeWithin)
-		rx.session.requestKeyframe()
+	if u.Last.After(t.keyDue) {
+		t.keyDue = u.Last.Add(keyframeWithin)
+		s.requestKeyframe()
 	}
 }
 
 // emit hands a unit to the publication.
-func (rx *receiver) emit(u depack.Unit) {
-	s := rx.session
+func (t *track) emit(u depack.Unit) {
+	s := t.receiver.session
 	if u.Config != nil {
-		rx.time.SetReorder(u.Config.Reorder)
-		s.describe(rx.id, u.Config.Apply)
+		t.time.SetReorder(u.Config.Reorder)
+		if t.described {
+			s.figures.changes.Add(1)
+		}
+		t.described = true
+		s.describe(t.id, u.Config.Apply)
 	}
-	at := rx.time.Stamp(u.Time, u.First, u.RandomAccess)
-	if rx.h264 != nil {
-		rx.watchKeyframes(u)
+	at := t.time.Stamp(u.Time, u.First, u.RandomAccess)
+	if t.id == videoTrack {
+		t.watchKeyframes(u)
 	}
+	s.figures.units.Add(1)
 	s.pub.WriteAccessUnit(&media.AccessUnit{
-		Track: rx.id, PTS: at.PTS, DTS: at.DTS, Duration: u.Duration,
+		Track: t.id, PTS: at.PTS, DTS: at.DTS, Duration: u.Duration,
 		RandomAccess: u.RandomAccess, Disposable: u.Disposable, Discontinuity: u.Discontinuity || at.Jumped,
 		Received: u.Last, Payload: u.Payload,
 	})
+}
+
+// write sends one RTCP packet.
+func (s *session) write(p rtcp.Packet) {
+	if err := s.pc.WriteRTCP([]rtcp.Packet{p}); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		s.log.Debug("sending RTCP", "error", err)
+	}
 }

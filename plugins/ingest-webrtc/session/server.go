@@ -38,6 +38,7 @@ type Publication interface {
 	SetTracks(tracks []media.Track)
 	WriteAccessUnit(unit *media.AccessUnit)
 	ReportStats(s sdk.IngestStats)
+	ReportSilence(silent bool)
 	Done() <-chan struct{}
 	Err() error
 	Close(lost error)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -17,7 +17,6 @@ import (
 	"github.com/headgate/gateway/plugins/ingest-webrtc/clock"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/negotiate"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/whip"
-	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/media/opus"
 )
@@ -32,9 +31,10 @@ const (
 	iceFailed       = 7 * time.Second // after disconnected
 	iceKeepalive    = time.Second
 
+	// silentAfter is when the gateway is told that no media come.
+	silentAfter = 500 * time.Millisecond
+
 	statsEvery = time.Second
-	// unlimitedBPS lifts a limit: publishers keep the last one that they were told.
-	unlimitedBPS = 100_000_000
 )
 
 // The tracks of a publication.
@@ -66,32 +66,24 @@ type session struct {
 	pc         *webrtc.PeerConnection
 	clock      *clock.Clock
 
+	receiver   *receiver
+	ssrc       uint32        // of the gateway in its reports
 	deleted    chan struct{} // closed by End
 	endOnce    sync.Once
 	done       chan struct{} // closed when run has returned
 	states     chan webrtc.PeerConnectionState
 	keyframe   chan struct{} // a random access point is needed
 	bitrate    chan struct{} // targetBPS has changed
-	receivers  sync.WaitGroup
 	targetBPS  atomic.Uint64
 	lastPacket atomic.Int64 // arrival, nanoseconds since clock epoch; 0 before the first
 	lastKey    atomic.Int64 // the same of the last random access point of the video
 	epoch      time.Time
 	figures    figures
 
-	mu        sync.Mutex // guards the fields below
-	closing   bool
-	tracks    []media.Track
-	videoSSRC uint32
-	arrived   map[media.TrackID]bool
+	mu     sync.Mutex // guards the fields below
+	tracks []media.Track
 
 	countedConnected bool // guarded by the server's mutex
-}
-
-// figures are counted by the receivers and reported once a second.
-type figures struct {
-	bytes, packets, lost, late, dropped atomic.Uint64
-	keyframeRequests                    atomic.Uint64
 }
 
 func newSession(server *Server, offer *negotiate.Offer, r whip.Request) *session {
@@ -107,11 +99,9 @@ func newSession(server *Server, offer *negotiate.Offer, r whip.Request) *session
 		clock: clock.New(now), epoch: now,
 		deleted: make(chan struct{}), done: make(chan struct{}),
 		states: make(chan webrtc.PeerConnectionState, 8), keyframe: make(chan struct{}, 1), bitrate: make(chan struct{}, 1),
-		arrived: map[media.TrackID]bool{},
+		ssrc: rand.Uint32() | 1,
 	}
-	if offer.Video != nil {
-		s.videoSSRC = offer.Video.SSRC
-	}
+	s.receiver = newReceiver(s)
 	return s
 }
 
@@ -209,11 +199,8 @@ func (s *session) run(ctx context.Context) {
 	defer close(s.done)
 	s.log.Info("publisher connecting")
 	err := s.hold(ctx)
-	s.mu.Lock()
-	s.closing = true
-	s.mu.Unlock()
+	s.receiver.close()
 	s.closePeer()
-	s.receivers.Wait()
 	s.pub.Close(err)
 	s.server.leave(s)
 	switch {
@@ -249,13 +236,13 @@ func (s *session) closePeer() {
 // hold waits for the reason that ends the session: nil if the publisher said
 // goodbye.
 func (s *session) hold(ctx context.Context) error {
-	var keys keyframes
+	l := life{session: s, deadline: s.epoch.Add(connectTimeout), missed: errConnect}
+	l.keys.intra = s.offer.Video != nil && s.offer.Video.TakesIntraRequests()
 	ticker := time.NewTicker(statsEvery)
 	defer ticker.Stop()
-	keyTimer := time.NewTimer(time.Hour)
-	defer keyTimer.Stop()
-	connected := false
-	deadline, missed := s.epoch.Add(connectTimeout), errConnect
+	l.keyTimer, l.silenceTimer = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	defer l.keyTimer.Stop()
+	defer l.silenceTimer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -268,98 +255,201 @@ func (s *session) hold(ctx context.Context) error {
 			}
 			return errEnded
 		case state := <-s.states:
-			switch state {
-			case webrtc.PeerConnectionStateConnected:
-				if connected {
-					break // again, after a short interruption
-				}
-				connected = true
-				s.log.Info("publisher connected")
-				s.server.connected(s)
-				deadline, missed = time.Now().Add(firstMediaTimeout), errFirstMedia
-				if s.lastKey.Load() == 0 {
-					keys.want(time.Now(), s.latestKey())
-				}
-			case webrtc.PeerConnectionStateFailed:
-				return errICE
-			case webrtc.PeerConnectionStateClosed:
-				return errHungUp
-			default:
+			if err := l.changed(state); err != nil {
+				return err
 			}
 		case <-s.keyframe:
-			keys.want(time.Now(), s.latestKey())
-		case <-keyTimer.C:
+			l.keys.want(time.Now(), s.latestKey())
+		case <-l.keyTimer.C:
+		case <-l.silenceTimer.C:
+			l.watchSilence(time.Now())
 		case <-s.bitrate:
-			s.limitBitrate()
+			l.bitrate.set(s.targetBPS.Load(), time.Now())
+			l.limitBitrate(time.Now())
 		case now := <-ticker.C:
-			if at := s.lastPacket.Load(); at != 0 {
-				deadline, missed = s.epoch.Add(time.Duration(at)).Add(silenceTimeout), errSilence
+			if now.After(l.limit()) {
+				return l.missed
 			}
-			if now.After(deadline) {
-				return missed
-			}
-			s.report()
+			l.tick(now)
 		}
-		if connected {
-			s.askForKeyframe(&keys, keyTimer)
+		if l.connected {
+			l.askForKeyframe()
 		}
+	}
+}
+
+// A life is what hold knows of the session.
+type life struct {
+	*session
+	connected bool
+	deadline  time.Time // when the session ends, unless media come
+	missed    error     // why, then
+
+	keys         keyframes
+	keyTimer     *time.Timer
+	packetsAsked uint64 // received when a random access point was last asked for
+	toldIgnored  bool
+	intraSeq     uint8
+
+	silent       bool
+	silenceTimer *time.Timer
+
+	bitrate    bitrate
+	bytesAt    time.Time // the last tick
+	bytes      uint64    // received then
+	receivedBS float64   // bits per second since the tick before
+	roundTrip  time.Duration
+}
+
+// changed follows the connection's state; an error ends the session.
+func (l *life) changed(state webrtc.PeerConnectionState) error {
+	switch state {
+	case webrtc.PeerConnectionStateConnected:
+		if l.connected {
+			break // again, after a short interruption
+		}
+		l.connected = true
+		l.log.Info("publisher connected")
+		l.server.connected(l.session)
+		l.deadline, l.missed = time.Now().Add(firstMediaTimeout), errFirstMedia
+		l.measureRoundTrip()
+		l.silenceTimer.Reset(silentAfter)
+		if l.lastKey.Load() == 0 {
+			l.keys.want(time.Now(), l.latestKey())
+		}
+	case webrtc.PeerConnectionStateFailed:
+		return errICE
+	case webrtc.PeerConnectionStateClosed:
+		return errHungUp
+	default:
+	}
+	return nil
+}
+
+// limit is when the session ends unless media come.
+func (l *life) limit() time.Time {
+	if at := l.lastPacket.Load(); at != 0 {
+		l.deadline, l.missed = l.epoch.Add(time.Duration(at)).Add(silenceTimeout), errSilence
+	}
+	return l.deadline
+}
+
+// watchSilence tells the gateway when media stop and when they go on, long before
+// the connection is given up.
+func (l *life) watchSilence(now time.Time) {
+	at := l.lastPacket.Load()
+	if at == 0 {
+		l.silenceTimer.Reset(silentAfter)
+		return
+	}
+	since := now.Sub(l.epoch.Add(time.Duration(at)))
+	silent := since >= silentAfter
+	if silent != l.silent {
+		l.silent = silent
+		l.pub.ReportSilence(silent)
+		if silent {
+			l.log.Warn("publisher has fallen silent", "for", since.Round(time.Millisecond))
+		} else {
+			l.log.Info("publisher is heard again")
+		}
+	}
+	wait := silentAfter - since
+	if silent {
+		wait = silentAfter / 5
+	}
+	l.silenceTimer.Reset(max(wait, time.Millisecond))
+}
+
+// tick does what is done once a second.
+func (l *life) tick(now time.Time) {
+	bytes := l.figures.bytes.Load()
+	if d := now.Sub(l.bytesAt).Seconds(); !l.bytesAt.IsZero() && d > 0 {
+		l.receivedBS = float64(bytes-l.bytes) * 8 / d
+	}
+	l.bytesAt, l.bytes = now, bytes
+	if l.connected {
+		l.measureRoundTrip()
+		if report := l.receiver.receiverReport(now); report != nil {
+			l.write(report)
+		}
+		l.bitrate.observe(l.receivedBS, now)
+		l.limitBitrate(now)
+	}
+	l.tell()
+	l.report(now)
+}
+
+// tell says once what the publisher does not do.
+func (l *life) tell() {
+	if l.keys.ignored != l.toldIgnored {
+		l.toldIgnored = l.keys.ignored
+		if l.keys.ignored {
+			l.log.Warn("publisher ignores keyframe requests; targets wait for the keyframes that it sends by itself",
+				"remedy", "set its keyframe interval to 2 s or less")
+		}
+	}
+	if l.bitrate.news() {
+		l.log.Warn("publisher ignores the bitrate that targets can take", "limit_bps", l.bitrate.target,
+			"received_bps", uint64(l.receivedBS), "remedy", "lower its bitrate by hand: it does not follow REMB")
+	}
+}
+
+// measureRoundTrip takes the round trip from the connectivity checks, which go on
+// as long as the session does.
+func (l *life) measureRoundTrip() {
+	for _, r := range l.pc.GetReceivers() {
+		t := r.Transport()
+		if t == nil || t.ICETransport() == nil {
+			continue
+		}
+		pair, ok := t.ICETransport().GetSelectedCandidatePairStats()
+		if !ok || pair.CurrentRoundTripTime <= 0 {
+			return
+		}
+		l.roundTrip = time.Duration(pair.CurrentRoundTripTime * float64(time.Second))
+		l.keys.roundTrip = l.roundTrip
+		l.receiver.setRoundTrip(l.roundTrip)
+		return
 	}
 }
 
 // latestKey is when the last random access point of the video came.
 func (s *session) latestKey() time.Time { return s.epoch.Add(time.Duration(s.lastKey.Load())) }
 
-func (s *session) askForKeyframe(keys *keyframes, timer *time.Timer) {
-	s.mu.Lock()
-	ssrc := s.videoSSRC
-	s.mu.Unlock()
+func (l *life) askForKeyframe() {
+	ssrc := l.receiver.videoSSRC()
 	if ssrc == 0 {
 		return
 	}
 	now := time.Now()
-	send, at, wait := keys.next(now, s.latestKey())
-	if send {
-		s.figures.keyframeRequests.Add(1)
-		s.write(&rtcp.PictureLossIndication{MediaSSRC: ssrc})
+	packets := l.figures.packets.Load()
+	send, at, wait := l.keys.next(now, l.latestKey(), packets > l.packetsAsked)
+	switch send {
+	case pictureLoss:
+		l.write(&rtcp.PictureLossIndication{SenderSSRC: l.ssrc, MediaSSRC: ssrc})
+	case intraRequest:
+		l.intraSeq++
+		l.write(&rtcp.FullIntraRequest{
+			SenderSSRC: l.ssrc, MediaSSRC: ssrc, FIR: []rtcp.FIREntry{{SSRC: ssrc, SequenceNumber: l.intraSeq}},
+		})
+	default:
+	}
+	if send != noRequest {
+		l.packetsAsked = packets
+		l.figures.keyframeRequests.Add(1)
 	}
 	if wait {
-		timer.Reset(at.Sub(now))
+		l.keyTimer.Reset(at.Sub(now))
 	}
 }
 
-// limitBitrate tells the publisher what the receivers can take.
-func (s *session) limitBitrate() {
-	s.mu.Lock()
-	ssrc := s.videoSSRC
-	s.mu.Unlock()
-	if ssrc == 0 {
+// limitBitrate tells the publisher what the targets can take, in a packet of its
+// own, as long as it has to be told.
+func (l *life) limitBitrate(now time.Time) {
+	bps, ok := l.bitrate.tell(now)
+	ssrc := l.receiver.videoSSRC()
+	if !ok || ssrc == 0 || !l.connected {
 		return
 	}
-	bps := s.targetBPS.Load()
-	if bps == 0 {
-		bps = unlimitedBPS
-	}
-	s.write(&rtcp.ReceiverEstimatedMaximumBitrate{Bitrate: float32(bps), SSRCs: []uint32{ssrc}})
-}
-
-func (s *session) write(p rtcp.Packet) {
-	if err := s.pc.WriteRTCP([]rtcp.Packet{p}); err != nil && !errors.Is(err, io.ErrClosedPipe) {
-		s.log.Debug("sending RTCP", "error", err)
-	}
-}
-
-func (s *session) report() {
-	if s.targetBPS.Load() != 0 {
-		s.limitBitrate() // again: the packet may have been lost
-	}
-	f := &s.figures
-	s.pub.ReportStats(sdk.IngestStats{
-		Bytes: f.bytes.Load(), UnitsLost: f.dropped.Load(),
-		Values: map[string]float64{
-			"rtp_packets":       float64(f.packets.Load()),
-			"rtp_packets_lost":  float64(f.lost.Load()),
-			"rtp_packets_late":  float64(f.late.Load()),
-			"keyframe_requests": float64(f.keyframeRequests.Load()),
-		},
-	})
+	l.write(&rtcp.ReceiverEstimatedMaximumBitrate{SenderSSRC: l.ssrc, Bitrate: float32(bps), SSRCs: []uint32{ssrc}})
 }

@@ -65,11 +65,12 @@ type publication struct {
 	closed  chan error
 	changed chan struct{}
 
-	mu     sync.Mutex
-	tracks [][]media.Track
-	units  []*media.AccessUnit
-	at     []int // len(tracks) when each unit came
-	stats  sdk.IngestStats
+	mu       sync.Mutex
+	tracks   [][]media.Track
+	units    []*media.AccessUnit
+	at       []int // len(tracks) when each unit came
+	stats    sdk.IngestStats
+	silences []bool
 }
 
 func (p *publication) note() {
@@ -97,6 +98,12 @@ func (p *publication) WriteAccessUnit(u *media.AccessUnit) {
 func (p *publication) ReportStats(s sdk.IngestStats) {
 	p.mu.Lock()
 	p.stats = s
+	p.mu.Unlock()
+	p.note()
+}
+func (p *publication) ReportSilence(silent bool) {
+	p.mu.Lock()
+	p.silences = append(p.silences, silent)
 	p.mu.Unlock()
 	p.note()
 }
