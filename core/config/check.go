@@ -169,7 +169,7 @@ func (c *checker) config(ctx context.Context, doc *document) *Config {
 			cfg.Routes = append(cfg.Routes, *r)
 		}
 	}
-	cfg.Catalog = c.catalog
+	cfg.Catalog, cfg.checkTarget = c.catalog, c.options.CheckTarget
 	return cfg
 }
 

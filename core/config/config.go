@@ -30,6 +30,8 @@ type Config struct {
 	Routes []Route
 	// Catalog has the built-in plugins and those of Plugins.
 	Catalog Catalog
+
+	checkTarget func(plugin string, url, key secret.String) error // see [Options]
 }
 
 // TLS names the certificate and key files (PEM), as paths that can be opened.
@@ -82,16 +84,33 @@ type Target struct {
 	Plugin  string // the plugin that serves its scheme
 	URL     secret.String
 	Key     secret.String // ${stream} in it is expanded by [Target.KeyFor]
+	// Backup is where to send when URL fails, or as well; empty if there is none.
+	// BackupKey is its key, as Key is.
+	Backup, BackupKey secret.String
+	// Both: Backup is sent to all the time.
+	Both bool
+	// Preset is what the plugin knows of the service that this is; nil if nothing.
+	// It is shared and not to be changed.
+	Preset  *wire.Preset
 	MaxLag  time.Duration
 	Enabled bool
+	// Restricted: the API gave the target its destination; see wire.Target.
+	Restricted bool
+	// Definition is the target as it was written, references resolved, in JSON.
+	Definition secret.String
 	// Options of the plugin's own as JSON, and the files they name.
 	Options []byte
 	Files   map[string][]byte
 }
 
 // KeyFor is the key for one stream: ${stream} in it becomes the stream's name.
-func (t *Target) KeyFor(stream string) secret.String {
-	return secret.New(strings.ReplaceAll(t.Key.Reveal(), streamRef, stream))
+func (t *Target) KeyFor(stream string) secret.String { return keyFor(t.Key, stream) }
+
+// BackupKeyFor is the same for the backup.
+func (t *Target) BackupKeyFor(stream string) secret.String { return keyFor(t.BackupKey, stream) }
+
+func keyFor(key secret.String, stream string) secret.String {
+	return secret.New(strings.ReplaceAll(key.Reveal(), streamRef, stream))
 }
 
 // Defaults of the configuration.

@@ -24,7 +24,12 @@ func testCatalog() Catalog {
 			"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "#/$defs/Options",
 			"$defs": {"Options": {"type": "object", "additionalProperties": false, "properties": {
 				"ca": {"type": "string", "format": "file"},
-				"interleaving": {"type": "string", "enum": ["low", "strict"]}}}}}`)}},
+				"interleaving": {"type": "string", "enum": ["low", "strict"]}}}}}`),
+			Presets: []*wire.Preset{
+				{Name: "tube", Title: "Tube", Url: "rtmps://a.tube.example/live", BackupUrl: "rtmps://b.tube.example/live?backup=1",
+					Hosts: []string{"tube.example"}, Schemes: []string{"rtmps"}, OptionsJson: []byte(`{"interleaving": "strict"}`)},
+				{Name: "own", Title: "Own", Note: "Its dashboard shows the URL.", Unverified: true},
+			}}},
 		"ingest-webrtc": {Name: "ingest-webrtc", Ingest: &wire.IngestInfo{}, Mounts: []string{"/whip/", "/publish/"}, OptionsSchema: []byte(`{
 			"type": "object", "additionalProperties": false, "properties": {
 				"udp": {"type": "string"}, "turn_key": {"type": "string", "writeOnly": true},

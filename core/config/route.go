@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"regexp"
@@ -201,7 +202,7 @@ func (c *checker) publishing(p path, listen string, hasToken, open bool) {
 }
 
 // targetKeys are the keys of a target that are not the plugin's.
-var targetKeys = []string{"url", "key", "max_lag", "enabled"}
+var targetKeys = []string{"preset", "url", "key", "backup", "backup_key", "mode", "max_lag", "enabled"}
 
 func (c *checker) target(route, name string) *Target {
 	p := path{"routes", route, "to", name}
@@ -213,16 +214,9 @@ func (c *checker) target(route, name string) *Target {
 		return nil
 	}
 	t := &Target{Name: name, MaxLag: c.duration(p.child("max_lag"), DefaultMaxLag, minMaxLag, maxMaxLag), Enabled: c.flag(p.child("enabled"), true)}
-	t.URL, t.Plugin = c.url(p.child("url"), egressSchemes)
-	key, judged := c.text(p.child("key"))
+	c.destination(p, t)
+	key, judged := c.streamKey(p.child("key"))
 	t.Key = secret.New(key)
-	c.likeShell(p.child("key"))
-	switch {
-	case judged && key == "":
-		c.value(p.child("key"), fault{"the key is empty", "give it a value, or remove it if the URL contains the key"})
-	case strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r == 0x7f }) && judged:
-		c.value(p.child("key"), fault{"the key contains a control character", "remove it"})
-	}
 	if IsPattern(route) {
 		if unresolvedKey := c.present(p.child("key")) && !judged; !unresolvedKey && !strings.Contains(key, streamRef) {
 			c.warn(p, fault{"two streams of this route would be sent to one key", "put " + streamRef + " into its key"})
@@ -236,22 +230,25 @@ func (c *checker) target(route, name string) *Target {
 			c.sent[id] = p
 		}
 	}
-	if check := c.options.CheckTarget; check != nil && !t.URL.Empty() && !c.configured[t.Plugin] && (judged || !c.present(p.child("key"))) {
-		if err := check(t.Plugin, t.URL, t.Key); err != nil {
-			finding, remedy, ok := strings.Cut(err.Error(), "; ")
-			if !ok {
-				remedy = "correct it, as the page of " + t.Plugin + " says"
-			}
-			c.value(p.child("url"), fault{finding, remedy})
-		}
+	if judged || !c.present(p.child("key")) {
+		c.judge(p.child("url"), t, t.URL, t.Key)
 	}
+	c.backup(p, t)
 	own := map[string]any{}
 	for k, v := range m {
 		if !slices.Contains(targetKeys, k) {
 			own[k] = v
 		}
 	}
+	for k, v := range presetOptions(t.Preset) {
+		if _, set := own[k]; !set {
+			own[k] = v
+		}
+	}
 	t.Options, t.Files = c.targetOptions(p, own, t.Plugin)
+	if b, err := json.Marshal(m); err == nil { // what YAML and JSON hold can be written as JSON
+		t.Definition = secret.New(string(b))
+	}
 	return t
 }
 
