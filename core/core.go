@@ -6,6 +6,7 @@ package core
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,7 +71,10 @@ type Gateway struct {
 	newHost func([]pluginhost.Spec, pluginhost.Offers) host
 	ready   chan struct{}
 
+	runID string // of this run, at random
+
 	// Set by Run before anything is started.
+	cfg        *config.Config
 	transforms derive.Transforms
 	egress     map[string]*wire.EgressInfo
 
@@ -89,11 +93,10 @@ type stream struct {
 	router  *router.Stream
 	publish *publish.Stream
 	derive  *derive.Deriver
-	targets []*push.Target
-	off     []status.Target // targets that the configuration has switched off
-	pull    *publish.Pull   // nil if publishers come by themselves
-	pattern bool            // made for a publisher, not by the configuration
-	claims  int             // publishers about to attach; guarded by Gateway.mu
+	targets targets
+	pull    *publish.Pull // nil if publishers come by themselves
+	pattern bool          // made for a publisher, not by the configuration
+	claims  int           // publishers about to attach; guarded by Gateway.mu
 }
 
 // New makes a gateway. It starts nothing.
@@ -101,7 +104,7 @@ func New(o Options) *Gateway {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{log: o.Log, opt: o, ready: make(chan struct{}), streams: make(map[string]*stream)}
+	g := &Gateway{log: o.Log, opt: o, ready: make(chan struct{}), streams: make(map[string]*stream), runID: rand.Text()[:8]}
 	g.newHost = func(specs []pluginhost.Spec, offers pluginhost.Offers) host {
 		opts := []pluginhost.Option{pluginhost.WithVersion(o.Version)}
 		if o.RunDir != "" {
@@ -121,6 +124,7 @@ func (g *Gateway) Run(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	g.cfg = cfg
 	g.transforms = derive.TransformsOf(specs)
 	g.egress = make(map[string]*wire.EgressInfo)
 	for _, s := range specs {
@@ -342,19 +346,17 @@ func (g *Gateway) make(route *config.Route, name string, id uint64) *stream {
 	if route.From != nil {
 		s.pull = publish.NewPull(s.publish, *route.From, g.host)
 	}
-	for _, t := range route.To {
-		if !t.Enabled {
-			s.off = append(s.off, status.Target{
-				Name: t.Name, State: status.TargetIdle, Disabled: true, Since: time.Now().UTC(), UnitsDropped: map[string]uint64{},
-			})
-			continue
-		}
-		a, _ := g.accepts(t.Plugin)
-		s.targets = append(s.targets, push.New(push.Config{
-			Stream: r, Target: t, Accepts: a, OpensEarly: g.egress[t.Plugin].GetOpensEarly(),
-			Transforms: g.transforms, Opener: g.host, Deriver: s.derive, Log: log,
-		}))
+	s.targets.make = func(set push.Settings) *push.Target {
+		return push.New(push.Config{
+			Settings: set, Stream: r, Transforms: g.transforms, Opener: g.host, Deriver: s.derive, Log: log,
+		})
 	}
+	s.targets.with = func(t config.Target) push.Settings {
+		a, _ := g.accepts(t.Plugin)
+		return push.Settings{Target: t, Accepts: a, OpensEarly: g.egress[t.Plugin].GetOpensEarly()}
+	}
+	s.targets.report = func(err error) { g.report(s, "target", err) }
+	s.targets.add(route.To)
 	return s
 }
 
@@ -366,25 +368,26 @@ func (g *Gateway) run(ctx context.Context, s *stream) {
 	// The tracks that are being derived outlive the targets, which release them.
 	deriveCtx, stopDeriving := context.WithCancel(context.WithoutCancel(ctx))
 	var deriver, rest sync.WaitGroup
-	report := func(what string, err error) {
-		if err != nil {
-			g.log.Error("part of a stream ended", "stream", s.router.Name(), "part", what, "error", err)
-		}
-	}
-	deriver.Go(func() { report("derive", s.derive.Run(deriveCtx)) })
-	for _, t := range s.targets {
-		rest.Go(func() { report("target", t.Run(ctx)) })
-	}
+	deriver.Go(func() { g.report(s, "derive", s.derive.Run(deriveCtx)) })
+	s.targets.start(ctx)
 	if s.pull != nil {
-		rest.Go(func() { report("pull", s.pull.Run(ctx)) })
+		rest.Go(func() { g.report(s, "pull", s.pull.Run(ctx)) })
 	}
 	if s.pattern {
 		g.expire(ctx, s)
 		cancel()
 	}
+	<-ctx.Done()
+	s.targets.close()
 	rest.Wait()
 	stopDeriving()
 	deriver.Wait()
+}
+
+func (g *Gateway) report(s *stream, part string, err error) {
+	if err != nil {
+		g.log.Error("part of a stream ended", "stream", s.router.Name(), "part", part, "error", err)
+	}
 }
 
 // expire waits until a stream was idle for linger, and forgets it then. It returns
@@ -442,7 +445,7 @@ func (s *stream) status() status.Stream {
 	st := status.Stream{
 		Name: s.router.Name(), State: status.StreamState(snap.State), Since: snap.Since.UTC(),
 		Publisher: s.publish.Publisher(),
-		Tracks:    make([]status.Track, len(snap.Tracks)), Targets: make([]status.Target, len(s.targets), len(s.targets)+len(s.off)),
+		Tracks:    make([]status.Track, len(snap.Tracks)), Targets: s.targets.status(),
 		UnitsDropped: s.publish.Dropped(),
 	}
 	for i, t := range snap.Tracks {
@@ -451,10 +454,6 @@ func (s *stream) status() status.Stream {
 			Channels: t.Channels, DerivedFrom: uint32(t.DerivedFrom),
 		}
 	}
-	for i, t := range s.targets {
-		st.Targets[i] = t.Status()
-	}
-	st.Targets = append(st.Targets, s.off...)
 	return st
 }
 

@@ -190,8 +190,11 @@ func (c *conn) tracks() {
 	})
 }
 
-func (c *conn) feed(length time.Duration) {
-	for at := time.Duration(0); at < length; at += 20 * time.Millisecond {
+func (c *conn) feed(length time.Duration) { c.feedFrom(0, length) }
+
+// feedFrom feeds what is from one session time to another, in real time.
+func (c *conn) feedFrom(from, to time.Duration) {
+	for at := from; at < to; at += 20 * time.Millisecond {
 		if at%(40*time.Millisecond) == 0 {
 			c.h.Unit(&media.AccessUnit{Track: 1, DTS: at, PTS: at, RandomAccess: at%time.Second == 0, Payload: []byte{0, 0, 0, 1, 1}})
 		}
@@ -232,10 +235,12 @@ func conf() *config.Config {
 	}}
 }
 
-func runs(t *testing.T, g *Gateway) (stop func() error) {
+func runs(t *testing.T, g *Gateway) (stop func() error) { return runsWith(t, g, conf()) }
+
+func runsWith(t *testing.T, g *Gateway, cfg *config.Config) (stop func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- g.Run(ctx, conf()) }()
+	go func() { done <- g.Run(ctx, cfg) }()
 	<-g.Ready()
 	return func() error {
 		cancel()
@@ -314,7 +319,11 @@ func TestGateway(t *testing.T) {
    "bytes_sent": 350,
    "units_sent": 150,
    "units_dropped": {},
-   "lag_seconds": 0
+   "lag_seconds": 0,
+   "video_bps": 1000,
+   "audio_bps": 400,
+   "frame_rate": 25,
+   "keyframe_interval_seconds": 1
   },
   {
    "name": "two",
@@ -324,7 +333,11 @@ func TestGateway(t *testing.T) {
    "bytes_sent": 350,
    "units_sent": 150,
    "units_dropped": {},
-   "lag_seconds": 0
+   "lag_seconds": 0,
+   "video_bps": 1000,
+   "audio_bps": 400,
+   "frame_rate": 25,
+   "keyframe_interval_seconds": 1
   },
   {
    "name": "off",
@@ -335,7 +348,11 @@ func TestGateway(t *testing.T) {
    "bytes_sent": 0,
    "units_sent": 0,
    "units_dropped": {},
-   "lag_seconds": 0
+   "lag_seconds": 0,
+   "video_bps": 0,
+   "audio_bps": 0,
+   "frame_rate": 0,
+   "keyframe_interval_seconds": 0
   }
  ]
 }`

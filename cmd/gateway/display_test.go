@@ -103,7 +103,7 @@ func TestDemoRow(t *testing.T) {
 func TestShownURL(t *testing.T) {
 	f := func(url, want string) {
 		t.Helper()
-		if got := shownURL(secret.New(url)); got != want {
+		if got := config.Address(secret.New(url)); got != want {
 			t.Errorf("%s: %s, want %s", url, got, want)
 		}
 	}

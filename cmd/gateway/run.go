@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -334,7 +333,7 @@ func (b banner) print(out io.Writer, cfg *config.Config, at places) {
 		line := func(what, is string) { fmt.Fprintf(&w, "    %-9s %s\n", what, is) }
 		switch {
 		case r.From != nil:
-			line("from", shownURL(r.From.URL))
+			line("from", config.Address(r.From.URL))
 		default:
 			fragment := ""
 			switch {
@@ -364,7 +363,7 @@ func (b banner) print(out io.Writer, cfg *config.Config, at places) {
 			if !t.Enabled {
 				note = " (switched off)"
 			}
-			line(what, fmt.Sprintf("%-*s  %s%s", widest, t.Name, shownURL(t.URL), note))
+			line(what, fmt.Sprintf("%-*s  %s%s", widest, t.Name, config.Address(t.URL), note))
 		}
 		if len(r.To) == 0 {
 			line("to", "no target")
@@ -397,30 +396,4 @@ func (b banner) next(cfg *config.Config, at places) string {
 		out = append(out, "Browsers allow the camera on localhost and over HTTPS only: publishing from another\nmachine needs the key tls, or a proxy in front.")
 	}
 	return strings.Join(out, "\n\n")
-}
-
-var plainHost = regexp.MustCompile(`^([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.%]+\])(:[0-9]+)?$`)
-
-// shownURL is scheme and host of a URL: the rest may contain a key.
-func shownURL(u secret.String) string {
-	text := u.Reveal()
-	scheme, rest, ok := strings.Cut(text, "://")
-	if !ok {
-		scheme, _, _ = strings.Cut(text, ":")
-		return scheme + ":"
-	}
-	host := rest
-	if i := strings.IndexAny(host, "/?#"); i >= 0 {
-		host = host[:i]
-	}
-	if i := strings.LastIndexByte(host, '@'); i >= 0 {
-		host = host[i+1:]
-	}
-	switch {
-	case !plainHost.MatchString(host): // a password with a slash in it, perhaps
-		return scheme + "://..."
-	case host == rest:
-		return scheme + "://" + host
-	}
-	return scheme + "://" + host + "/..."
 }

@@ -17,6 +17,8 @@ import (
 const adminIndex = `Headgate, admin address
 
 GET /v1/streams    streams, publishers, tracks and targets, as JSON
+GET, PUT, PATCH, DELETE /v1/streams/NAME/targets/TARGET
+                   give, change, switch off and remove a target of a running stream
 GET /v1/plugins    plugin processes, as JSON
 GET /metrics       the same for Prometheus
 GET /livez         200 while the process answers
@@ -47,6 +49,11 @@ func (s *Server) adminHandler() http.Handler {
 	}
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, ok := table[r.URL.Path]
+		if strings.HasPrefix(r.URL.Path, streamPrefix) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+			s.streamTree(w, r)
+			return
+		}
 		if !ok {
 			problem(w, http.StatusNotFound, "There is nothing at this address. / says what there is.")
 			return
@@ -105,21 +112,26 @@ func localHost(host string) bool {
 func (s *Server) streams(w http.ResponseWriter, _ *http.Request) {
 	out := status.Streams{Streams: []status.Stream{}}
 	for _, st := range s.opt.Gateway.Streams() {
-		// A list that is empty is [] for who reads it, not null.
-		if st.Tracks == nil {
-			st.Tracks = []status.Track{}
-		}
-		targets := make([]status.Target, len(st.Targets))
-		for i, t := range st.Targets {
-			if t.UnitsDropped == nil {
-				t.UnitsDropped = map[string]uint64{}
-			}
-			targets[i] = t
-		}
-		st.Targets = targets
-		out.Streams = append(out.Streams, st)
+		out.Streams = append(out.Streams, shown(st))
 	}
 	answer(w, out)
+}
+
+// shown is a stream as it is answered: a list that is empty is [] for who reads
+// it, not null.
+func shown(st status.Stream) status.Stream {
+	if st.Tracks == nil {
+		st.Tracks = []status.Track{}
+	}
+	targets := make([]status.Target, len(st.Targets))
+	for i, t := range st.Targets {
+		if t.UnitsDropped == nil {
+			t.UnitsDropped = map[string]uint64{}
+		}
+		targets[i] = t
+	}
+	st.Targets = targets
+	return st
 }
 
 // pluginList is the answer of GET /v1/plugins.

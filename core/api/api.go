@@ -40,6 +40,14 @@ const (
 type Gateway interface {
 	Streams() []status.Stream
 	Plugins() []status.Plugin
+	// Target is one target and the tag of its definition. PutTarget gives one,
+	// PatchTarget changes one and RemoveTarget removes one, each after check has
+	// seen the present tag, which is empty if there is no such target. The errors
+	// are those of package status and of check.
+	Target(stream, name string) (st status.Target, tag string, err error)
+	PutTarget(stream, name string, definition []byte, check func(tag string) error) (created bool, ds config.Diagnostics, err error)
+	PatchTarget(stream, name string, patch []byte, check func(tag string) error) (config.Diagnostics, error)
+	RemoveTarget(stream, name string, check func(tag string) error) error
 }
 
 // Options say what a [Server] serves. They are read by [New].
@@ -182,21 +190,28 @@ type problemDocument struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail,omitempty"`
+	// Errors are what is wrong with the body, where that is the problem.
+	Errors config.Diagnostics `json:"errors,omitempty"`
 }
 
-func problem(w http.ResponseWriter, code int, detail string) {
+func problem(w http.ResponseWriter, code int, detail string) { problemWith(w, code, detail, nil) }
+
+func problemWith(w http.ResponseWriter, code int, detail string, ds config.Diagnostics) {
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	writeJSON(w, problemDocument{Type: "about:blank", Title: http.StatusText(code), Status: code, Detail: detail})
+	writeJSON(w, problemDocument{Type: "about:blank", Title: http.StatusText(code), Status: code, Detail: detail, Errors: ds})
 }
 
 // answer sends v as JSON.
-func answer(w http.ResponseWriter, v any) {
+func answer(w http.ResponseWriter, v any) { answerAs(w, http.StatusOK, v) }
+
+func answerAs(w http.ResponseWriter, code int, v any) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
 	writeJSON(w, v)
 }
 

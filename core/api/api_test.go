@@ -14,6 +14,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,10 +47,89 @@ var rewrite = flag.Bool("rewrite", false, "write what is found into the golden f
 type fakeGateway struct {
 	streams []status.Stream
 	plugins []status.Plugin
+
+	names   []string // of targets
+	changes int
+	body    string // of the last change
+	asked   string // the stream that was last asked for
 }
 
 func (f *fakeGateway) Streams() []status.Stream { return f.streams }
 func (f *fakeGateway) Plugins() []status.Plugin { return f.plugins }
+
+// The targets are those of the stream studio; a tag counts the changes.
+
+func (f *fakeGateway) target(stream, name string) (int, error) {
+	if stream == "ending" {
+		return 0, status.ErrEnding
+	}
+	if stream != "studio" && stream != "a/targets/b" {
+		return 0, status.ErrNoStream
+	}
+	n := slices.Index(f.names, name)
+	if n < 0 {
+		return 0, status.ErrNoTarget
+	}
+	return n, nil
+}
+
+func (f *fakeGateway) tag(name string) string {
+	if slices.Contains(f.names, name) {
+		return fmt.Sprintf("t%d", f.changes)
+	}
+	return ""
+}
+
+func (f *fakeGateway) Target(stream, name string) (status.Target, string, error) {
+	f.asked = stream
+	if _, err := f.target(stream, name); err != nil {
+		return status.Target{}, "", err
+	}
+	return status.Target{Name: name, State: status.TargetIdle}, f.tag(name), nil
+}
+
+func (f *fakeGateway) PutTarget(stream, name string, definition []byte, check func(string) error) (bool, config.Diagnostics, error) {
+	if _, err := f.target(stream, name); err != nil && !errors.Is(err, status.ErrNoTarget) {
+		return false, nil, err
+	}
+	if err := check(f.tag(name)); err != nil {
+		return false, nil, err
+	}
+	if !json.Valid(definition) {
+		return false, nil, &status.InvalidTargetError{Diagnostics: config.Diagnostics{{Path: "url", Finding: "wrong", Remedy: "correct it"}}}
+	}
+	f.changes++
+	f.body = string(definition)
+	if f.tag(name) != "" {
+		return false, nil, nil
+	}
+	f.names = append(f.names, name)
+	return true, config.Diagnostics{{Path: "preset", Finding: "not verified", Warning: true}}, nil
+}
+
+func (f *fakeGateway) PatchTarget(stream, name string, patch []byte, check func(string) error) (config.Diagnostics, error) {
+	if _, err := f.target(stream, name); err != nil {
+		return nil, err
+	}
+	if err := check(f.tag(name)); err != nil {
+		return nil, err
+	}
+	f.changes++
+	f.body = string(patch)
+	return nil, nil
+}
+
+func (f *fakeGateway) RemoveTarget(stream, name string, check func(string) error) error {
+	n, err := f.target(stream, name)
+	if err != nil {
+		return err
+	}
+	if err := check(f.tag(name)); err != nil {
+		return err
+	}
+	f.names = slices.Delete(f.names, n, n+1)
+	return nil
+}
 
 var since = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
@@ -67,7 +148,13 @@ func oneOfEach() *fakeGateway {
 					{ID: 3, Codec: "aac", Channels: 2, DerivedFrom: 2}},
 				Targets: []status.Target{
 					{Name: "a", State: status.TargetLive, Since: since, Attempt: 1, BytesSent: 1000, UnitsSent: 10,
-						UnitsDropped: map[string]uint64{"lag": 3}, LagSeconds: 0.25},
+						UnitsDropped: map[string]uint64{"lag": 3}, LagSeconds: 0.25,
+						Preset: "twitch", Address: "rtmp://live.twitch.tv/...", OnBackup: true, ByAPI: true,
+						VideoBPS: 2_500_000, AudioBPS: 128_000, FrameRate: 29.97, KeyframeIntervalSeconds: 4.1,
+						Peer: &status.Peer{BytesAcknowledged: 900, BytesUnsent: 50, UnsentSeconds: 0.1, DeliveryBPS: 8_000_000, RTTSeconds: 0.02,
+							Values: map[string]float64{"rtmp_acknowledged_bytes": 900}},
+						Warnings: []status.Warning{{Kind: "keyframe_interval", Finding: "twitch: keyframe interval 4.1 s, limit 2 s",
+							Remedy: "set it to 2 s", Since: since}}},
 					{Name: "b", State: status.TargetFailed, Since: since, Attempt: 4, NextRetry: &retry,
 						LastError: &status.Error{Cause: "remote", Message: "the key was refused", At: since}},
 					{Name: "off", State: status.TargetIdle, Disabled: true, Since: since},

@@ -58,6 +58,9 @@ type collector struct {
 	track, trackWidth, trackHeight, trackChannels       *prometheus.Desc
 	targetState, targetSince, targetAttempts, nextRetry *prometheus.Desc
 	lastError, sentBytes, sentUnits, dropped, lag       *prometheus.Desc
+	videoRate, audioRate, frameRate, keyframes          *prometheus.Desc
+	onBackup, warning                                   *prometheus.Desc
+	acked, unsent, delivery, rtt                        *prometheus.Desc
 	pluginState, pluginSince, pluginRestarts, sessions  *prometheus.Desc
 }
 
@@ -95,6 +98,16 @@ func newCollector(g Gateway, configured map[string]bool) *collector {
 		sentUnits:      d("target_sent_units_total", "Access units written to the peer.", "stream", "target"),
 		dropped:        d("target_dropped_units_total", "Access units left out on the way to the target.", "stream", "target", "reason"),
 		lag:            d("target_lag_seconds", "Age of the oldest access unit that is not yet written to the peer.", "stream", "target"),
+		videoRate:      d("target_video_bytes_per_second", "Video written to the peer in the last seconds.", "stream", "target"),
+		audioRate:      d("target_audio_bytes_per_second", "Sound written to the peer in the last seconds.", "stream", "target"),
+		frameRate:      d("target_frames_per_second", "Pictures written to the peer in the last seconds.", "stream", "target"),
+		keyframes:      d("target_keyframe_interval_seconds", "Media time between the newest keyframes.", "stream", "target"),
+		onBackup:       d("target_on_backup", "1 while the target uses its backup.", "stream", "target"),
+		warning:        d("target_warning", "1 for each kind of thing that is beyond the limits of the service.", "stream", "target", "kind"),
+		acked:          d("target_acknowledged_bytes", "What the peer of the present session acknowledged; absent if unknown.", "stream", "target"),
+		unsent:         d("target_unsent_bytes", "In the socket and not yet sent.", "stream", "target"),
+		delivery:       d("target_delivery_bytes_per_second", "What the way to the peer can take; absent if unknown.", "stream", "target"),
+		rtt:            d("target_rtt_seconds", "Round trip to the peer; absent if unknown.", "stream", "target"),
 
 		pluginState:    d("plugin_state", "1 for the state in which the plugin's process is, 0 for the others.", "plugin", "state"),
 		pluginSince:    d("plugin_state_timestamp_seconds", "Since when the process is in its state.", "plugin"),
@@ -168,6 +181,29 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 				counter(c.dropped, n, st.Name, t.Name, reason)
 			}
 			gauge(c.lag, t.LagSeconds, st.Name, t.Name)
+			gauge(c.videoRate, float64(t.VideoBPS)/8, st.Name, t.Name)
+			gauge(c.audioRate, float64(t.AudioBPS)/8, st.Name, t.Name)
+			gauge(c.frameRate, t.FrameRate, st.Name, t.Name)
+			gauge(c.keyframes, t.KeyframeIntervalSeconds, st.Name, t.Name)
+			backup := 0.0
+			if t.OnBackup {
+				backup = 1
+			}
+			gauge(c.onBackup, backup, st.Name, t.Name)
+			for _, w := range t.Warnings {
+				gauge(c.warning, 1, st.Name, t.Name, w.Kind)
+			}
+			if p := t.Peer; p != nil {
+				gauge(c.unsent, float64(p.BytesUnsent), st.Name, t.Name)
+				for _, known := range []struct {
+					desc  *prometheus.Desc
+					value float64
+				}{{c.acked, float64(p.BytesAcknowledged)}, {c.delivery, float64(p.DeliveryBPS) / 8}, {c.rtt, p.RTTSeconds}} {
+					if known.value > 0 {
+						gauge(known.desc, known.value, st.Name, t.Name)
+					}
+				}
+			}
 		}
 	}
 	for _, st := range omitted {

@@ -80,10 +80,10 @@ type From struct {
 
 // A Target is one place that a stream is sent to.
 type Target struct {
-	Name    string
-	Plugin  string // the plugin that serves its scheme
-	URL     secret.String
-	Key     secret.String // ${stream} in it is expanded by [Target.KeyFor]
+	Name   string
+	Plugin string // the plugin that serves its scheme
+	URL    secret.String
+	Key    secret.String // ${stream} in it is expanded by [Target.KeyFor]
 	// Backup is where to send when URL fails, or as well; empty if there is none.
 	// BackupKey is its key, as Key is.
 	Backup, BackupKey secret.String

@@ -6,9 +6,15 @@
 // It knows one stream and one target's settings. It does not know protocols (the
 // plugin does), queues and drops (the router does), or who publishes.
 //
+// A target that has a backup uses its two addresses in turn: one that fails is
+// followed by the other, which then stays until it fails itself.
+//
+// The target's settings can change at any moment, in any state: a session by the
+// old ones is ended politely, and the new ones count at once.
+//
 // # States
 //
-//   - idle: nobody publishes, and no session is held.
+//   - idle: nobody publishes, and no session is held; or the target is switched off.
 //   - connecting: a session is being opened, or is open and has written nothing to
 //     its peer so far.
 //   - live: the peer took media since the publisher came. A session that is open
@@ -73,15 +79,20 @@ type Deriver interface {
 	Err(n derive.Need) error
 }
 
-// Config is what a target is made of.
-type Config struct {
-	Stream *router.Stream
+// Settings are what can change of a target while it runs.
+type Settings struct {
 	Target config.Target
 	// Accepts is what the plugin declares that its targets take; READY may say
 	// otherwise.
 	Accepts pluginhost.Accepts
 	// OpensEarly: the session may be opened before the tracks are known in full.
 	OpensEarly bool
+}
+
+// Config is what a target is made of.
+type Config struct {
+	Settings   // to begin with
+	Stream     *router.Stream
 	Transforms derive.Transforms
 	Opener     Opener
 	Deriver    Deriver
@@ -92,20 +103,27 @@ type Config struct {
 
 // A Target sends one stream to one place. Make it with [New].
 type Target struct {
-	conf Config
+	conf Config // without Settings
 	log  *slog.Logger
 
 	// Used by Run alone.
 	needs   map[derive.Need]func()
 	backoff retry.Backoff
-	leftOut string // what was last logged of it
+	sides   [2]side // the target's own address and its backup
+	leftOut string  // what was last logged of it
 	warned  warning
+	limits  limits
 
 	mu      sync.Mutex // guards the fields below
+	set     Settings
+	version int           // of set
+	updated chan struct{} // closed when set changes
+	backup  bool          // the next session, or the present one, is with the backup
+	figures figures
 	state   status.TargetState
 	since   time.Time
 	attempt int
-	next    time.Time
+	due     time.Time // the next try
 	err     *status.Error
 	sub     *router.Subscription // of the session that is open
 	units   uint64               // of the sessions before it
@@ -121,20 +139,56 @@ type warning struct {
 	at      time.Time
 }
 
+// A side is one of the addresses of a target.
+type side struct {
+	notBefore time.Time // no try earlier: it asked for that, or refuses for good
+	permanent bool      // it refused for good when it was last tried
+}
+
 // New makes a target. It starts nothing.
 func New(c Config) *Target {
 	if c.Random == nil {
 		c.Random = rand.Float64
 	}
-	if c.Target.MaxLag <= 0 {
-		c.Target.MaxLag = config.DefaultMaxLag
-	}
-	return &Target{
-		conf: c, log: c.Log.With("stream", c.Stream.Name(), "target", c.Target.Name),
+	t := &Target{
+		log:   c.Log.With("stream", c.Stream.Name(), "target", c.Target.Name),
 		needs: make(map[derive.Need]func()),
+		set:   c.Settings.complete(), updated: make(chan struct{}),
 		state: status.TargetIdle, since: time.Now(),
 		dropped: make(map[router.Reason]uint64),
 	}
+	c.Settings = Settings{}
+	t.conf = c
+	return t
+}
+
+func (s Settings) complete() Settings {
+	if s.Target.MaxLag <= 0 {
+		s.Target.MaxLag = config.DefaultMaxLag
+	}
+	return s
+}
+
+// Update changes the settings; the name of the target stays. It returns at once:
+// what has to end for it ends in the background. It may be called from any
+// goroutine, in any state.
+func (t *Target) Update(s Settings) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.Target.Name = t.set.Target.Name
+	t.set = s.complete()
+	t.version++
+	t.backup = false
+	t.err = nil // it was about what the target is no more
+	close(t.updated)
+	t.updated = make(chan struct{})
+}
+
+// settings are the present ones, their version, and what is closed when they change.
+func (t *Target) settings() (s Settings, version int, updated <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.set, t.version, t.updated
 }
 
 // droppedByPlugin is the reason that units show under which the plugin left out.
@@ -144,12 +198,18 @@ const droppedByPlugin = "plugin"
 func (t *Target) Status() status.Target {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	c := &t.set.Target
 	st := status.Target{
-		Name: t.conf.Target.Name, State: t.state, Since: t.since.UTC(), Attempt: t.attempt,
+		Name: c.Name, State: t.state, Disabled: !c.Enabled, Since: t.since.UTC(), Attempt: t.attempt,
+		Preset: c.Preset.GetName(), Address: config.Address(c.URL), OnBackup: t.backup, ByAPI: c.Restricted,
 		BytesSent: t.bytes, UnitsSent: t.units, UnitsDropped: make(map[string]uint64, len(t.dropped)),
+		Warnings: t.figures.warnings,
 	}
-	if !t.next.IsZero() {
-		next := t.next.UTC()
+	if t.backup {
+		st.Address = config.Address(c.Backup)
+	}
+	if !t.due.IsZero() {
+		next := t.due.UTC()
 		st.NextRetry = &next
 	}
 	if t.err != nil {
@@ -168,7 +228,9 @@ func (t *Target) Status() status.Target {
 		for r, n := range s.Dropped {
 			st.UnitsDropped[string(r)] += n
 		}
-		plugin += t.feed.State().Stats.UnitsDropped
+		peer := t.feed.State().Stats
+		plugin += peer.UnitsDropped
+		t.figures.fill(&st, s, peer)
 	}
 	if plugin > 0 {
 		st.UnitsDropped[droppedByPlugin] = plugin
@@ -176,14 +238,14 @@ func (t *Target) Status() status.Target {
 	return st
 }
 
-func (t *Target) set(s status.TargetState, next time.Time) {
+func (t *Target) show(s status.TargetState, next time.Time) {
 	t.mu.Lock()
 	was := t.state
 	changed := was != s
 	if changed {
 		t.state, t.since = s, time.Now()
 	}
-	t.next = next
+	t.due = next
 	t.mu.Unlock()
 	if changed {
 		level := slog.LevelInfo
@@ -220,22 +282,35 @@ type failure struct {
 // Run keeps the target fed until ctx ends; then it closes the session politely.
 func (t *Target) Run(ctx context.Context) error {
 	defer t.need(nil)
-	defer t.set(status.TargetIdle, time.Time{})
+	defer t.show(status.TargetIdle, time.Time{})
 	announced := time.Time{} // when the present tracks were first seen without being complete
+	seen := 0                // the version of the settings
 	for {
 		snap, changed := t.conf.Stream.Watch()
+		set, version, updated := t.settings()
+		if version != seen {
+			seen, announced = version, time.Time{}
+			t.backoff.Reset()
+			t.sides = [2]side{}
+			t.warned = warning{}
+		}
 		var timer <-chan time.Time
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case !set.Target.Enabled:
+			t.need(nil)
+			t.show(status.TargetIdle, time.Time{})
 		case snap.State == router.Idle:
 			t.backoff.Reset()
+			t.sides = [2]side{}
+			t.use(false)
 			t.need(nil)
-			t.set(status.TargetIdle, time.Time{})
+			t.show(status.TargetIdle, time.Time{})
 		case snap.State == router.Held || len(snap.Tracks) == 0:
-			t.set(status.TargetWaiting, time.Time{})
+			t.show(status.TargetWaiting, time.Time{})
 		default:
-			plan := derive.ChooseBefore(snap.Tracks, t.conf.Accepts, t.conf.Transforms)
+			plan := derive.ChooseBefore(snap.Tracks, set.Accepts, t.conf.Transforms)
 			if plan.Refused != "" {
 				t.need(nil)
 				t.refuse(plan.Refused)
@@ -245,10 +320,10 @@ func (t *Target) Run(ctx context.Context) error {
 			if announced.IsZero() {
 				announced = time.Now()
 			}
-			if !t.conf.OpensEarly && !plan.Complete {
+			if !set.OpensEarly && !plan.Complete {
 				left := trackPatience - time.Since(announced)
 				if left > 0 || len(complete(plan.Tracks)) == 0 || t.missing(plan) != nil {
-					t.set(status.TargetConnecting, time.Time{})
+					t.show(status.TargetConnecting, time.Time{})
 					timer = time.After(max(left, checkInterval))
 					if err := t.missing(plan); err != nil && left <= 0 {
 						t.fail(&failure{cause: pluginhost.CausePlugin, message: err.Error()})
@@ -257,8 +332,8 @@ func (t *Target) Run(ctx context.Context) error {
 				}
 			}
 			announced = time.Time{}
-			if e := t.session(ctx, plan); e != nil && ctx.Err() == nil {
-				t.pause(ctx, e)
+			if e := t.session(ctx, set, updated, plan); e != nil && ctx.Err() == nil {
+				t.pause(ctx, set, updated, e)
 			}
 			continue
 		}
@@ -267,6 +342,7 @@ func (t *Target) Run(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-updated:
 		case <-timer:
 		case <-ctx.Done():
 		}
@@ -282,7 +358,7 @@ func (t *Target) refuse(why string) {
 		return
 	}
 	t.fail(&failure{cause: pluginhost.CauseConfig, message: why})
-	t.set(status.TargetFailed, time.Time{})
+	t.show(status.TargetFailed, time.Time{})
 	t.log.Error("the target cannot carry this stream", "reason", why)
 }
 
@@ -321,33 +397,28 @@ func (t *Target) need(needs []derive.Need) {
 	}
 }
 
-// pause waits for the next try after a failure. It returns early when ctx ends
-// and when the publisher is gone for good.
-func (t *Target) pause(ctx context.Context, e *failure) {
+// pause waits for the next try after a failure. It returns early when ctx ends,
+// when the settings change, and when the publisher is gone for good.
+func (t *Target) pause(ctx context.Context, set Settings, updated <-chan struct{}, e *failure) {
+	now := time.Now()
 	t.fail(e)
-	wait, state := time.Duration(0), status.TargetWaiting
-	switch {
-	case e.permanent:
-		wait, state = slowLane, status.TargetFailed
-	case e.crashed:
-		// The session is opened the moment the process is up again.
-	default:
-		wait = t.backoff.Next(time.Now(), e.worked, t.conf.Random())
-	}
-	wait = max(wait, e.retryAfter)
+	wait, state := t.next(set, updated, e, now)
 	// The tries of the first minute are many, and mostly fail alike: what is new is
 	// a warning, and what stays is one again now and then.
-	level, now := slog.LevelDebug, time.Now()
+	level := slog.LevelDebug
 	if e.message != t.warned.message || e.worked > 0 || now.Sub(t.warned.at) >= warnAgain {
 		level, t.warned = slog.LevelWarn, warning{e.message, now}
 	}
-	t.log.Log(ctx, level, "target session ended", "cause", e.cause, "class", e.class, "error", e.message, "permanent", e.permanent,
-		"retry_in", wait.Round(time.Millisecond))
+	attrs := []any{"cause", e.cause, "class", e.class, "error", e.message, "permanent", e.permanent, "retry_in", wait.Round(time.Millisecond)}
+	if !set.Target.Backup.Empty() {
+		attrs = append(attrs, "then", map[bool]string{false: "primary", true: "backup"}[t.onBackup()])
+	}
+	t.log.Log(ctx, level, "target session ended", attrs...)
 	if wait == 0 {
-		t.set(status.TargetConnecting, time.Time{})
+		t.show(status.TargetConnecting, time.Time{})
 		return
 	}
-	t.set(state, time.Now().Add(wait))
+	t.show(state, now.Add(wait))
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
@@ -358,11 +429,62 @@ func (t *Target) pause(ctx context.Context, e *failure) {
 		select {
 		case <-timer.C:
 			return
+		case <-updated:
+			return
 		case <-changed:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// next chooses the address to try next after a failure at now, and says how long
+// to wait for it and what the target is until then.
+func (t *Target) next(set Settings, updated <-chan struct{}, e *failure, now time.Time) (time.Duration, status.TargetState) {
+	if e.crashed {
+		return e.retryAfter, status.TargetWaiting // the session is opened the moment the process is up again
+	}
+	here := 0
+	if t.onBackup() {
+		here = 1
+	}
+	s := &t.sides[here]
+	s.permanent, s.notBefore = e.permanent, now.Add(e.retryAfter)
+	if e.permanent {
+		s.notBefore = now.Add(max(slowLane, e.retryAfter))
+	}
+	// That the plugin is out of order is true of both addresses.
+	there := here
+	if !set.Target.Backup.Empty() && e.cause != pluginhost.CausePlugin && e.cause != pluginhost.CauseGateway {
+		there = 1 - here
+		if t.sides[there].notBefore.After(now) && t.sides[there].notBefore.After(s.notBefore) {
+			there = here
+		}
+	}
+	t.mu.Lock()
+	if !over(updated) {
+		t.backup = there == 1
+	}
+	t.mu.Unlock()
+	to := t.sides[there]
+	left := max(0, to.notBefore.Sub(now))
+	if to.permanent && left > 0 {
+		return left, status.TargetFailed
+	}
+	return max(left, t.backoff.Next(now, e.worked, t.conf.Random())), status.TargetWaiting
+}
+
+// use says whether the next session is with the backup.
+func (t *Target) use(backup bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.backup = backup
+}
+
+func (t *Target) onBackup() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.backup
 }
 
 // complete returns the tracks that a decoder could start on.

@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/gateway/core/status"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
 )
 
 // TestTraces runs the scripts of testdata: a target with a fake egress under it
@@ -29,13 +30,15 @@ import (
 //	target [opens=early] [accepts=h264,aac] [max_lag=] [random=]
 //	publish [T ...]        attach a publisher; T is id:codec[:config]
 //	tracks T ...
-//	feed D [key]           video (1) and sound (2) for so long; what the egress gets is credited if it is eager
+//	keyframe               the next picture is one
+//	feed D                 video (1) and sound (2) for so long; what the egress gets is credited if it is eager
 //	end [hold] / release
 //	ready [codecs] / fail [permanent] [cause=] [after=] [message] / closed   what the egress says
 //	eager | lazy           whether the egress credits what it pulls
 //	out D | in             the plugin is out of order for so long, or not any more
 //	derived                the deriver publishes its aac track
 //	derive-fails MESSAGE
+//	set [off|on] [key=] [backup=]  change the settings; target takes the same arguments, and limits=
 //	stop                   end Run
 //
 // After each command the events since the last one are printed, and the status.
@@ -58,16 +61,17 @@ func TestTraces(t *testing.T) {
 }
 
 type world struct {
-	start  time.Time
-	stream *router.Stream
-	target *Target
-	cancel context.CancelFunc
-	done   chan struct{}
-	pub    *router.Publication
-	at     time.Duration
-	next   bool // a keyframe was asked for
-	track  *router.Derivation
-	derr   error
+	start    time.Time
+	stream   *router.Stream
+	target   *Target
+	settings Settings
+	cancel   context.CancelFunc
+	done     chan struct{}
+	pub      *router.Publication
+	at       time.Duration
+	next     bool // a keyframe was asked for
+	track    *router.Derivation
+	derr     error
 
 	mu     sync.Mutex // guards the fields below
 	events []string
@@ -103,7 +107,11 @@ func (w *world) OpenEgress(plugin string, spec pluginhost.EgressSpec, h pluginho
 		w.log("open refused")
 		return nil, &pluginhost.UnavailableError{Plugin: plugin, RetryAfter: out, LastError: "exit status 2"}
 	}
-	w.log("open attempt=%d key=%s tracks=%s", spec.Attempt, spec.Key.Reveal(), tracks(spec.Tracks))
+	at := ""
+	if s := spec.URL.Reveal(); s != "rtmp://one/app" {
+		at = " at " + s + " as " + spec.Target
+	}
+	w.log("open attempt=%d key=%s tracks=%s%s", spec.Attempt, spec.Key.Reveal(), tracks(spec.Tracks), at)
 	s := &fakeSession{w: w, spec: spec, h: h, src: src, wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	w.mu.Lock()
 	w.open = s
@@ -206,6 +214,49 @@ func parse(list []string) []media.Track {
 	return out
 }
 
+// preset is one with limits: interval=2s,video=6000000,fps=30,height=720,audio,bframes.
+func preset(limits string) *wire.Preset {
+	if limits == "" {
+		return nil
+	}
+	l := &wire.Limits{}
+	for _, s := range strings.Split(limits, ",") {
+		k, v, _ := strings.Cut(s, "=")
+		n, _ := strconv.ParseUint(v, 10, 64)
+		switch k {
+		case "interval":
+			d, _ := time.ParseDuration(v)
+			l.KeyframeIntervalNs = uint64(d)
+		case "video":
+			l.VideoBps = n
+		case "fps":
+			l.FrameRate = float64(n)
+		case "audio":
+			l.NeedsAudio = true
+		case "bframes":
+			l.NoBFrames = true
+		}
+	}
+	return &wire.Preset{Name: "tube", Title: "Tube", Limits: l}
+}
+
+// change applies the arguments of a command to the settings.
+func (w *world) change(d *datadriven.TestData) {
+	t := &w.settings.Target
+	for _, a := range d.CmdArgs {
+		v := strings.Join(a.Vals, ",")
+		switch a.Key {
+		case "off", "on":
+			t.Enabled = a.Key == "on"
+		case "key":
+			t.Key = secret.New(v)
+		case "backup":
+			t.Backup = secret.New(v)
+			t.BackupKey = t.Key
+		}
+	}
+}
+
 func (w *world) stop() {
 	w.cancel()
 	<-w.done
@@ -244,10 +295,14 @@ func (w *world) do(t *testing.T, d *datadriven.TestData) string {
 	switch d.Cmd {
 	case "target":
 		random, _ := strconv.ParseFloat(arg("random", "0.5"), 64)
-		w.target = New(Config{
-			Stream: w.stream, Opener: w, Deriver: w,
-			Target:  config.Target{Name: "cdn", Plugin: "egress", Key: secret.New("k-${stream}"), MaxLag: dur(arg("max_lag", "2s"))},
+		w.settings = Settings{
+			Target: config.Target{Name: "cdn", Plugin: "egress", Key: secret.New("k-${stream}"), MaxLag: dur(arg("max_lag", "2s")),
+				Enabled: !d.HasArg("off"), URL: secret.New("rtmp://one/app"), Preset: preset(arg("limits", ""))},
 			Accepts: codecs(arg("accepts", "h264,aac")), OpensEarly: d.HasArg("early"),
+		}
+		w.change(d)
+		w.target = New(Config{
+			Settings: w.settings, Stream: w.stream, Opener: w, Deriver: w,
 			Transforms: derive.Transforms{media.Opus: {media.AAC}},
 			Log:        slog.New(slog.DiscardHandler), Random: func() float64 { return random },
 		})
@@ -259,6 +314,9 @@ func (w *world) do(t *testing.T, d *datadriven.TestData) string {
 				t.Error(err)
 			}
 		}()
+	case "set":
+		w.change(d)
+		w.target.Update(w.settings)
 	case "publish":
 		w.at = 0
 		w.next = true
@@ -281,6 +339,8 @@ func (w *world) do(t *testing.T, d *datadriven.TestData) string {
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
+	case "keyframe":
+		w.next = true
 	case "sleep":
 		time.Sleep(dur(words[0]))
 	case "end":
@@ -338,6 +398,15 @@ func (w *world) report() string {
 		fmt.Fprintf(&out, ", next in %v", time.Until(*st.NextRetry))
 	}
 	fmt.Fprintf(&out, ", sent %d units %d bytes", st.UnitsSent, st.BytesSent)
+	if st.OnBackup {
+		fmt.Fprint(&out, ", on backup")
+	}
+	if st.Disabled {
+		fmt.Fprint(&out, ", disabled")
+	}
+	for _, x := range st.Warnings {
+		fmt.Fprintf(&out, ", warning: %s (%s)", x.Finding, x.Kind)
+	}
 	if len(st.UnitsDropped) > 0 {
 		fmt.Fprintf(&out, ", dropped %v", st.UnitsDropped)
 	}
@@ -359,7 +428,8 @@ func TestWarnings(t *testing.T) {
 			t.Helper()
 			out.Reset()
 			// A stream without a publisher: there is nothing to wait for.
-			target.pause(t.Context(), &failure{cause: pluginhost.CauseRemote, message: message, worked: worked})
+			set, _, updated := target.settings()
+			target.pause(t.Context(), set, updated, &failure{cause: pluginhost.CauseRemote, message: message, worked: worked})
 			if got := strings.Count(out.String(), "target session ended"); got != want {
 				t.Errorf("%q after %v: %d warnings, want %d", message, worked, got, want)
 			}
@@ -372,13 +442,13 @@ func TestWarnings(t *testing.T) {
 		time.Sleep(warnAgain)
 		warns("refused", 0, 1)
 		out.Reset()
-		target.set(status.TargetConnecting, time.Time{})
-		target.set(status.TargetWaiting, time.Time{})
+		target.show(status.TargetConnecting, time.Time{})
+		target.show(status.TargetWaiting, time.Time{})
 		if out.Len() > 0 {
 			t.Errorf("a try is told: %s", out.String())
 		}
-		target.set(status.TargetLive, time.Time{})
-		target.set(status.TargetWaiting, time.Time{})
+		target.show(status.TargetLive, time.Time{})
+		target.show(status.TargetWaiting, time.Time{})
 		if got := strings.Count(out.String(), "target changed"); got != 2 {
 			t.Errorf("%d changes told, want 2: %s", got, out.String())
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/headgate/gateway/core/config"
 	"github.com/headgate/gateway/core/derive"
 	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/core/router"
@@ -18,6 +19,7 @@ import (
 // run is one session of a target.
 type run struct {
 	t    *Target
+	set  Settings
 	feed *session.Feed
 	sub  *router.Subscription
 	sess pluginhost.Session
@@ -35,25 +37,33 @@ type run struct {
 	loggedAt time.Time
 }
 
-// session opens a session and leads it to its end. It returns nil if the session
-// ended because the publisher is gone for good or ctx ended.
-func (t *Target) session(ctx context.Context, plan derive.Plan) *failure {
-	t.set(status.TargetConnecting, time.Time{})
-	r := &run{t: t, feed: session.New(), opened: time.Now()}
-	r.sub = r.feed.Subscribe(t.conf.Stream, router.SubscriptionConfig{MaxLag: t.conf.Target.MaxLag})
-	t.begin(r)
+// session opens a session by the settings and leads it to its end. It returns nil
+// if the session ended because the publisher is gone for good, the settings
+// changed or ctx ended.
+func (t *Target) session(ctx context.Context, set Settings, updated <-chan struct{}, plan derive.Plan) *failure {
+	t.show(status.TargetConnecting, time.Time{})
+	r := &run{t: t, set: set, feed: session.New(), opened: time.Now()}
+	r.sub = r.feed.Subscribe(t.conf.Stream, router.SubscriptionConfig{MaxLag: set.Target.MaxLag})
+	attempt, backup := t.begin(r)
 	defer t.finish(r)
-	sess, err := t.conf.Opener.OpenEgress(t.conf.Target.Plugin, pluginhost.EgressSpec{
-		StreamID: t.conf.Stream.ID(),
-		Stream:   t.conf.Stream.Name(),
-		Target:   t.conf.Target.Name,
-		URL:      t.conf.Target.URL,
-		Key:      t.conf.Target.KeyFor(t.conf.Stream.Name()),
-		Options:  t.conf.Target.Options,
-		Files:    t.conf.Target.Files,
-		Attempt:  t.Status().Attempt,
-		Tracks:   plan.Tracks,
-	}, r.feed, r.feed)
+	spec := pluginhost.EgressSpec{
+		StreamID:   t.conf.Stream.ID(),
+		Stream:     t.conf.Stream.Name(),
+		Target:     set.Target.Name,
+		URL:        set.Target.URL,
+		Key:        set.Target.KeyFor(t.conf.Stream.Name()),
+		Options:    set.Target.Options,
+		Files:      set.Target.Files,
+		Attempt:    attempt,
+		Tracks:     plan.Tracks,
+		Restricted: set.Target.Restricted,
+	}
+	if backup {
+		// What the plugin remembers of the one is not about the other.
+		spec.Target = config.BackupName(set.Target.Name)
+		spec.URL, spec.Key = set.Target.Backup, set.Target.BackupKeyFor(t.conf.Stream.Name())
+	}
+	sess, err := t.conf.Opener.OpenEgress(set.Target.Plugin, spec, r.feed, r.feed)
 	if err != nil {
 		f := &failure{cause: pluginhost.CausePlugin, message: err.Error()}
 		var out *pluginhost.UnavailableError
@@ -78,6 +88,9 @@ func (t *Target) session(ctx context.Context, plan derive.Plan) *failure {
 		case snap.State == router.Idle:
 			r.close("the publisher is gone", true)
 			return nil
+		case over(updated):
+			r.close("the target was changed", true)
+			return nil
 		}
 		if f := r.step(snap, st); f != nil {
 			r.close(f.message, false)
@@ -86,17 +99,30 @@ func (t *Target) session(ctx context.Context, plan derive.Plan) *failure {
 		select {
 		case <-changed:
 		case <-r.feed.Changed():
+		case <-updated:
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
 }
 
-func (t *Target) begin(r *run) {
+// over reports whether c is closed.
+func over(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// begin counts the session, and says whether it is one with the backup.
+func (t *Target) begin(r *run) (attempt int, backup bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.attempt++
-	t.sub, t.feed = r.sub, r.feed
+	t.sub, t.feed, t.figures = r.sub, r.feed, figures{}
+	return t.attempt, t.backup && !r.set.Target.Backup.Empty()
 }
 
 // finish closes the session's books.
@@ -111,7 +137,8 @@ func (t *Target) finish(r *run) {
 		t.dropped[reason] += n
 	}
 	t.plugin += r.feed.State().Stats.UnitsDropped
-	t.sub, t.feed = nil, nil
+	t.sub, t.feed, t.figures = nil, nil, figures{}
+	t.limits = limits{}
 }
 
 // step looks at an open session; a failure that it returns is the session's end.
@@ -127,7 +154,7 @@ func (r *run) step(snap router.Snapshot, st session.State) *failure {
 		r.ready, r.moved = now, now
 		r.accepts = st.Accepts
 		if len(st.Accepts.Codecs) == 0 && st.Accepts.VideoTracks == 0 && st.Accepts.AudioTracks == 0 {
-			r.accepts = r.t.conf.Accepts
+			r.accepts = r.set.Accepts
 		}
 	}
 	if f := r.choose(snap, now); f != nil {
@@ -137,6 +164,7 @@ func (r *run) step(snap router.Snapshot, st session.State) *failure {
 		return f
 	}
 	r.show(snap, st, now)
+	r.measure(st, now)
 	return nil
 }
 
@@ -213,7 +241,7 @@ func (r *run) watch(now time.Time) *failure {
 	}
 	if dropped > r.dropped && now.Sub(r.loggedAt) >= 10*time.Second {
 		r.t.log.Warn("the target is too slow: units dropped", "lag", st.Lag.Round(time.Millisecond),
-			"max_lag", r.t.conf.Target.MaxLag, "units", dropped-r.dropped, "remedy", "lower the publisher's bitrate, or see what slows the target down")
+			"max_lag", r.set.Target.MaxLag, "units", dropped-r.dropped, "remedy", "lower the publisher's bitrate, or see what slows the target down")
 		r.dropped, r.loggedAt = dropped, now
 	}
 	return nil
@@ -223,7 +251,7 @@ func (r *run) watch(now time.Time) *failure {
 func (r *run) show(snap router.Snapshot, st session.State, now time.Time) {
 	if snap.State == router.Held {
 		r.held = true
-		r.t.set(status.TargetWaiting, time.Time{})
+		r.t.show(status.TargetWaiting, time.Time{})
 		return
 	}
 	if r.held {
@@ -232,7 +260,7 @@ func (r *run) show(snap router.Snapshot, st session.State, now time.Time) {
 		st = r.feed.State()
 	}
 	if st.Credited && !st.LastCredit.Before(r.returned) {
-		r.t.set(status.TargetLive, time.Time{})
+		r.t.show(status.TargetLive, time.Time{})
 	}
 }
 

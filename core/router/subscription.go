@@ -65,6 +65,8 @@ type Subscription struct {
 	units    uint64 // written
 	credited uint64 // bytes written
 	dropped  map[Reason]uint64
+	video    meter
+	audio    meter
 }
 
 // entry is one queued item.
@@ -476,7 +478,12 @@ func (sub *Subscription) Credited(n int) {
 		sub.credit -= size
 		sub.flying -= size
 		sub.units++
-		sub.flight.pop()
+		e := sub.flight.pop()
+		if e.video {
+			sub.video.count(&e)
+		} else {
+			sub.audio.count(&e)
+		}
 	}
 	if sub.wantKey {
 		now := time.Now()
@@ -519,6 +526,8 @@ type SubscriptionStats struct {
 	QueuedUnits int
 	QueuedBytes int
 	Dropped     map[Reason]uint64
+	// Video and Audio are what of them was written, all tracks of the kind together.
+	Video, Audio MediaStats
 }
 
 // Stats returns the figures so far; after Close, the last ones, without lag.
@@ -529,6 +538,7 @@ func (sub *Subscription) Stats() SubscriptionStats {
 		Units: sub.units, Bytes: sub.credited,
 		FlightBytes: sub.flying, QueuedUnits: sub.queue.len(), QueuedBytes: sub.queued,
 		Dropped: make(map[Reason]uint64, len(sub.dropped)),
+		Video:   sub.video.stats(), Audio: sub.audio.stats(),
 	}
 	if !sub.closed {
 		st.Lag = sub.lag(time.Now())

@@ -1,7 +1,7 @@
 // Package status holds the shapes in which the gateway tells the outside world
 // how it is doing: the answer of GET /v1/streams and of the plugins' list. It
-// knows names and JSON tags, nothing else; whoever fills or serves them is
-// elsewhere.
+// knows names and JSON tags, and the errors by which a change is refused; whoever
+// fills or serves them is elsewhere.
 package status
 
 import "time"
@@ -92,6 +92,13 @@ type Target struct {
 	// Disabled: the configuration has switched the target off. It stays idle.
 	Disabled bool      `json:"disabled,omitempty"`
 	Since    time.Time `json:"since"`
+	// Preset is the service that the target is; Address scheme and host of where
+	// the present or next session leads, which is the backup if OnBackup.
+	Preset   string `json:"preset,omitempty"`
+	Address  string `json:"address,omitempty"`
+	OnBackup bool   `json:"on_backup,omitempty"`
+	// ByAPI: the API gave the target its destination.
+	ByAPI bool `json:"by_api,omitempty"`
 	// Attempt counts the sessions opened since the gateway knows the target.
 	Attempt   int        `json:"attempt"`
 	NextRetry *time.Time `json:"next_retry,omitempty"`
@@ -102,6 +109,37 @@ type Target struct {
 	UnitsSent    uint64            `json:"units_sent"`
 	UnitsDropped map[string]uint64 `json:"units_dropped"`
 	LagSeconds   float64           `json:"lag_seconds"`
+	// What the peer took in the last seconds, and the distance of its keyframes; 0
+	// while nothing is written.
+	VideoBPS                uint64  `json:"video_bps"`
+	AudioBPS                uint64  `json:"audio_bps"`
+	FrameRate               float64 `json:"frame_rate"`
+	KeyframeIntervalSeconds float64 `json:"keyframe_interval_seconds"`
+	// Peer is what the plugin knows of the connection; nil without one.
+	Peer *Peer `json:"peer,omitempty"`
+	// Warnings say what is beyond the limits of the service.
+	Warnings []Warning `json:"warnings,omitempty"`
+}
+
+// A Peer is what the plugin tells of the other end of a target's connection. Zero
+// means unknown.
+type Peer struct {
+	BytesAcknowledged uint64             `json:"bytes_acknowledged,omitempty"`
+	BytesUnsent       uint64             `json:"bytes_unsent,omitempty"`
+	UnsentSeconds     float64            `json:"unsent_seconds,omitempty"`
+	DeliveryBPS       uint64             `json:"delivery_bps,omitempty"`
+	RTTSeconds        float64            `json:"rtt_seconds,omitempty"`
+	Values            map[string]float64 `json:"values,omitempty"`
+}
+
+// A Warning is something that works and may not be what the service wants.
+type Warning struct {
+	// Kind is one of a fixed set of words: keyframe_interval, video_bitrate,
+	// audio_bitrate, frame_rate, size, b_frames, no_audio, no_video, duration.
+	Kind    string    `json:"kind"`
+	Finding string    `json:"finding"`
+	Remedy  string    `json:"remedy"`
+	Since   time.Time `json:"since"`
 }
 
 // An Error says what went wrong and whose fault it is: config, remote, plugin or

@@ -1,0 +1,57 @@
+package router
+
+import "time"
+
+// MediaStats are what a subscription wrote of one kind of media.
+type MediaStats struct {
+	Units, Bytes uint64
+	// KeyframeInterval is the media time between the two newest random access
+	// points, or since the newest one if that is longer; 0 before there was one.
+	// Where units were left out in between it is not measured.
+	KeyframeInterval time.Duration
+	// Reordered counts the units that are shown before one that was written
+	// earlier: there are B-frames.
+	Reordered uint64
+}
+
+// A meter measures the units of one kind as they leave flight. The subscription's
+// stream guards it.
+type meter struct {
+	units, bytes, reordered uint64
+
+	keyed    bool          // key is the DTS of a random access point without a gap since
+	key      time.Duration // of the newest random access point
+	interval time.Duration // between the two before
+	last     time.Duration // DTS of the newest unit
+	shown    time.Duration // the greatest PTS since the last random access point
+}
+
+func (m *meter) count(e *entry) {
+	u := e.unit
+	m.units++
+	m.bytes += uint64(len(u.Payload))
+	if e.disc || u.Discontinuity {
+		m.keyed = false
+	}
+	switch {
+	case u.RandomAccess:
+		if m.keyed {
+			m.interval = u.DTS - m.key
+		}
+		m.keyed, m.key = true, u.DTS
+		m.shown = u.PTS
+	case u.PTS < m.shown:
+		m.reordered++
+	default:
+		m.shown = max(m.shown, u.PTS)
+	}
+	m.last = u.DTS
+}
+
+func (m *meter) stats() MediaStats {
+	st := MediaStats{Units: m.units, Bytes: m.bytes, Reordered: m.reordered, KeyframeInterval: m.interval}
+	if m.keyed {
+		st.KeyframeInterval = max(m.interval, m.last-m.key)
+	}
+	return st
+}
