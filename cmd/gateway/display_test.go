@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headgate/gateway/core/status"
+	"github.com/headgate/gateway/core/config"
 	"github.com/headgate/gateway/internal/rtmp"
 	"github.com/headgate/gateway/sdk/secret"
 )
