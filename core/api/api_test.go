@@ -151,7 +151,7 @@ func oneOfEach() *fakeGateway {
 						UnitsDropped: map[string]uint64{"lag": 3}, LagSeconds: 0.25,
 						Preset: "twitch", Address: "rtmp://live.twitch.tv/...", OnBackup: true, ByAPI: true,
 						VideoBPS: 2_500_000, AudioBPS: 128_000, FrameRate: 29.97, KeyframeIntervalSeconds: 4.1,
-						Peer: &status.Peer{BytesAcknowledged: 900, BytesUnsent: 50, UnsentSeconds: 0.1, DeliveryBPS: 8_000_000, RTTSeconds: 0.02,
+						Peer: &status.Peer{BytesAcknowledged: 900, BytesUnsent: 50, UnsentSeconds: 0.1, UnackedSeconds: 0.2, Retransmits: 3, DeliveryBPS: 8_000_000, RTTSeconds: 0.02,
 							Values: map[string]float64{"rtmp_acknowledged_bytes": 900}},
 						Warnings: []status.Warning{{Kind: "keyframe_interval", Finding: "twitch: keyframe interval 4.1 s, limit 2 s",
 							Remedy: "set it to 2 s", Since: since}}},

@@ -60,7 +60,7 @@ type collector struct {
 	lastError, sentBytes, sentUnits, dropped, lag       *prometheus.Desc
 	videoRate, audioRate, frameRate, keyframes          *prometheus.Desc
 	onBackup, warning                                   *prometheus.Desc
-	acked, unsent, delivery, rtt                        *prometheus.Desc
+	acked, unsent, delivery, rtt, retransmits           *prometheus.Desc
 	pluginState, pluginSince, pluginRestarts, sessions  *prometheus.Desc
 }
 
@@ -107,6 +107,7 @@ func newCollector(g Gateway, configured map[string]bool) *collector {
 		acked:          d("target_acknowledged_bytes", "What the peer of the present session acknowledged; absent if unknown.", "stream", "target"),
 		unsent:         d("target_unsent_bytes", "In the socket and not yet sent.", "stream", "target"),
 		delivery:       d("target_delivery_bytes_per_second", "What the way to the peer can take; absent if unknown.", "stream", "target"),
+		retransmits:    d("target_retransmits", "Segments that were sent again to the peer of the present session.", "stream", "target"),
 		rtt:            d("target_rtt_seconds", "Round trip to the peer; absent if unknown.", "stream", "target"),
 
 		pluginState:    d("plugin_state", "1 for the state in which the plugin's process is, 0 for the others.", "plugin", "state"),
@@ -195,6 +196,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			}
 			if p := t.Peer; p != nil {
 				gauge(c.unsent, float64(p.BytesUnsent), st.Name, t.Name)
+				gauge(c.retransmits, float64(p.Retransmits), st.Name, t.Name)
 				for _, known := range []struct {
 					desc  *prometheus.Desc
 					value float64

@@ -70,7 +70,7 @@ func (f *figures) fill(st *status.Target, s router.SubscriptionStats, peer plugi
 	if peer.Bytes > 0 || len(peer.Values) > 0 {
 		st.Peer = &status.Peer{
 			BytesAcknowledged: peer.AckedBytes, BytesUnsent: peer.UnsentBytes, UnsentSeconds: peer.UnsentAge.Seconds(),
-			DeliveryBPS: peer.DeliveryBPS, RTTSeconds: peer.RTT.Seconds(), Values: peer.Values,
+			UnackedSeconds: peer.UnackedAge.Seconds(), Retransmits: peer.Retransmits, DeliveryBPS: peer.DeliveryBPS, RTTSeconds: peer.RTT.Seconds(), Values: peer.Values,
 		}
 	}
 }

@@ -127,6 +127,8 @@ type Peer struct {
 	BytesAcknowledged uint64             `json:"bytes_acknowledged,omitempty"`
 	BytesUnsent       uint64             `json:"bytes_unsent,omitempty"`
 	UnsentSeconds     float64            `json:"unsent_seconds,omitempty"`
+	UnackedSeconds    float64            `json:"unacked_seconds,omitempty"`
+	Retransmits       uint64             `json:"retransmits,omitempty"`
 	DeliveryBPS       uint64             `json:"delivery_bps,omitempty"`
 	RTTSeconds        float64            `json:"rtt_seconds,omitempty"`
 	Values            map[string]float64 `json:"values,omitempty"`
