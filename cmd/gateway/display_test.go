@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/gateway/core/status"
 	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/status"
 	"github.com/headgate/gateway/internal/rtmp"
 	"github.com/headgate/gateway/sdk/secret"
 )
