@@ -376,7 +376,8 @@ func (r response) refusal() *StatusError {
 	return &StatusError{Status: r.status, ContentType: r.header.Get("Content-Type"), Body: r.body, Header: r.header}
 }
 
-func (p *Publisher) request(ctx context.Context, method, target, body string) (response, error) {
+// request makes one; headers are names and values that follow each other.
+func (p *Publisher) request(ctx context.Context, method, target, body string, headers ...string) (response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
 	if err != nil {
 		return response{}, err
@@ -386,6 +387,9 @@ func (p *Publisher) request(ctx context.Context, method, target, body string) (r
 	}
 	if !p.cfg.Token.Empty() {
 		req.Header.Set("Authorization", "Bearer "+p.cfg.Token.Reveal())
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
 	}
 	res, err := p.cfg.HTTP.Do(req)
 	if err != nil {
@@ -422,7 +426,7 @@ func (p *Publisher) Posted() time.Time { return p.posted }
 // Location is the URL of the session.
 func (p *Publisher) Location() string { return p.location.String() }
 
-// ETag is the tag of the session's first ICE generation.
+// ETag is the tag of the current ICE session.
 func (p *Publisher) ETag() string { return p.etag }
 
 // Answer is the server's session description.

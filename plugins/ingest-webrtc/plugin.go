@@ -1,7 +1,7 @@
 // Package webrtc is the ingest for publishers who speak WHIP: browsers, OBS,
 // FFmpeg, GStreamer. Its parts are whip (HTTP), negotiate (session
 // descriptions), session (peer connections), reorder, depack and clock (from
-// packets to access units) and page (the publish page).
+// packets to access units), relay (a TURN server) and page (the publish page).
 //
 // This package knows how the parts fit together and what the options are, and
 // nothing else.
@@ -9,14 +9,19 @@ package webrtc
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+
+	"github.com/invopop/jsonschema"
 
 	"github.com/headgate/gateway/plugins/ingest-webrtc/page"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/session"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/whip"
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
 )
 
 // DefaultUDP is the address of the UDP port where the options name none.
@@ -26,8 +31,87 @@ const DefaultUDP = "127.0.0.1:8189"
 type Options struct {
 	// UDP is the address of the one port on which all media arrive.
 	UDP string `json:"udp,omitempty" jsonschema:"description=Address of the UDP port on which all media arrive; the host of listen and port 8189 if absent"`
-	// PublicIPs are announced to publishers instead of the machine's own addresses.
-	PublicIPs []string `json:"public_ips,omitempty" jsonschema:"description=Addresses to announce where the gateway stands behind a NAT that forwards the UDP port"`
+	// TCP is the same for ICE over TCP.
+	TCP string `json:"tcp,omitempty" jsonschema:"description=Address for publishers whose network blocks UDP (ICE over TCP); that of udp if absent; off for none"`
+	// Interfaces and Networks choose among the machine's addresses.
+	Interfaces []string `json:"interfaces,omitempty" jsonschema:"description=Network interfaces to use where udp names no host: patterns such as eth*; !docker* leaves out"`
+	Networks   []string `json:"networks,omitempty" jsonschema:"description=Networks whose addresses to use where udp names no host: 10.0.0.0/8; !172.16.0.0/12 leaves out"`
+	// PublicIPs are announced to publishers beside the machine's own addresses.
+	PublicIPs PublicIPs `json:"public_ips,omitempty"`
+	// STUNServers tell the public address.
+	STUNServers []string `json:"stun_servers,omitempty" jsonschema:"description=STUN servers (host:port) that are asked for the public address with public_ips: auto"`
+	// TURNServers make the gateway reachable where nothing else does.
+	TURNServers []ICEServer `json:"turn_servers,omitempty" jsonschema:"description=TURN servers through which the gateway can be reached behind a NAT that forwards nothing"`
+	// PublisherICEServers are told to publishers.
+	PublisherICEServers []ICEServer `json:"publisher_ice_servers,omitempty" jsonschema:"description=STUN and TURN servers that publishers are told to use"`
+	// TURN is a TURN server in the gateway itself.
+	TURN string `json:"turn,omitempty" jsonschema:"description=Address of a TURN server of the gateway's own (UDP and TCP) that leads to its media port and nowhere else; none if absent"`
+}
+
+// PublicIPs is the option public_ips: "auto" or a list of addresses.
+type PublicIPs struct {
+	Auto bool
+	IPs  []string
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (p *PublicIPs) UnmarshalJSON(b []byte) error {
+	var word string
+	if json.Unmarshal(b, &word) == nil {
+		if word != "auto" {
+			return fmt.Errorf("public_ips: want auto or a list of addresses, got %q", word)
+		}
+		p.Auto = true
+		return nil
+	}
+	return json.Unmarshal(b, &p.IPs)
+}
+
+// JSONSchema says so to the gateway.
+func (PublicIPs) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{
+		OneOf: []*jsonschema.Schema{
+			{Type: "string", Enum: []any{"auto"}},
+			{Type: "array", Items: &jsonschema.Schema{Type: "string"}},
+		},
+		Description: "Addresses to announce where the gateway stands behind a NAT that forwards the port; auto asks stun_servers",
+	}
+}
+
+// An ICEServer is a STUN or TURN server in the options.
+type ICEServer struct {
+	URL        string        `json:"url" jsonschema:"required,description=turn:host:port?transport=udp, turns:host:port or stun:host:port"`
+	Username   string        `json:"username,omitempty" jsonschema:"description=User name of a TURN server without secret"`
+	Credential secret.String `json:"credential,omitempty" jsonschema:"description=Password of a TURN server without secret"`
+	Secret     secret.String `json:"secret,omitempty" jsonschema:"description=Shared secret of a TURN server (use-auth-secret of coturn): each publisher gets credentials of his own"`
+}
+
+// config is what the options mean to the session package.
+func (o *Options) config() (session.Config, error) {
+	c := session.Config{
+		UDP: o.UDP, TCP: o.TCP, Interfaces: o.Interfaces, Networks: o.Networks,
+		PublicIPs: o.PublicIPs.IPs, TURN: servers(o.TURNServers), Publishers: servers(o.PublisherICEServers), Relay: o.TURN,
+	}
+	if c.UDP == "" {
+		c.UDP = DefaultUDP
+	}
+	switch {
+	case o.PublicIPs.Auto && len(o.STUNServers) == 0:
+		return c, errors.New("public_ips: auto needs stun_servers to ask, such as [\"stun.example.org:3478\"]")
+	case o.PublicIPs.Auto:
+		c.STUN = o.STUNServers
+	case len(o.STUNServers) > 0:
+		return c, errors.New("stun_servers are asked with public_ips: auto only")
+	}
+	return c, nil
+}
+
+func servers(list []ICEServer) []session.ICEServer {
+	var out []session.ICEServer
+	for _, s := range list {
+		out = append(out, session.ICEServer(s))
+	}
+	return out
 }
 
 // Plugin returns the plugin ingest-webrtc.
@@ -53,10 +137,12 @@ func (ingest) Serve(ctx context.Context, h *sdk.IngestHost) error {
 	if err := h.Options(&o); err != nil {
 		return err
 	}
-	if o.UDP == "" {
-		o.UDP = DefaultUDP
+	cfg, err := o.config()
+	if err != nil {
+		return &sdk.Error{Cause: sdk.CauseConfig, Err: err}
 	}
-	server, err := session.Listen(session.Config{UDP: o.UDP, PublicIPs: o.PublicIPs, Log: sdk.Logger()}, host{h})
+	cfg.Log = sdk.Logger()
+	server, err := session.Listen(cfg, host{h})
 	if err != nil {
 		return &sdk.Error{Cause: sdk.CauseConfig, Err: fmt.Errorf("opening the media port: %w", err)}
 	}

@@ -163,22 +163,30 @@ func component(candidate string) string {
 	return ""
 }
 
-// rank orders candidates: some clients try the first one only, so the one that
-// most can reach comes first: public IPv4, other IPv4, IPv6.
+// rank orders candidates: some clients try the first one only, and FFmpeg the
+// first that says "udp" and "host", so the one that most can reach comes first:
+// public IPv4, other IPv4, IPv6; then TCP, then what leads over a TURN server.
 func rank(candidate string) int {
+	const protocol, address, typ, fields = 2, 4, 7, 8
 	f := strings.Fields(candidate)
-	if len(f) < 5 {
-		return 3
+	if len(f) < fields {
+		return 9
 	}
-	ip, err := netip.ParseAddr(f[4])
+	ip, err := netip.ParseAddr(f[address])
+	n := 0
 	switch {
 	case err != nil || !ip.Is4():
-		return 2
+		n = 2
 	case ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast():
-		return 1
-	default:
-		return 0
+		n = 1
 	}
+	switch {
+	case f[typ] != "host":
+		n += 6
+	case !strings.EqualFold(f[protocol], "udp"):
+		n += 3
+	}
+	return n
 }
 
 // opusParameters are what the gateway receives: without stereo=1 browsers send

@@ -13,7 +13,7 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
-func post(t *testing.T, url, offer string) (int, http.Header, string) {
+func post(t testing.TB, url, offer string) (int, http.Header, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(offer))
 	if err != nil {
@@ -33,6 +33,22 @@ func post(t *testing.T, url, offer string) (int, http.Header, string) {
 	return res.StatusCode, res.Header, string(b)
 }
 
+func remove(t testing.TB, url string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("DELETE: %s", res.Status)
+	}
+}
+
 // steady puts words in place of what differs from run to run.
 func steady(answer string) string {
 	for _, r := range []struct{ pattern, with string }{
@@ -40,9 +56,9 @@ func steady(answer string) string {
 		{`a=ice-ufrag:\S+`, "a=ice-ufrag:UFRAG"},
 		{`a=ice-pwd:\S+`, "a=ice-pwd:PWD"},
 		{`a=fingerprint:\S+ \S+`, "a=fingerprint:FINGERPRINT"},
-		{`a=candidate:\d+ (\d) udp \d+ (\S+) \d+ `, "a=candidate:N $1 udp PRIORITY $2 PORT "},
+		{`a=candidate:\d+ (\d) (udp|tcp) \d+ (\S+) \d+ `, "a=candidate:N $1 $2 PRIORITY $3 PORT "},
 		{`a=msid-semantic:.*`, "a=msid-semantic:WMS\r"},
-		{`typ host ufrag \S+`, "typ host ufrag UFRAG"},
+		{` ufrag \S+`, " ufrag UFRAG"},
 	} {
 		answer = regexp.MustCompile(r.pattern).ReplaceAllString(answer, r.with)
 	}

@@ -4,5 +4,8 @@ package session
 
 import "net"
 
-// receiveBuffer cannot tell here.
-func receiveBuffer(*net.UDPConn) (size int, ok bool) { return 0, false }
+// receiveBuffer says nothing where it cannot be asked for.
+func receiveBuffer(*net.UDPConn) (int, bool) { return 0, false }
+
+// dropped says nothing where it cannot be asked for.
+func dropped(*net.UDPConn) (uint32, bool) { return 0, false }

@@ -41,33 +41,15 @@ func (s *session) connect(ctx context.Context) (string, error) {
 		Certificates:  []webrtc.Certificate{certificate},
 		BundlePolicy:  webrtc.BundlePolicyMaxBundle,
 		RTCPMuxPolicy: webrtc.RTCPMuxPolicyRequire,
+		ICEServers:    s.server.reach.relays.alive(s.id[:8]),
 	})
 	if err != nil {
 		return "", fmt.Errorf("making peer connection: %w", err)
 	}
 	s.pc.OnConnectionStateChange(s.stateChanged)
-	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: s.offer.SDP}); err != nil {
-		return "", refusal(&negotiate.Refusal{Reason: negotiate.Malformed, Detail: "the offer cannot be used: " + err.Error()})
-	}
-	answer, err := s.pc.CreateAnswer(nil)
-	if err != nil {
-		return "", fmt.Errorf("making answer: %w", err)
-	}
-	gathered := webrtc.GatheringCompletePromise(s.pc)
 	// From here on media can come; the tracks go before them.
 	s.announce()
-	if err := s.pc.SetLocalDescription(answer); err != nil {
-		return "", fmt.Errorf("setting answer: %w", err)
-	}
-	timeout := time.NewTimer(gatherTimeout)
-	defer timeout.Stop()
-	select {
-	case <-gathered:
-	case <-timeout.C:
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
-	return negotiate.Finish(s.pc.LocalDescription().SDP)
+	return s.answer(ctx, s.offer.SDP)
 }
 
 // newAPI is made for one session: what it registers is what the offer has.
@@ -87,11 +69,19 @@ func (s *session) newAPI() (*webrtc.API, error) {
 func (s *session) settings() (webrtc.SettingEngine, error) {
 	p := s.server.port
 	se := webrtc.SettingEngine{LoggerFactory: loggers{s.log}}
-	se.SetICEUDPMux(p.mux)
+	se.SetICEUDPMux(p.udpMux)
+	networks := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6}
+	if p.tcpMux != nil {
+		se.SetICETCPMux(p.tcpMux)
+		networks = append(networks, webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6)
+	}
+	se.SetNetworkTypes(networks)
 	se.SetIncludeLoopbackCandidate(p.loopback)
+	se.SetIPFilter(p.has)
+	se.SetRemoteIPFilter(p.usable)
 	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	se.DisableActiveTCP(true)
+	se.SetSTUNGatherTimeout(gatherTimeout)
 	se.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
 	se.SetSRTPReplayProtectionWindow(replayWindow)
 	se.SetReceiveMTU(mtuBytes)
@@ -99,9 +89,9 @@ func (s *session) settings() (webrtc.SettingEngine, error) {
 	se.BufferFactory = s.receiver.buffer
 	// GCM costs less than the default of browsers, which choose by this order.
 	se.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
-	if len(p.rewrite) > 0 {
-		if err := se.SetICEAddressRewriteRules(p.rewrite...); err != nil {
-			return se, fmt.Errorf("announcing public_ips: %w", err)
+	if rules := s.server.reach.rules(); len(rules) > 0 {
+		if err := se.SetICEAddressRewriteRules(rules...); err != nil {
+			return se, fmt.Errorf("announcing public addresses: %w", err)
 		}
 	}
 	if !s.offer.Passive {

@@ -5,23 +5,56 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
 
 	"github.com/pion/ice/v4"
-	"github.com/pion/webrtc/v4"
 )
 
-// receiveBufferBytes is what the kernel is asked to hold for the port: a key
-// picture of many publishers comes at once.
-const receiveBufferBytes = 4 << 20
+const (
+	// receiveBufferBytes is what the kernel is asked to hold for the port: a key
+	// picture of many publishers comes at once.
+	receiveBufferBytes = 4 << 20
 
-// A port is the UDP port of all sessions: one socket, or one per address of the
+	// tcpQueuePackets is how many packets of one TCP connection wait to be read.
+	tcpQueuePackets = 64
+	// tcpWriteBufferBytes is what waits to be written to one: reports only.
+	tcpWriteBufferBytes = 256 << 10
+	// tcpIdle is how long a TCP connection may be open without belonging to a session.
+	tcpIdle = 5 * time.Second
+	// maxTCPConns bounds the TCP connections.
+	maxTCPConns = 2 * maxSessions
+
+	// portAttempts is how often a free port is looked for that is free for UDP
+	// and TCP.
+	portAttempts = 20
+)
+
+// noTCP is the Config.TCP that means none.
+const noTCP = "off"
+
+// A port is the port of all sessions. For UDP it is one socket per address of the
 // machine, so that replies leave from the address that was asked.
 type port struct {
-	conns    []*net.UDPConn
-	mux      ice.UDPMux
+	sockets  []*socket
+	tcp      net.Listener // nil if none
+	udpMux   ice.UDPMux
+	tcpMux   ice.TCPMux
 	loopback bool
-	rewrite  []webrtc.ICEAddressRewriteRule
 	log      *slog.Logger
+	logger   logger
+
+	drops dropWatch
+}
+
+// A socket is the port on one address.
+type socket struct {
+	conn *net.UDPConn
+	ip   netip.Addr
+	mux  *ice.UniversalUDPMuxDefault
 }
 
 func openPort(cfg Config) (*port, error) {
@@ -29,94 +62,127 @@ func openPort(cfg Config) (*port, error) {
 	if err != nil {
 		return nil, fmt.Errorf("udp %s: %w", cfg.UDP, err)
 	}
-	p := &port{log: cfg.Log}
-	if len(cfg.PublicIPs) > 0 {
-		for _, ip := range cfg.PublicIPs {
-			if net.ParseIP(ip) == nil {
-				return nil, fmt.Errorf("public_ips: %q is not an IP address", ip)
-			}
-		}
-		p.rewrite = []webrtc.ICEAddressRewriteRule{{External: cfg.PublicIPs, AsCandidateType: webrtc.ICECandidateTypeHost}}
-	}
-	ips := []net.IP{addr.IP}
-	if addr.IP == nil || addr.IP.IsUnspecified() {
-		if ips, err = machineIPs(addr.IP); err != nil {
-			return nil, fmt.Errorf("listing addresses: %w", err)
-		}
-	}
-	number := addr.Port
-	for _, ip := range ips {
-		conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: ip, Port: number, Zone: addr.Zone})
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("listening: %w", err), p.closeConns())
-		}
-		number = conn.LocalAddr().(*net.UDPAddr).Port
-		p.conns = append(p.conns, conn)
-		p.loopback = p.loopback || ip.IsLoopback()
-	}
-	p.enlargeBuffers()
-	muxes := make([]ice.UDPMux, len(p.conns))
-	for i, c := range p.conns {
-		muxes[i] = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: c, Logger: newLogger(cfg.Log, "ice")})
-	}
-	p.mux = muxes[0]
-	if len(muxes) > 1 {
-		p.mux = ice.NewMultiUDPMuxDefault(muxes...)
-	}
-	return p, nil
-}
-
-// machineIPs are the addresses of the machine that others can reach; loopback if
-// there is none. For the IPv4 wildcard they are the IPv4 ones.
-func machineIPs(wildcard net.IP) ([]net.IP, error) {
-	addrs, err := net.InterfaceAddrs()
+	ips, err := localIPs(addr, cfg)
 	if err != nil {
 		return nil, err
 	}
-	var out []net.IP
-	for _, a := range addrs {
-		n, ok := a.(*net.IPNet)
-		if !ok || n.IP.IsLoopback() || n.IP.IsLinkLocalUnicast() {
-			continue
+	for attempt := 1; ; attempt++ {
+		p := &port{log: cfg.Log, logger: newLogger(cfg.Log, "ice")}
+		err := p.open(addr, ips, cfg.TCP)
+		if err == nil {
+			p.enlargeBuffers()
+			p.makeMuxes()
+			return p, nil
 		}
-		if len(wildcard) > 0 && wildcard.To4() != nil && n.IP.To4() == nil {
-			continue
+		err = errors.Join(err, p.closeSockets())
+		if addr.Port != 0 || !errors.Is(err, syscall.EADDRINUSE) || attempt == portAttempts {
+			return nil, err
 		}
-		out = append(out, n.IP)
 	}
-	if len(out) == 0 {
-		out = append(out, net.IPv4(127, 0, 0, 1))
+}
+
+func (p *port) open(addr *net.UDPAddr, ips []netip.Addr, tcp string) error {
+	number := addr.Port
+	for _, ip := range ips {
+		conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: ip.AsSlice(), Port: number, Zone: ip.Zone()})
+		if err != nil {
+			return fmt.Errorf("udp: %w", err)
+		}
+		p.sockets = append(p.sockets, &socket{conn: conn, ip: ip.WithZone("")})
+		number = conn.LocalAddr().(*net.UDPAddr).Port
+		p.loopback = p.loopback || ip.IsLoopback()
 	}
-	return out, nil
+	switch {
+	case tcp == noTCP:
+		return nil
+	case tcp == "":
+		host := ""
+		if len(ips) == 1 {
+			host = ips[0].String()
+		} else if addr.IP.To4() != nil {
+			host = addr.IP.String()
+		}
+		tcp = net.JoinHostPort(host, strconv.Itoa(number))
+	}
+	l, err := net.Listen("tcp", tcp)
+	if err != nil {
+		return fmt.Errorf("tcp %s (ICE over TCP; tcp: %s does without): %w", tcp, noTCP, err)
+	}
+	p.tcp = l
+	return nil
+}
+
+func (p *port) makeMuxes() {
+	muxes := make([]ice.UDPMux, len(p.sockets))
+	for i, s := range p.sockets {
+		s.mux = ice.NewUniversalUDPMuxDefault(ice.UniversalUDPMuxParams{UDPConn: s.conn, Logger: p.logger})
+		muxes[i] = s.mux.UDPMuxDefault
+	}
+	p.udpMux = muxes[0]
+	if len(muxes) > 1 {
+		p.udpMux = ice.NewMultiUDPMuxDefault(muxes...)
+	}
+	if p.tcp != nil {
+		p.tcpMux = ice.NewTCPMuxDefault(ice.TCPMuxParams{
+			Listener: newBounded(p.tcp, maxTCPConns), Logger: p.logger,
+			ReadBufferSize: tcpQueuePackets, WriteBufferSize: tcpWriteBufferBytes,
+			FirstStunBindTimeout: tcpIdle, AliveDurationForConnFromStun: tcpIdle,
+		})
+	}
+}
+
+// number is the number of the UDP port.
+func (p *port) number() int { return p.sockets[0].conn.LocalAddr().(*net.UDPAddr).Port }
+
+// has reports whether the port is open on ip.
+func (p *port) has(ip net.IP) bool {
+	a, ok := netip.AddrFromSlice(ip)
+	a = a.Unmap()
+	return ok && slices.ContainsFunc(p.sockets, func(s *socket) bool { return s.ip == a })
+}
+
+// String says where the port is, for people.
+func (p *port) String() string {
+	s := "UDP port " + strconv.Itoa(p.number())
+	if p.tcp != nil {
+		s += " and TCP port " + strconv.Itoa(p.tcp.Addr().(*net.TCPAddr).Port)
+	}
+	return s
 }
 
 // enlargeBuffers asks for large receive buffers and says so if the kernel does
 // not grant them: what does not fit is lost.
 func (p *port) enlargeBuffers() {
-	for _, c := range p.conns {
-		if err := c.SetReadBuffer(receiveBufferBytes); err != nil {
-			p.log.Warn("UDP receive buffer cannot be set", "address", c.LocalAddr().String(), "error", err)
+	for _, s := range p.sockets {
+		if err := s.conn.SetReadBuffer(receiveBufferBytes); err != nil {
+			p.log.Warn("UDP receive buffer cannot be set", "address", s.conn.LocalAddr().String(), "error", err)
 			continue
 		}
-		if got, ok := receiveBuffer(c); ok && got < receiveBufferBytes {
+		if got, ok := receiveBuffer(s.conn); ok && got < receiveBufferBytes {
 			p.log.Warn("UDP receive buffer is small: with many publishers packets will be lost; raise net.core.rmem_max",
-				"address", c.LocalAddr().String(), "bytes", got, "wanted_bytes", receiveBufferBytes)
+				"address", s.conn.LocalAddr().String(), "bytes", got, "wanted_bytes", receiveBufferBytes)
 		}
 	}
 }
 
 func (p *port) close() error {
-	err := p.mux.Close()
-	if e := p.closeConns(); e != nil && !errors.Is(e, net.ErrClosed) {
-		err = errors.Join(err, e)
+	var errs []error
+	if p.tcpMux != nil {
+		errs = append(errs, p.tcpMux.Close())
 	}
-	return err
+	errs = append(errs, p.udpMux.Close(), p.closeSockets())
+	return errors.Join(errs...)
 }
 
-func (p *port) closeConns() error {
+func (p *port) closeSockets() error {
 	var errs []error
-	for _, c := range p.conns {
-		if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+	for _, s := range p.sockets {
+		if err := s.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if p.tcp != nil {
+		if err := p.tcp.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}

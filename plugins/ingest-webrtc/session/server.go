@@ -17,15 +17,18 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/pion/webrtc/v4"
 
 	"github.com/headgate/gateway/plugins/ingest-webrtc/negotiate"
+	"github.com/headgate/gateway/plugins/ingest-webrtc/relay"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/whip"
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
 )
 
 // A Host decides on offers: sdk.IngestHost, seen from here.
@@ -49,10 +52,26 @@ type Config struct {
 	// UDP is the address of the one UDP port. An unspecified host stands for all
 	// addresses of the machine, port 0 for a free one.
 	UDP string
-	// PublicIPs are announced instead of the addresses of the machine, where it
-	// stands behind a NAT that forwards the port.
+	// TCP is the address for ICE over TCP: that of UDP if empty, none if "off".
+	TCP string
+	// Interfaces and Networks say which addresses of the machine are used where the
+	// host of UDP is unspecified: patterns of names, and networks (CIDR). What a
+	// "!" stands before is left out.
+	Interfaces, Networks []string
+	// PublicIPs are announced where the machine stands behind a NAT that forwards
+	// the port.
 	PublicIPs []string
-	Log       *slog.Logger
+	// STUN are the servers (host:port) that are asked for the public address.
+	STUN []string
+	// TURN are the servers by which the gateway can be reached where nothing else
+	// leads to it.
+	TURN []ICEServer
+	// Publishers are the servers that publishers are told to use.
+	Publishers []ICEServer
+	// Relay is the address of a TURN server of the gateway's own, for UDP and TCP;
+	// none if empty.
+	Relay string
+	Log   *slog.Logger
 }
 
 // Limits of a Server.
@@ -68,9 +87,14 @@ const (
 // A Server holds the port and the sessions. Make it with [Listen]; Run ends it.
 // It implements [whip.Sessions]; its methods are safe for concurrent use.
 type Server struct {
-	host Host
-	log  *slog.Logger
-	port *port
+	host  Host
+	log   *slog.Logger
+	port  *port
+	reach *reach
+	relay *relay.Server // nil if none
+
+	publishers  []ICEServer // servers for publishers
+	relaySecret secret.String
 
 	running sync.WaitGroup  // one per session
 	ctx     context.Context // of all sessions, done when Run ends
@@ -87,27 +111,94 @@ type Server struct {
 
 // Listen opens the port. Sessions begin with Publish; Run must be called, too.
 func Listen(cfg Config, host Host) (*Server, error) {
+	for _, list := range [][]ICEServer{cfg.TURN, cfg.Publishers} {
+		for _, i := range list {
+			if err := i.check(); err != nil {
+				return nil, err
+			}
+		}
+	}
 	p, err := openPort(cfg)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{host: host, log: cfg.Log, port: p, sessions: map[string]*session{}, connecting: map[string]int{}}
+	s := &Server{
+		host: host, log: cfg.Log, port: p, publishers: cfg.Publishers,
+		sessions: map[string]*session{}, connecting: map[string]int{},
+	}
+	if s.reach, err = newReach(p, cfg); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	if cfg.Relay != "" {
+		if err := s.listenRelay(cfg.Relay); err != nil {
+			return nil, errors.Join(err, p.close())
+		}
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
 
-// Addr is the address of the port; the first one if there are several.
-func (s *Server) Addr() net.Addr { return s.port.conns[0].LocalAddr() }
+// listenRelay opens the TURN server on the addresses of the port.
+func (s *Server) listenRelay(addr string) error {
+	at, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return fmt.Errorf("turn %s: %w", addr, err)
+	}
+	c := relay.Config{
+		Secret: secret.New(newID()), Port: uint16(s.port.number()), Log: loggers{s.log},
+		Bound: func(l net.Listener) net.Listener { return newBounded(l, maxTCPConns) },
+		Peers: func() []relay.Peer {
+			var out []relay.Peer
+			for _, m := range s.reach.announced() {
+				out = append(out, relay.Peer{Announced: m.public, Local: m.local})
+			}
+			return out
+		},
+	}
+	if ip, ok := netip.AddrFromSlice(at.IP); ok && !ip.IsUnspecified() {
+		c.Listen = []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), uint16(at.Port))}
+	} else {
+		for _, socket := range s.port.sockets {
+			c.Listen = append(c.Listen, netip.AddrPortFrom(socket.ip, uint16(at.Port)))
+		}
+	}
+	s.relaySecret = c.Secret
+	s.relay, err = relay.Listen(c)
+	return err
+}
 
-// Run waits for ctx, ends all sessions as lost and closes the port.
+// iceServers are those for a new publisher.
+func (s *Server) iceServers(id string) []whip.ICEServer {
+	list := s.publishers
+	if s.relay != nil {
+		for _, u := range s.relay.URLs() {
+			list = append(list[:len(list):len(list)], ICEServer{URL: u, Secret: s.relaySecret})
+		}
+	}
+	out := make([]whip.ICEServer, len(list))
+	for i, l := range list {
+		out[i] = l.forPublisher(id)
+	}
+	return out
+}
+
+// Addr is the address of the UDP port; the first one if there are several.
+func (s *Server) Addr() net.Addr { return s.port.sockets[0].conn.LocalAddr() }
+
+// Run keeps up to date how publishers reach the port, until ctx ends; then it ends
+// all sessions as lost and closes the port.
 func (s *Server) Run(ctx context.Context) error {
-	<-ctx.Done()
+	s.reach.run(ctx)
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	s.cancel()
 	s.running.Wait()
-	return s.port.close()
+	err := s.port.close()
+	if s.relay != nil {
+		err = errors.Join(err, s.relay.Close())
+	}
+	return err
 }
 
 // Session implements [whip.Sessions].
@@ -152,6 +243,7 @@ func (s *Server) Publish(ctx context.Context, r whip.Request) (whip.Created, err
 		return whip.Created{}, fmt.Errorf("offering stream %s: %w", r.Stream, err)
 	}
 	sess.pub = pub
+	s.reach.wait(ctx)
 	answer, err := sess.connect(ctx)
 	if err != nil {
 		pub.Close(err)
@@ -165,7 +257,7 @@ func (s *Server) Publish(ctx context.Context, r whip.Request) (whip.Created, err
 		defer s.running.Done()
 		sess.run(s.ctx)
 	}()
-	return whip.Created{ID: sess.id, ETag: sess.etag, Answer: answer}, nil
+	return whip.Created{ID: sess.id, ETag: sess.ETag(), Answer: answer, ICEServers: s.iceServers(sess.id[:8])}, nil
 }
 
 // refusal is the problem document of an offer that cannot be used.

@@ -47,7 +47,7 @@ const (
 var (
 	errHungUp     = errors.New("publisher hung up without DELETE")
 	errICE        = errors.New("connection to the publisher lost")
-	errConnect    = fmt.Errorf("publisher did not connect within %v; is the UDP port reachable?", connectTimeout)
+	errConnect    = fmt.Errorf("publisher did not connect within %v", connectTimeout)
 	errFirstMedia = fmt.Errorf("publisher connected but sent no media within %v", firstMediaTimeout)
 	errSilence    = fmt.Errorf("publisher sent no media for %v", silenceTimeout)
 	errStopping   = errors.New("ingest is stopping")
@@ -59,7 +59,8 @@ var (
 type session struct {
 	server     *Server
 	log        *slog.Logger
-	id, etag   string
+	id         string
+	ice        iceSession
 	remoteHost string
 	offer      *negotiate.Offer
 	pub        Publication
@@ -95,29 +96,15 @@ func newSession(server *Server, offer *negotiate.Offer, r whip.Request) *session
 	id := newID()
 	s := &session{
 		server: server, log: server.log.With("stream", r.Stream, "remote", r.Remote, "session", id[:8]),
-		id: id, etag: `"` + newID()[:16] + `"`, remoteHost: host, offer: offer,
+		id: id, remoteHost: host, offer: offer,
 		clock: clock.New(now), epoch: now,
 		deleted: make(chan struct{}), done: make(chan struct{}),
 		states: make(chan webrtc.PeerConnectionState, 8), keyframe: make(chan struct{}, 1), bitrate: make(chan struct{}, 1),
 		ssrc: rand.Uint32() | 1,
 	}
+	s.ice.begin(offer.Ufrag, 0)
 	s.receiver = newReceiver(s)
 	return s
-}
-
-// ETag implements [whip.Session].
-func (s *session) ETag() string { return s.etag }
-
-// Ufrag implements [whip.Session].
-func (s *session) Ufrag() string { return s.offer.Ufrag }
-
-// AddCandidates implements [whip.Session].
-func (s *session) AddCandidates(candidates []whip.Candidate) {
-	for _, c := range candidates {
-		if err := s.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: c.Line, SDPMid: &c.MID}); err != nil {
-			s.log.Debug("candidate left out", "error", err)
-		}
-	}
 }
 
 // End implements [whip.Session].
@@ -268,6 +255,9 @@ func (s *session) hold(ctx context.Context) error {
 			l.limitBitrate(time.Now())
 		case now := <-ticker.C:
 			if now.After(l.limit()) {
+				if !l.connected {
+					return s.notConnected()
+				}
 				return l.missed
 			}
 			l.tick(now)
@@ -318,6 +308,9 @@ func (l *life) changed(state webrtc.PeerConnectionState) error {
 			l.keys.want(time.Now(), l.latestKey())
 		}
 	case webrtc.PeerConnectionStateFailed:
+		if !l.connected {
+			return l.notConnected()
+		}
 		return errICE
 	case webrtc.PeerConnectionStateClosed:
 		return errHungUp

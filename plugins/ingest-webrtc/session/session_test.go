@@ -153,7 +153,7 @@ func start(t *testing.T) gateway {
 	return startWith(t, session.Config{UDP: "127.0.0.1:0"})
 }
 
-func startWith(t *testing.T, cfg session.Config) gateway {
+func startWith(t testing.TB, cfg session.Config) gateway {
 	t.Helper()
 	h := &host{}
 	log := slog.New(slog.NewTextHandler(writer{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
@@ -179,7 +179,7 @@ func startWith(t *testing.T, cfg session.Config) gateway {
 	return gateway{host: h, url: web.URL + "/whip/studio", port: s.Addr()}
 }
 
-type writer struct{ t *testing.T }
+type writer struct{ t testing.TB }
 
 func (w writer) Write(b []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(b)))
@@ -456,6 +456,22 @@ func TestLossIsRepairedByAKeyPicture(t *testing.T) {
 	}
 }
 
+var quiet = slog.New(slog.DiscardHandler)
+
+func contextDone() (context.Context, context.CancelFunc) {
+	return context.WithCancel(context.Background())
+}
+
+// chromiumOffer is an offer that is taken.
+func chromiumOffer(t testing.TB) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "negotiate", "testdata", "chromium-156-opus-h264.sdp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 // Damaged offers are refused or come to nothing, and leave nothing behind.
 func TestGarbageOffers(t *testing.T) {
 	g := start(t)
@@ -499,17 +515,14 @@ func TestGarbageOffers(t *testing.T) {
 // However many addresses the machine has, one port serves them; public addresses
 // stand in for them where they are told.
 func TestPortOnAllAddresses(t *testing.T) {
-	b, err := os.ReadFile(filepath.Join("..", "negotiate", "testdata", "chromium-156-opus-h264.sdp"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := chromiumOffer(t)
 	for _, c := range []struct {
 		udp    string
 		public []string
 		want   string
 	}{{":0", nil, "typ host"}, {"0.0.0.0:0", nil, "typ host"}, {"127.0.0.1:0", []string{"192.0.2.77"}, " 192.0.2.77 "}} {
 		g := startWith(t, session.Config{UDP: c.udp, PublicIPs: c.public})
-		status, _, answer := post(t, g.url, string(b))
+		status, _, answer := post(t, g.url, b)
 		if status != http.StatusCreated || !strings.Contains(answer, c.want) || strings.Contains(answer, " 127.0.0.1 ") && c.public != nil {
 			t.Errorf("%+v: %d\n%s", c, status, answer)
 		}
@@ -569,7 +582,7 @@ func TestWrongTokenAllocatesNothing(t *testing.T) {
 	cfg := config(t, g)
 	cfg.Token = secret.New("wrong")
 	before := runtime.NumGoroutine()
-	for range 20 {
+	for range 8 {
 		_, err := whipclient.Publish(t.Context(), cfg)
 		var refused *whipclient.StatusError
 		if !errors.As(err, &refused) || refused.Status != http.StatusUnauthorized || refused.Header.Get("WWW-Authenticate") == "" {
@@ -578,7 +591,7 @@ func TestWrongTokenAllocatesNothing(t *testing.T) {
 	}
 	g.host.mu.Lock()
 	defer g.host.mu.Unlock()
-	if len(g.host.pubs) != 0 || g.host.offers != 20 {
+	if len(g.host.pubs) != 0 || g.host.offers != 8 {
 		t.Errorf("%d publications from %d offers", len(g.host.pubs), g.host.offers)
 	}
 	if after := runtime.NumGoroutine(); after > before+5 {

@@ -54,6 +54,7 @@ func (l *life) report(now time.Time) {
 		"limit_bps":                 float64(l.bitrate.target),
 		"limit_ignored":             flag(l.bitrate.ignored),
 		"silent":                    flag(l.silent),
+		"socket_drops":              float64(l.server.port.drops.total.Load()),
 		"keyframe_interval_seconds": time.Duration(f.keyInterval.Load()).Seconds(),
 		"keyframe_answer_seconds":   l.keys.lastReply.Seconds(),
 	}

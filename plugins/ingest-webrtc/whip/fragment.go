@@ -20,6 +20,28 @@ type Candidate struct {
 
 const maxCandidates = 32 // of one Fragment
 
+// checkCredentials reports what keeps f from beginning an ICE session (RFC 8839,
+// section 5.4).
+func (f Fragment) checkCredentials() error {
+	const minUfrag, minPwd, most = 4, 22, 256
+	for _, c := range []struct {
+		name, value string
+		least       int
+	}{{"ice-ufrag", f.Ufrag, minUfrag}, {"ice-pwd", f.Pwd, minPwd}} {
+		if len(c.value) < c.least || len(c.value) > most {
+			return fmt.Errorf("%s must have %d to %d characters", c.name, c.least, most)
+		}
+		for _, r := range c.value {
+			if !strings.ContainsRune(iceCharacters, r) {
+				return fmt.Errorf("%s contains characters other than letters, digits, + and /", c.name)
+			}
+		}
+	}
+	return nil
+}
+
+const iceCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
 // ParseFragment reads a Fragment. It takes what it knows and skips the rest.
 func ParseFragment(text string) (Fragment, error) {
 	var f Fragment

@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/headgate/gateway/sdk/secret"
 )
@@ -50,26 +51,47 @@ type Request struct {
 // Created is a session that has begun.
 type Created struct {
 	ID     string
-	ETag   string // strong, with its quotes
+	ETag   string // strong, with its quotes; of the ICE session
 	Answer string
+	// ICEServers are for this publisher to use.
+	ICEServers []ICEServer
 }
+
+// Restarted is the new ICE session of a session.
+type Restarted struct {
+	ETag     string
+	Fragment string // the gateway's new credentials and candidates
+}
+
+// Elsewhere is the error of [Sessions] for what another gateway holds: the
+// publisher is sent there with 307, so that method, body and token go along.
+type Elsewhere struct{ URL string }
+
+func (e *Elsewhere) Error() string { return "held by another gateway: " + e.URL }
 
 // Sessions makes and holds sessions. Its methods are called concurrently.
 type Sessions interface {
-	// Publish begins a session. A *[Problem] is passed on to the publisher.
+	// Publish begins a session. A *[Problem] is passed on to the publisher; an
+	// *[Elsewhere] sends him on.
 	Publish(ctx context.Context, r Request) (Created, error)
 	// Session returns a session that has not ended.
 	Session(id string) (Session, bool)
 }
 
-// A Session is one that has not ended, or has only just.
+// A Session is one that has not ended, or has only just. Its methods are called
+// concurrently.
 type Session interface {
+	// ETag is that of the current ICE session.
 	ETag() string
 	// Ufrag is the publisher's ICE user fragment.
 	Ufrag() string
 	// AddCandidates takes in candidates of the publisher; those that cannot be
 	// used are left out silently.
 	AddCandidates(c []Candidate)
+	// Restart begins a new ICE session with the publisher's new credentials and
+	// candidates. When it returns an error, the session goes on as it was. A
+	// *[Problem] is passed on.
+	Restart(ctx context.Context, f Fragment) (Restarted, error)
 	// End ends the session as the publisher wishes, and returns when its peer
 	// connection is gone.
 	End()
@@ -79,23 +101,27 @@ type Session interface {
 type Handler struct {
 	sessions Sessions
 	log      *slog.Logger
+	limits   *limits
 }
 
 // NewHandler returns a Handler over sessions.
 func NewHandler(sessions Sessions, log *slog.Logger) *Handler {
-	return &Handler{sessions: sessions, log: log}
+	return &Handler{sessions: sessions, log: log, limits: newLimits()}
 }
 
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	cors(w.Header())
-	var err error
-	if id, ok := strings.CutPrefix(r.URL.Path, sessionPrefix); ok {
-		err = h.serveSession(w, r, id)
-	} else {
-		err = h.serveEndpoint(w, r, strings.TrimPrefix(r.URL.Path, Prefix))
-	}
+	err := h.serve(w, r)
 	if err == nil {
+		return
+	}
+	var elsewhere *Elsewhere
+	if errors.As(err, &elsewhere) {
+		// No other status: 301 and 302 may turn POST into GET.
+		w.Header().Set("Location", elsewhere.URL)
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusTemporaryRedirect)
 		return
 	}
 	var p *Problem
@@ -104,6 +130,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p = &Problem{Status: http.StatusInternalServerError, Type: "internal", Detail: "the gateway could not do this; its log says why"}
 	}
 	p.ServeHTTP(w, r)
+}
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
+	switch r.Method {
+	case http.MethodPost, http.MethodPatch, http.MethodDelete:
+		if wait, ok := h.limits.requests.take(addressKey(r.RemoteAddr)); !ok {
+			return tooMany("more requests from your address than any publisher needs", wait)
+		}
+	}
+	if id, ok := strings.CutPrefix(r.URL.Path, sessionPrefix); ok {
+		return h.serveSession(w, r, id)
+	}
+	return h.serveEndpoint(w, r, strings.TrimPrefix(r.URL.Path, Prefix))
+}
+
+func tooMany(detail string, wait time.Duration) *Problem {
+	return &Problem{Status: http.StatusTooManyRequests, Type: "too-many-requests", Detail: detail, RetryAfter: max(wait, time.Second)}
 }
 
 // cors lets pages of any origin publish: what is protected is protected by a
@@ -155,13 +198,23 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, stream string)
 	if len(offer) == 0 {
 		return &Problem{Status: http.StatusBadRequest, Type: "malformed-offer", Detail: "the body is empty; it must be an SDP offer"}
 	}
-	created, err := h.sessions.Publish(r.Context(), Request{
-		Stream: stream, Token: token(r), Remote: r.RemoteAddr, Agent: r.UserAgent(), Offer: offer,
-	})
+	request := Request{Stream: stream, Token: token(r), Remote: r.RemoteAddr, Agent: r.UserAgent(), Offer: offer}
+	if wait, ok := h.limits.guess(request); !ok {
+		return tooMany("too many wrong tokens for this stream from your address", wait)
+	}
+	created, err := h.sessions.Publish(r.Context(), request)
+	var refused *Problem
+	if errors.As(err, &refused) && (refused.Status == http.StatusUnauthorized || refused.Status == http.StatusForbidden) {
+		h.limits.wrong(request)
+	}
 	if err != nil {
 		return err
 	}
+	h.limits.right(request)
 	header := w.Header()
+	for _, s := range created.ICEServers {
+		header.Add("Link", s.Link())
+	}
 	header.Set("Content-Type", offerType)
 	header.Set("Location", sessionPrefix+created.ID)
 	header.Set("ETag", created.ETag)
@@ -216,14 +269,28 @@ func patch(w http.ResponseWriter, r *http.Request, s Session) error {
 	match := r.Header.Get("If-Match")
 	switch {
 	case match == "":
-		return &Problem{Status: http.StatusPreconditionRequired, Type: "if-match-missing", Detail: "PATCH needs If-Match with the session's ETag"}
-	case match == "*" || f.Ufrag != "" && f.Ufrag != s.Ufrag():
-		return &Problem{Status: http.StatusUnprocessableEntity, Type: "ice-restart", Detail: "the gateway does not restart ICE; publish again"}
-	case match != s.ETag():
-		return &Problem{Status: http.StatusPreconditionFailed, Type: "if-match", Detail: "If-Match is not the session's ETag"}
+		return &Problem{Status: http.StatusPreconditionRequired, Type: "if-match-missing", Detail: `PATCH needs If-Match with the session's ETag; "*" to restart ICE`}
+	case match != "*" && match != s.ETag():
+		return &Problem{Status: http.StatusPreconditionFailed, Type: "if-match", Detail: "If-Match is not the session's ETag: ICE has been restarted since"}
+	case f.Ufrag == "" || f.Ufrag == s.Ufrag():
+		s.AddCandidates(f.Candidates)
+		w.WriteHeader(http.StatusNoContent)
+		return nil
 	}
-	s.AddCandidates(f.Candidates)
-	w.WriteHeader(http.StatusNoContent)
+	if err := f.checkCredentials(); err != nil {
+		return &Problem{Status: http.StatusBadRequest, Type: "malformed-fragment", Detail: "ICE cannot be restarted: " + err.Error()}
+	}
+	restarted, err := s.Restart(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", fragmentType)
+	h.Set("ETag", restarted.ETag)
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(restarted.Fragment)))
+	w.WriteHeader(http.StatusOK)
+	_, _ = io.WriteString(w, restarted.Fragment)
 	return nil
 }
 

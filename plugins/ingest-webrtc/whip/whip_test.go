@@ -4,15 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/headgate/gateway/plugins/ingest-webrtc/whip"
 	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/secret"
 )
 
 // sessions answers by the token, and holds one session, "s1".
@@ -29,7 +32,11 @@ func (s *sessions) Publish(_ context.Context, r whip.Request) (whip.Created, err
 	}
 	switch token := r.Token.Reveal(); token {
 	case "good":
-		return whip.Created{ID: "s1", ETag: `"e1"`, Answer: "v=0\r\n"}, nil
+		return whip.Created{ID: "s1", ETag: `"e1"`, Answer: "v=0\r\n", ICEServers: []whip.ICEServer{
+			{URL: "turn:turn.example.org?transport=udp", Username: `a"b`, Credential: secret.New("c")},
+		}}, nil
+	case "elsewhere":
+		return whip.Created{}, &whip.Elsewhere{URL: "https://other.example.org/whip/studio"}
 	case "broken":
 		return whip.Created{}, errors.New("secret inner thing")
 	case "":
@@ -45,7 +52,15 @@ func (s *sessions) Ufrag() string                          { return "user" }
 func (s *sessions) End()                                   { s.ended++ }
 func (s *sessions) AddCandidates(c []whip.Candidate)       { s.candidates = append(s.candidates, c...) }
 
-const fragment = "a=ice-ufrag:user\r\na=ice-pwd:x\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\na=end-of-candidates\r\n"
+func (s *sessions) Restart(_ context.Context, f whip.Fragment) (whip.Restarted, error) {
+	if f.Ufrag == "lost" {
+		return whip.Restarted{}, errors.New("secret inner thing")
+	}
+	s.candidates = f.Candidates
+	return whip.Restarted{ETag: `"e2"`, Fragment: "a=ice-ufrag:new\r\n"}, nil
+}
+
+const fragment = "a=ice-ufrag:user\r\na=ice-pwd:0123456789abcdefghijkl\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\na=end-of-candidates\r\n"
 
 // Every row is one request and what must come of it. Headers are "Name: value"
 // lines; a value of "*" only has to be there.
@@ -54,6 +69,7 @@ func TestHandler(t *testing.T) {
 	fragType := "Content-Type: application/trickle-ice-sdpfrag"
 	bearer := func(token string) string { return "Authorization: Bearer " + token }
 	match := `If-Match: "e1"`
+	other := strings.Replace(fragment, "user", "other", 1)
 	tests := []struct {
 		name, method, path string
 		headers            []string
@@ -80,6 +96,9 @@ func TestHandler(t *testing.T) {
 		{"basic", "POST", "/whip/studio", []string{sdpType, "Authorization: Basic Z29vZA=="}, "v=0", 401, []string{"WWW-Authenticate: *"}, "unauthenticated"},
 		{"forbidden", "POST", "/whip/studio", []string{sdpType, bearer("forbidden")}, "v=0", 403, nil, "forbidden"},
 		{"no route", "POST", "/whip/studio", []string{sdpType, bearer("not_found")}, "v=0", 404, nil, "no-such-route"},
+		{"servers", "POST", "/whip/studio", []string{sdpType, bearer("good")}, "v=0", 201,
+			[]string{`Link: <turn:turn.example.org?transport=udp>; rel="ice-server"; username="a\"b"; credential="c"; credential-type="password"`}, ""},
+		{"elsewhere", "POST", "/whip/studio", []string{sdpType, bearer("elsewhere")}, "v=0", 307, []string{"Location: https://other.example.org/whip/studio", "Content-Length: 0"}, ""},
 		{"taken", "POST", "/whip/studio", []string{sdpType, bearer("conflict")}, "v=0", 409, []string{"Retry-After: 2"}, "already-published"},
 		{"unusable", "POST", "/whip/studio", []string{sdpType, bearer("unusable")}, "v=0", 422, nil, "unusable-offer"},
 		{"busy", "POST", "/whip/studio", []string{sdpType, bearer("busy")}, "v=0", 503, []string{"Retry-After: 2"}, "busy"},
@@ -105,8 +124,15 @@ func TestHandler(t *testing.T) {
 		{"trickle, garbage", "PATCH", "/whip/~/s1", []string{fragType, match}, "hello", 400, nil, "malformed-fragment"},
 		{"trickle, empty", "PATCH", "/whip/~/s1", []string{fragType, match}, "", 400, nil, "malformed-fragment"},
 		{"trickle, too large", "PATCH", "/whip/~/s1", []string{fragType, match}, strings.Repeat("a", 16<<10+1), 413, nil, "too-large"},
-		{"restart", "PATCH", "/whip/~/s1", []string{fragType, "If-Match: *"}, fragment, 422, nil, "ice-restart"},
-		{"restart by ufrag", "PATCH", "/whip/~/s1", []string{fragType, match}, strings.Replace(fragment, "user", "other", 1), 422, nil, "ice-restart"},
+		{"trickle, any match", "PATCH", "/whip/~/s1", []string{fragType, "If-Match: *"}, fragment, 204, []string{"ETag: "}, ""},
+		{"restart", "PATCH", "/whip/~/s1", []string{fragType, "If-Match: *"}, other, 200, []string{`ETag: "e2"`, fragType, "Content-Length: 17"}, ""},
+		{"restart with the ETag", "PATCH", "/whip/~/s1", []string{fragType, match}, other, 200, []string{`ETag: "e2"`}, ""},
+		{"restart with an old ETag", "PATCH", "/whip/~/s1", []string{fragType, `If-Match: "e0"`}, other, 412, nil, "if-match"},
+		{"restart, no match", "PATCH", "/whip/~/s1", []string{fragType}, other, 428, nil, "if-match-missing"},
+		{"restart, short password", "PATCH", "/whip/~/s1", []string{fragType, match}, strings.Replace(other, "0123456789", "", 1), 400, nil, "malformed-fragment"},
+		{"restart, short ufrag", "PATCH", "/whip/~/s1", []string{fragType, match}, strings.Replace(other, "other", "oth", 1), 400, nil, "malformed-fragment"},
+		{"restart, bad characters", "PATCH", "/whip/~/s1", []string{fragType, match}, strings.Replace(other, "other", "oth er", 1), 400, nil, "malformed-fragment"},
+		{"restart that fails", "PATCH", "/whip/~/s1", []string{fragType, match}, strings.Replace(other, "other", "lost", 1), 500, nil, "internal"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -157,6 +183,59 @@ func checkProblem(t *testing.T, w *httptest.ResponseRecorder, status int, want s
 	}
 }
 
+func postAs(h http.Handler, remote, stream, token string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("POST", "/whip/"+stream, strings.NewReader("v=0"))
+	r.RemoteAddr = remote
+	r.Header.Set("Content-Type", "application/sdp")
+	r.Header.Set("Authorization", "Bearer "+token)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// Who guesses tokens is slowed down, and nobody else is.
+func TestGuessesAreSlowedDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := whip.NewHandler(&sessions{}, slog.New(slog.DiscardHandler))
+		f := func(remote, stream, token string, want int) {
+			t.Helper()
+			if w := postAs(h, remote, stream, token); w.Code != want {
+				t.Errorf("%s %s %s: %d, want %d", remote, stream, token, w.Code, want)
+			}
+		}
+		for range 10 {
+			f("192.0.2.1:1000", "studio", "unauthenticated", 401)
+		}
+		w := postAs(h, "192.0.2.1:1001", "studio", "unauthenticated")
+		checkProblem(t, w, 429, "too-many-requests")
+		if w.Code != 429 || w.Header().Get("Retry-After") != "3" {
+			t.Errorf("%d %v", w.Code, w.Header())
+		}
+		f("192.0.2.1:1002", "studio", "good", 429) // not known to be right
+		f("192.0.2.1:1002", "stage", "good", 201)
+		f("192.0.2.2:1000", "studio", "good", 201)
+		f("192.0.2.1:1002", "studio", "good", 201) // now it is known
+		f("192.0.2.1:1002", "studio", "forbidden", 429)
+		time.Sleep(3 * time.Second)
+		f("192.0.2.1:1002", "studio", "forbidden", 403)
+		f("192.0.2.1:1002", "studio", "forbidden", 429)
+		// One network of IPv6 is one address.
+		for i := range 10 {
+			f(fmt.Sprintf("[2001:db8::%d]:1000", i), "studio", "unauthenticated", 401)
+		}
+		f("[2001:db8::99]:1000", "studio", "unauthenticated", 429)
+		f("[2001:db8:0:1::1]:1000", "studio", "unauthenticated", 401)
+		// Whoever sends more than any publisher needs.
+		count := map[int]int{}
+		for range 1100 {
+			count[postAs(h, "192.0.2.3:1000", "studio", "good").Code]++
+		}
+		if count[201] != 1000 || count[429] != 100 {
+			t.Errorf("%v", count)
+		}
+	})
+}
+
 func TestPublishPassesOn(t *testing.T) {
 	s := &sessions{}
 	r := httptest.NewRequest("POST", "/whip/live/studio", strings.NewReader("v=0\r\n"))
@@ -189,7 +268,7 @@ func TestFragment(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []whip.Candidate{{MID: "0", Line: "candidate:1 1 udp 1 192.0.2.1 9 typ host"}, {MID: "1", Line: "candidate:2 1 tcp 1 192.0.2.1 9 typ host"}}
-	if f.Ufrag != "user" || f.Pwd != "x" || len(f.Candidates) != 2 || f.Candidates[0] != want[0] || f.Candidates[1] != want[1] {
+	if f.Ufrag != "user" || f.Pwd != "0123456789abcdefghijkl" || len(f.Candidates) != 2 || f.Candidates[0] != want[0] || f.Candidates[1] != want[1] {
 		t.Errorf("%+v", f)
 	}
 	if _, err := whip.ParseFragment(strings.Repeat("a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n", 33)); err == nil {
