@@ -146,9 +146,9 @@ func (l listeners) close() {
 	_ = l.admin.Close()
 }
 
-// probeUDP reports a busy media port here, with its key, rather than by a plugin
+// probeMedia reports a busy media port here, with its key, rather than by a plugin
 // that cannot start.
-func probeUDP(ctx context.Context, cfg *config.Config, plugins []pluginhost.Spec) error {
+func probeMedia(ctx context.Context, cfg *config.Config, plugins []pluginhost.Spec) error {
 	needed := slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.From == nil })
 	for _, p := range plugins {
 		if p.Name != webrtcPlugin || !needed {
@@ -156,16 +156,33 @@ func probeUDP(ctx context.Context, cfg *config.Config, plugins []pluginhost.Spec
 		}
 		var o struct {
 			UDP string `json:"udp"`
+			TCP string `json:"tcp"`
 		}
 		if err := json.Unmarshal(p.Options, &o); err != nil {
 			return fmt.Errorf("reading the options of %s: %w", p.Name, err)
 		}
+		remedy := func(option string) (key, text string) {
+			key = "plugins." + p.Name + ".options." + option
+			return key, "choose another with the key " + key + " of the configuration or with GATEWAY_PLUGINS__INGEST_WEBRTC__OPTIONS__" + strings.ToUpper(option)
+		}
 		conn, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", o.UDP)
 		if err != nil {
-			key := "plugins." + p.Name + ".options.udp"
-			return listenError(key, o.UDP, "choose another with the key "+key+" of the configuration or with GATEWAY_PLUGINS__INGEST_WEBRTC__OPTIONS__UDP", err)
+			key, text := remedy("udp")
+			return listenError(key, o.UDP, text, err)
 		}
 		_ = conn.Close() // the plugin opens it again
+		if o.TCP == "" {
+			o.TCP = o.UDP
+		}
+		if o.TCP == "off" {
+			continue
+		}
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.TCP)
+		if err != nil {
+			key, text := remedy("tcp")
+			return listenError(key, o.TCP, text+", or do without by off", err)
+		}
+		_ = l.Close() // nobody was accepted on it
 	}
 	return nil
 }
@@ -212,7 +229,7 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, b banner, beside co
 		l.close()
 		return err
 	}
-	if err := probeUDP(ctx, cfg, plugins); err != nil {
+	if err := probeMedia(ctx, cfg, plugins); err != nil {
 		l.close()
 		return err
 	}

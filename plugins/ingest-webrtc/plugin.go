@@ -37,7 +37,7 @@ type Options struct {
 	Interfaces []string `json:"interfaces,omitempty" jsonschema:"description=Network interfaces to use where udp names no host: patterns such as eth*; !docker* leaves out"`
 	Networks   []string `json:"networks,omitempty" jsonschema:"description=Networks whose addresses to use where udp names no host: 10.0.0.0/8; !172.16.0.0/12 leaves out"`
 	// PublicIPs are announced to publishers beside the machine's own addresses.
-	PublicIPs PublicIPs `json:"public_ips,omitempty"`
+	PublicIPs PublicIPs `json:"public_ips,omitempty" jsonschema:"description=Addresses to announce where the gateway stands behind a NAT that forwards the port; auto asks stun_servers"`
 	// STUNServers tell the public address.
 	STUNServers []string `json:"stun_servers,omitempty" jsonschema:"description=STUN servers (host:port) that are asked for the public address with public_ips: auto"`
 	// TURNServers make the gateway reachable where nothing else does.
@@ -74,13 +74,12 @@ func (PublicIPs) JSONSchema() *jsonschema.Schema {
 			{Type: "string", Enum: []any{"auto"}},
 			{Type: "array", Items: &jsonschema.Schema{Type: "string"}},
 		},
-		Description: "Addresses to announce where the gateway stands behind a NAT that forwards the port; auto asks stun_servers",
 	}
 }
 
 // An ICEServer is a STUN or TURN server in the options.
 type ICEServer struct {
-	URL        string        `json:"url" jsonschema:"required,description=turn:host:port?transport=udp, turns:host:port or stun:host:port"`
+	URL        string        `json:"url" jsonschema:"required,description=turn:host:port?transport=udp or turns:host:port or stun:host:port"`
 	Username   string        `json:"username,omitempty" jsonschema:"description=User name of a TURN server without secret"`
 	Credential secret.String `json:"credential,omitempty" jsonschema:"description=Password of a TURN server without secret"`
 	Secret     secret.String `json:"secret,omitempty" jsonschema:"description=Shared secret of a TURN server (use-auth-secret of coturn): each publisher gets credentials of his own"`
