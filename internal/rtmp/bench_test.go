@@ -54,7 +54,7 @@ func BenchmarkWrite(b *testing.B) {
 						b.Fatal(err)
 					}
 					b.Cleanup(func() { _ = conn.Close() })
-					sock := &socket{TCPConn: conn.(*net.TCPConn), timeout: defaultWriteTimeout}
+					sock := newSocket(conn.(*net.TCPConn), defaultWriteTimeout)
 					w := newChunkWriter(sock, sock)
 					w.size = size
 					writers = append(writers, w)

@@ -197,7 +197,7 @@ func dialOnce(ctx context.Context, cfg ClientConfig, authQuery string) (*Conn, e
 	}
 	c := &Conn{
 		target: t,
-		sock:   &socket{TCPConn: raw.(*net.TCPConn), timeout: cfg.WriteTimeout},
+		sock:   newSocket(raw.(*net.TCPConn), cfg.WriteTimeout),
 		done:   make(chan struct{}),
 		failed: make(chan struct{}),
 	}

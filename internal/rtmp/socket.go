@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/headgate/gateway/internal/quickio"
 )
 
 // A socket is a TCP connection that bounds how long a write may make no progress
@@ -15,6 +17,7 @@ import (
 // Write belongs to one goroutine at a time; stats and abort to any.
 type socket struct {
 	*net.TCPConn
+	out     *quickio.Writer
 	timeout time.Duration // a write during which no byte moves for so long has failed
 	aborted atomic.Bool
 	written atomic.Uint64
@@ -28,6 +31,10 @@ type socket struct {
 type mark struct {
 	offset uint64
 	at     time.Time
+}
+
+func newSocket(c *net.TCPConn, timeout time.Duration) *socket {
+	return &socket{TCPConn: c, out: quickio.NewWriter(c), timeout: timeout}
 }
 
 // Marks closer than markSpacing are one, and there are at most maxMarks: ten
@@ -45,7 +52,7 @@ func (s *socket) Write(b []byte) (int, error) {
 	total := 0
 	for {
 		s.arm()
-		n, err := s.TCPConn.Write(b[total:])
+		n, err := s.out.Write(b[total:])
 		total += n
 		s.written.Add(uint64(n))
 		if err == nil || !s.moving(&p, n, err) {
@@ -64,7 +71,7 @@ func (s *socket) writeBuffers(v *net.Buffers) error {
 	var p progress
 	for {
 		s.arm()
-		n, err := v.WriteTo(s.TCPConn)
+		n, err := s.out.WriteBuffers(v)
 		s.written.Add(uint64(n))
 		if err == nil || !s.moving(&p, int(n), err) {
 			return err

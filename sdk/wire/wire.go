@@ -12,7 +12,6 @@ import (
 
 	plugin "github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 )
 
 // ProtocolVersion is the major version of the wire. What can be added without
@@ -80,6 +79,7 @@ const (
 // ServerOptions are those of the plugin's gRPC server.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.Creds(quickCredentials()),
 		grpc.ForceServerCodecV2(Codec()),
 		grpc.MaxRecvMsgSize(MaxMessageBytes + messageHeadroom),
 		grpc.MaxSendMsgSize(MaxMessageBytes + messageHeadroom),
@@ -93,7 +93,7 @@ func ServerOptions() []grpc.ServerOption {
 // DialOptions are those of the gateway's connection to a plugin.
 func DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(quickCredentials()),
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(Codec()),
 			grpc.MaxCallRecvMsgSize(MaxMessageBytes+messageHeadroom),
