@@ -46,6 +46,11 @@ done
 if [ ${#near[@]} -gt 0 ]; then
 	$GO test $race -shuffle=on -timeout 10m -json "${near[@]}" | report || failed+=("tests")
 fi
+# What is built otherwise with the race detector is tested without it, too.
+if [ -n "$race" ] && [ -z "${PACKAGES:-}" ]; then
+	step "tests without the race detector"
+	$GO test -timeout 5m -json ./internal/quickio ./internal/rtmp ./sdk | report || failed+=("tests without the race detector")
+fi
 if [ ${#far[@]} -gt 0 ]; then
 	step "tests with real peers"
 	$GO test $race -count=1 -p 1 -timeout 25m -json "${far[@]}" | report || failed+=("tests with real peers")

@@ -1,4 +1,4 @@
-//go:build linux && !race
+//go:build linux && !race && (amd64 || arm64 || arm)
 
 package quickio
 
@@ -96,13 +96,13 @@ func (c *call) do(wait func(func(uintptr) bool) error, what unsafe.Pointer, size
 }
 
 // explain words an error as package net does.
-func (q *conn) explain(op string, err error) error {
+func explain(c net.Conn, op string, err error) error {
 	var e *net.OpError
 	if errors.As(err, &e) { // of the poller: closed, or too late
 		e.Op = op
 		return err
 	}
-	return &net.OpError{Op: op, Net: q.LocalAddr().Network(), Source: q.LocalAddr(), Addr: q.RemoteAddr(), Err: os.NewSyscallError(op, err)}
+	return &net.OpError{Op: op, Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError(op, err)}
 }
 
 // Read implements [net.Conn].
@@ -114,7 +114,7 @@ func (q *conn) Read(b []byte) (int, error) {
 	defer q.reading.Unlock()
 	n, err := q.in.do(q.raw.Read, unsafe.Pointer(&b[0]), len(b))
 	if err != nil {
-		return 0, q.explain("read", err)
+		return 0, explain(q, "read", err)
 	}
 	if n == 0 {
 		return 0, io.EOF
@@ -135,7 +135,7 @@ func (q *conn) Write(b []byte) (int, error) {
 		n, err := q.out.do(q.raw.Write, unsafe.Pointer(&b[total]), len(b)-total)
 		total += n
 		if err != nil {
-			return total, q.explain("write", err)
+			return total, explain(q, "write", err)
 		}
 	}
 	return total, nil
@@ -171,7 +171,7 @@ func (q *conn) WriteBuffers(v *net.Buffers) (int64, error) {
 		total += int64(n)
 		consume(v, n)
 		if err != nil {
-			return total, q.explain("writev", err)
+			return total, explain(q, "writev", err)
 		}
 	}
 }

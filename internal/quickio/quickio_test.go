@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -157,6 +160,74 @@ func TestEnds(t *testing.T) {
 	}
 	if _, err := waiting.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("write to a closed connection: %v", err)
+	}
+}
+
+// TestDatagrams sends between a quick socket and an ordinary one, in both families.
+func TestDatagrams(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(at, func(t *testing.T) {
+			listen := func() *net.UDPConn {
+				c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)))
+				if err != nil {
+					t.Skip(err) // no IPv6 here
+				}
+				t.Cleanup(func() { _ = c.Close() })
+				return c
+			}
+			quick, other := NewUDPConn(listen()), listen()
+			here, there := quick.LocalAddr().(*net.UDPAddr).AddrPort(), other.LocalAddr().(*net.UDPAddr).AddrPort()
+			buf := make([]byte, 2000)
+			got := make(chan string, 1)
+			go func() {
+				n, from, err := quick.ReadFromAddrPort(buf)
+				got <- fmt.Sprint(n, from, err, bytes.Equal(buf[:max(n, 0)], noise(1200)))
+			}()
+			if _, err := other.WriteToUDPAddrPort(noise(1200), here); err != nil {
+				t.Fatal(err)
+			}
+			if want := fmt.Sprint(1200, there, nil, true); <-got != want {
+				t.Errorf("want %s", want)
+			}
+			if n, err := quick.WriteToAddrPort(noise(700), there); n != 700 || err != nil {
+				t.Errorf("sent %d: %v", n, err)
+			}
+			if n, from, err := other.ReadFromUDPAddrPort(buf); n != 700 || from != here || err != nil || !bytes.Equal(buf[:n], noise(700)) {
+				t.Errorf("received %d from %v: %v", n, from, err)
+			}
+			if n, err := quick.WriteToAddrPort(make([]byte, 70_000), there); n != 0 || !errors.Is(err, syscall.EMSGSIZE) {
+				t.Errorf("sent %d of what is too long: %v", n, err)
+			}
+			_ = quick.SetReadDeadline(time.Now().Add(-time.Second))
+			if _, _, err := quick.ReadFromAddrPort(buf); !os.IsTimeout(err) {
+				t.Errorf("after the deadline: %v", err)
+			}
+			_ = quick.Close()
+			if _, _, err := quick.ReadFromAddrPort(buf); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("read of a closed socket: %v", err)
+			}
+			if _, err := quick.WriteToAddrPort(buf, there); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("write to a closed socket: %v", err)
+			}
+		})
+	}
+}
+
+// TestFamilies: an address of IPv4 may be written as one of IPv6, not the reverse.
+func TestFamilies(t *testing.T) {
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	quick := NewUDPConn(c)
+	here := c.LocalAddr().(*net.UDPAddr).AddrPort()
+	mapped := netip.AddrPortFrom(netip.AddrFrom16(here.Addr().As16()), here.Port())
+	if _, err := quick.WriteToAddrPort([]byte("x"), mapped); err != nil {
+		t.Error(err)
+	}
+	if _, err := quick.WriteToAddrPort([]byte("x"), netip.MustParseAddrPort("[::1]:9")); err == nil {
+		t.Error("sent to IPv6 from a socket of IPv4")
 	}
 }
 

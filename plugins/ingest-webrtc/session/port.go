@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/pion/ice/v4"
+
+	"github.com/headgate/gateway/internal/quickio"
 )
 
 const (
@@ -115,7 +117,7 @@ func (p *port) open(addr *net.UDPAddr, ips []netip.Addr, tcp string) error {
 func (p *port) makeMuxes() {
 	muxes := make([]ice.UDPMux, len(p.sockets))
 	for i, s := range p.sockets {
-		s.mux = ice.NewUniversalUDPMuxDefault(ice.UniversalUDPMuxParams{UDPConn: s.conn, Logger: p.logger})
+		s.mux = ice.NewUniversalUDPMuxDefault(ice.UniversalUDPMuxParams{UDPConn: quickio.NewUDPConn(s.conn), Logger: p.logger})
 		muxes[i] = s.mux.UDPMuxDefault
 	}
 	p.udpMux = muxes[0]
