@@ -49,7 +49,7 @@ fi
 # What is built otherwise with the race detector is tested without it, too.
 if [ -n "$race" ] && [ -z "${PACKAGES:-}" ]; then
 	step "tests without the race detector"
-	$GO test -timeout 5m -json ./internal/quickio ./internal/rtmp ./sdk | report || failed+=("tests without the race detector")
+	$GO test -timeout 5m -json ./sdk/quickio ./internal/rtmp ./sdk | report || failed+=("tests without the race detector")
 fi
 if [ ${#far[@]} -gt 0 ]; then
 	step "tests with real peers"

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/gateway/internal/quickio"
+	"github.com/headgate/gateway/sdk/quickio"
 )
 
 // A socket is a TCP connection that bounds how long a write may make no progress

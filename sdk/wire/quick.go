@@ -7,7 +7,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/headgate/gateway/internal/quickio"
+	"github.com/headgate/gateway/sdk/quickio"
 )
 
 // quickConn are the credentials of a connection within the machine: none. Where

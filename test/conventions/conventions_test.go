@@ -135,7 +135,7 @@ func allowed(dir, imported string, test bool) bool {
 	case within(dir, "sdk"):
 		return within(imported, "sdk") || (test && within(imported, "internal"))
 	case within(dir, "internal"):
-		return withinAny(imported, "internal", "sdk/media", "sdk/secret")
+		return withinAny(imported, "internal", "sdk/media", "sdk/secret", "sdk/quickio")
 	default:
 		return false
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/pion/ice/v4"
 
-	"github.com/headgate/gateway/internal/quickio"
+	"github.com/headgate/gateway/sdk/quickio"
 )
 
 const (
