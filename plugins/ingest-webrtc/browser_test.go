@@ -7,12 +7,17 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/headgate/gateway/plugins/ingest-webrtc/session"
 	"github.com/headgate/gateway/sdk"
@@ -296,5 +301,196 @@ func TestPageSaysWhatIsWrong(t *testing.T) {
 		chromedp.Evaluate(`document.activeElement.id`, &at))
 	if at != "token" {
 		t.Errorf("the focus is at %q", at)
+	}
+}
+
+// pageState waits until the page is in a state.
+func pageState(state string) chromedp.Action {
+	return chromedp.WaitVisible(`body[data-state="`+state+`"]`, chromedp.ByQuery)
+}
+
+// counts are what has arrived of a publication.
+func (p *publicationFake) counts() (video, audio int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.video, p.audio
+}
+
+// until waits for ok, asked every 50 ms.
+func until(t *testing.T, what string, limit time.Duration, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !ok(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// Sound alone, and picture alone, are enough; what is muted still flows, as silence
+// and as black.
+func TestPageSendsOneOfBoth(t *testing.T) {
+	for _, c := range []struct {
+		name, query, set string
+		video, audio     bool
+	}{
+		{"sound only", "source=none", "", false, true},
+		{"picture only", "source=camera", `document.querySelector('#microphone').value = 'none'`, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g, url := serve(t)
+			ctx := browser(t)
+			if err := chromedp.Run(ctx); err != nil {
+				t.Fatal(err)
+			}
+			do(ctx, t, "going live", 60*time.Second, chromedp.Navigate(url+"/publish/studio?"+c.query+"#token=abc"),
+				chromedp.WaitVisible("#start"), chromedp.Evaluate(c.set+";0", nil), chromedp.Click("#start"), pageState("live"))
+			p := g.publication(0)
+			until(t, "media", 20*time.Second, func() bool {
+				v, a := p.counts()
+				return (v >= 30 || !c.video) && (a >= 50 || !c.audio)
+			})
+			button := "#muteSound"
+			if c.video {
+				button = "#mutePicture"
+			}
+			do(ctx, t, "muting", 10*time.Second, chromedp.Click(button), chromedp.WaitVisible(button+`[aria-pressed="true"]`))
+			v0, a0 := p.counts()
+			until(t, "media while muted", 20*time.Second, func() bool {
+				v, a := p.counts()
+				return (v >= v0+10 || !c.video) && (a >= a0+50 || !c.audio)
+			})
+			if v, a := p.counts(); v > 0 != c.video || a > 0 != c.audio {
+				t.Errorf("%d pictures, %d packets of sound", v, a)
+			}
+			shot(ctx, t, "muted"+button[1:])
+			do(ctx, t, "stopping", 10*time.Second, chromedp.Click("#stop"), pageState("ended"))
+		})
+	}
+}
+
+// Who looks before he starts sees himself and how loud it is, and every control can
+// be reached and has a name.
+func TestPagePreviewAndKeyboard(t *testing.T) {
+	g, url := serve(t)
+	ctx := browser(t)
+	if err := chromedp.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var shown string
+	do(ctx, t, "looking", 60*time.Second, chromedp.Navigate(url+"/publish/studio?source=camera#token=a-b'c"),
+		chromedp.WaitVisible("#look"), chromedp.Click("#look"), chromedp.WaitVisible("body[data-picture]"),
+		chromedp.Poll(`document.querySelector('#level').getAttribute('aria-valuenow') > 0 && document.querySelector('#preview').videoWidth`, nil),
+		chromedp.Click("#others summary"), chromedp.WaitVisible("#ffmpeg"), chromedp.Text("#ffmpeg", &shown))
+	if g.publication(0) != nil {
+		t.Error("looking publishes")
+	}
+	if !strings.Contains(shown, "-authorization TOKEN "+url+"/whip/studio") {
+		t.Errorf("the command shows %s", shown)
+	}
+	shot(ctx, t, "preview")
+	do(ctx, t, "showing the token", 10*time.Second, chromedp.Click("#withToken"), chromedp.Text("#ffmpeg", &shown))
+	if !strings.Contains(shown, `-authorization 'a-b'\''c' `) {
+		t.Errorf("the command with the token is %s", shown)
+	}
+	// As a screen reader sees it: every control that can be reached has a name.
+	nodes, err := names(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"button Start", "button Preview", "combobox Picture", "combobox Camera", "combobox Size", "meter Level of the sound", "status "} {
+		if !slices.ContainsFunc(nodes, func(n string) bool { return strings.HasPrefix(n, strings.TrimSuffix(want, "Preview")) }) {
+			t.Errorf("%q is not among %q", want, nodes)
+		}
+	}
+	for _, n := range nodes {
+		if role, name, _ := strings.Cut(n, " "); name == "" && slices.Contains([]string{"button", "combobox", "textbox", "checkbox"}, role) {
+			t.Errorf("a %s has no name", role)
+		}
+	}
+	// With nothing but the keyboard: to the button, and press it.
+	var at string
+	do(ctx, t, "starting by the keyboard", 30*time.Second,
+		chromedp.Evaluate(`document.querySelector('#token').value = 'abc'; document.querySelector('#start').focus(); 0`, nil),
+		chromedp.KeyEvent(kb.Enter), pageState("live"), chromedp.Evaluate(`document.activeElement.id`, &at))
+	if at != "stop" {
+		t.Errorf("after Start the focus is at %q, want at Stop", at)
+	}
+	do(ctx, t, "stopping by the keyboard", 20*time.Second, chromedp.KeyEvent(kb.Enter), pageState("ended"))
+}
+
+// names are the roles and names of what a screen reader finds.
+func names(ctx context.Context) ([]string, error) {
+	// Decoded here: the library's type lacks some names of properties.
+	type value struct {
+		Value any `json:"value"`
+	}
+	var tree struct {
+		Nodes []struct {
+			Ignored bool  `json:"ignored"`
+			Role    value `json:"role"`
+			Name    value `json:"name"`
+		} `json:"nodes"`
+	}
+	err := chromedp.Run(ctx, chromedp.ActionFunc(func(ctx context.Context) error {
+		return cdp.Execute(ctx, accessibility.CommandGetFullAXTree, nil, &tree)
+	}))
+	var out []string
+	for _, n := range tree.Nodes {
+		if !n.Ignored {
+			out = append(out, fmt.Sprintf("%v %v", n.Role.Value, n.Name.Value))
+		}
+	}
+	return out, err
+}
+
+// The page notices within a few seconds that the gateway has no session any more,
+// although packets still go, and publishes again.
+func TestPagePublishesAgain(t *testing.T) {
+	g, url := serve(t)
+	ctx := browser(t)
+	if err := chromedp.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	do(ctx, t, "going live", 60*time.Second, chromedp.Navigate(url+"/publish/studio?source=canvas&start=1#token=abc"), pageState("live"))
+	first := g.publication(0)
+	until(t, "pictures", 20*time.Second, func() bool { v, _ := first.counts(); return v >= 10 })
+	from := time.Now()
+	close(first.done) // the gateway sends him away
+	until(t, "another publication", 20*time.Second, func() bool { return g.publication(1) != nil })
+	t.Logf("published again after %v", time.Since(from))
+	until(t, "its pictures", 20*time.Second, func() bool { v, _ := g.publication(1).counts(); return v >= 10 })
+	do(ctx, t, "being live again", 20*time.Second, pageState("live"))
+}
+
+// A closed tab ends the publication at once, as lost.
+func TestClosedTab(t *testing.T) {
+	g, url := serve(t)
+	ctx := browser(t)
+	if err := chromedp.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	tab, cancel := chromedp.NewContext(ctx)
+	defer cancel()
+	if err := chromedp.Run(tab); err != nil {
+		t.Fatal(err)
+	}
+	do(tab, t, "going live", 60*time.Second, chromedp.Navigate(url+"/publish/studio?source=canvas&start=1#token=abc"), pageState("live"))
+	p := g.publication(0)
+	until(t, "pictures", 20*time.Second, func() bool { v, _ := p.counts(); return v >= 10 })
+	from := time.Now()
+	if err := chromedp.Cancel(tab); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-p.closed:
+		if err == nil {
+			t.Error("a closed tab counts as goodbye")
+		}
+		if took := time.Since(from); took > 8*time.Second {
+			t.Errorf("noticed after %v: as late as a killed browser", took)
+		}
+		t.Logf("noticed after %v: %v", time.Since(from), err)
+	case <-time.After(15 * time.Second):
+		t.Error("not noticed")
 	}
 }

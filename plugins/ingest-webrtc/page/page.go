@@ -1,8 +1,9 @@
 // Package page is the publish page, /publish/NAME: camera and microphone, or a
-// test picture, into the gateway from any browser. It is one HTML file with its
-// style and script beside it, all embedded, and asks nothing of any other host.
+// screen or test picture, into the gateway from any browser. It is one HTML file with
+// its style and scripts beside it, all embedded, and asks nothing of any other host.
 //
-// It knows how to deliver files. What the page does is in publish.js.
+// It knows how to deliver files. What the page does is in publish.js, with whip.js
+// for the protocol and media.js for devices.
 package page
 
 import (
@@ -11,6 +12,7 @@ import (
 	"encoding/hex"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +25,7 @@ const Prefix = "/publish/"
 // assets are served under Prefix + "~/": "~" is in no stream's name.
 const assets = "~/"
 
-//go:embed publish.html publish.css publish.js
+//go:embed publish.html publish.css publish.js whip.js media.js
 var files embed.FS
 
 // policy lets the page load its own files and nothing else, talk to its own
@@ -45,7 +47,7 @@ func Handler() http.Handler {
 		rest := strings.TrimPrefix(r.URL.Path, Prefix)
 		name, isAsset := strings.CutPrefix(rest, assets)
 		switch {
-		case isAsset && (name == "publish.css" || name == "publish.js"):
+		case isAsset && slices.Contains([]string{"publish.css", "publish.js", "whip.js", "media.js"}, name):
 			serve(w, r, name)
 		case whip.ValidStream(rest):
 			h.Set("Content-Security-Policy", policy)

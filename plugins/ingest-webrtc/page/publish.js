@@ -1,359 +1,289 @@
-// The publish page: camera, screen or a test picture, sent by WHIP.
+// The publish page: what is sent, how it goes, and what to do when it does not.
 //
-// Parameters of the address: ?source=camera|screen|canvas ?size=1280x720
-// ?start=1 (press Start by itself); #token=... is the stream's token. Elements to hold on to:
-// body[data-state] is idle, connecting, live, reconnecting, failed or ended;
-// #start, #stop, #state, #error, #preview, #source, #size, #token, #stat*.
-'use strict';
+// Parameters of the address: ?source=camera|screen|none|canvas ?size=1280x720
+// ?bitrate=2500 ?start=1 (press Start by itself); #token=... is the stream's token.
+// Elements to hold on to: body[data-state] is idle, connecting, live, reconnecting,
+// failed or ended; #start, #stop, #look, #muteSound, #mutePicture, #state, #error,
+// #preview, #source, #camera, #microphone, #sound, #size, #bitrate, #token, #stat*.
+import { Refusal, Session } from './whip.js';
+import { capture, devices, Level, MediaError } from './media.js';
 
 const $ = (id) => document.getElementById(id);
 const stream = decodeURIComponent(location.pathname.replace(/^\/publish\//, ''));
-const endpoint = '/whip/' + stream;
+const endpoint = location.origin + '/whip/' + stream;
 const query = new URLSearchParams(location.search);
 
 // How often and how long a lost connection is tried again.
 const RETRY_FIRST_MS = 500;
 const RETRY_MOST_MS = 8000;
-const CONNECT_MS = 12000;
-const DISCONNECTED_MS = 4000;
+// How long packets may be missing before ICE is restarted, and how long that may take.
+const DISCONNECTED_MS = 1000;
+const RESTART_MS = 4000;
+// How often the gateway is asked whether it still has the session: long before the
+// browser gives up the connection itself.
+const ALIVE_MS = 1500;
 
 let token = new URLSearchParams(location.hash.slice(1)).get('token') || '';
 let run = null; // the running publication
+let media = null; // what the preview shows
+let level = null;
+
+const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
+// State and errors.
 
 const texts = {
   idle: 'Ready', connecting: 'Connecting', live: 'Live', reconnecting: 'Reconnecting', failed: 'Not publishing', ended: 'Ended',
 };
+const busyStates = ['connecting', 'live', 'reconnecting'];
 
 function show(state, error) {
   document.body.dataset.state = state;
-  $('state').textContent = texts[state];
-  $('error').hidden = !error;
-  $('error').textContent = error || '';
-  const busy = state === 'connecting' || state === 'live' || state === 'reconnecting';
+  if ($('state').textContent !== texts[state]) $('state').textContent = texts[state];
+  say(error);
+  const busy = busyStates.includes(state);
   // The button of the moment takes the focus from what is switched off: for whoever
   // has no mouse.
   const [on, off] = busy ? [$('stop'), $('start')] : [$('start'), $('stop')];
-  const focused = $('controls').contains(document.activeElement);
-  on.disabled = false;
+  const focused = document.activeElement === off || $('controls').contains(document.activeElement);
+  on.disabled = on.hidden = false;
   if (focused) on.focus();
-  off.disabled = true;
+  off.disabled = off.hidden = true;
+  $('look').hidden = busy;
   for (const e of $('controls').querySelectorAll('select, input')) e.disabled = busy;
-  if (!busy) $('stats').hidden = true;
+  if (!busy) $('stats').hidden = $('clock').hidden = true;
 }
 
-// An error whose message is for the person in front of the page.
-class Plain extends Error {
-  constructor(message, { again = false, after = 0, token = false } = {}) {
-    super(message);
-    this.again = again; // trying again can help
-    this.after = after; // not before so many seconds
-    this.token = token; // another token can help
-  }
+function say(error) {
+  $('error').hidden = !error;
+  if ($('error').textContent !== (error || '')) $('error').textContent = error || '';
 }
 
-function mediaError(e) {
-  switch (e.name) {
-    case 'NotAllowedError': return new Plain('The browser was not allowed to use the camera or microphone. Allow it in the address bar and press Start again.');
-    case 'NotFoundError': return new Plain('No camera or microphone was found. Connect one, or choose the test picture.');
-    case 'NotReadableError': return new Plain('The camera or microphone is in use by another program.');
-    case 'OverconstrainedError': return new Plain('The chosen device cannot deliver this. Choose another one.');
-    default: return new Plain('Camera or microphone cannot be used: ' + e.message);
-  }
-}
-
-function size() {
-  const [width, height] = $('size').value.split('x').map(Number);
-  return { width, height };
-}
-
-async function capture() {
-  const { width, height } = size();
-  const source = $('source').value;
-  if (source === 'canvas') return testPicture(width, height);
-  if (!navigator.mediaDevices) throw new Plain('Browsers give camera and microphone to https pages and to localhost only. Open this page by one of these.');
-  try {
-    if (source === 'screen') {
-      const s = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: 30 }, audio: true });
-      return { stream: s, stop: () => s.getTracks().forEach((t) => t.stop()) };
-    }
-    const device = (id) => ($(id).value ? { deviceId: { exact: $(id).value } } : {});
-    const s = await navigator.mediaDevices.getUserMedia({
-      video: { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: 30 }, ...device('camera') },
-      audio: { channelCount: { ideal: 2 }, ...device('microphone') },
-    });
-    listDevices();
-    return { stream: s, mirror: true, stop: () => s.getTracks().forEach((t) => t.stop()) };
-  } catch (e) {
-    throw mediaError(e);
-  }
-}
-
-// testPicture draws a clock and moving bars and, once a second, flashes white and
-// beeps at the same instant for 100 ms.
-function testPicture(width, height) {
-  const audio = new AudioContext({ sampleRate: 48000, latencyHint: 'interactive' });
-  audio.resume();
-  // Started by itself the browser holds the sound, and with it this clock, until somebody acts.
-  for (const e of ['pointerdown', 'keydown']) addEventListener(e, () => audio.resume().catch(() => {}), { once: true });
-  const out = audio.createMediaStreamDestination();
-  out.channelCount = 2;
-  // Left and right differ, so that mono is noticed.
-  const gates = [1000, 1500].map((hz, channel) => {
-    const tone = new OscillatorNode(audio, { frequency: hz });
-    const gate = new GainNode(audio, { gain: 0 });
-    const merger = new ChannelMergerNode(audio, { numberOfInputs: 2 });
-    tone.connect(gate).connect(merger, 0, channel);
-    merger.connect(out);
-    tone.start();
-    return gate.gain;
-  });
-  const canvas = document.createElement('canvas');
-  canvas.width = width;
-  canvas.height = height;
-  const g = canvas.getContext('2d', { alpha: false });
-  const colours = ['#c0c0c0', '#c0c000', '#00c0c0', '#00c000', '#c000c0', '#c00000', '#0000c0'];
-  const ON = 0.1;
-  let scheduled = Math.ceil(audio.currentTime);
-  const draw = () => {
-    const now = audio.currentTime;
-    // Beeps are put on the sound's own clock ahead of time, the flash follows it.
-    while (scheduled < now + 1.5) {
-      if (scheduled > now) {
-        for (const gain of gates) {
-          gain.setValueAtTime(0.4, scheduled);
-          gain.setValueAtTime(0, scheduled + ON);
-        }
-      }
-      scheduled++;
-    }
-    const flash = now >= 1 && now % 1 < ON;
-    const shift = Math.floor(now * 60) % width;
-    for (let i = 0; i < colours.length * 2; i++) {
-      g.fillStyle = colours[i % colours.length];
-      g.fillRect((i * width) / colours.length - shift, 0, width / colours.length + 1, height);
-    }
-    g.fillStyle = flash ? '#fff' : '#000';
-    g.fillRect(width * 0.25, height * 0.25, width * 0.5, height * 0.5);
-    g.fillStyle = flash ? '#000' : '#fff';
-    g.font = '600 ' + Math.round(height / 10) + 'px monospace';
-    g.textAlign = 'center';
-    g.textBaseline = 'middle';
-    g.fillText(now.toFixed(2), width / 2, height / 2);
-  };
-  // Each picture that is drawn is taken at once: a stream that looks by itself
-  // would see the flash up to one picture later.
-  const s = canvas.captureStream(0);
-  const [video] = s.getVideoTracks();
-  const timer = setInterval(() => { draw(); video.requestFrame(); }, 1000 / 30);
-  s.addTrack(out.stream.getAudioTracks()[0]);
-  return {
-    stream: s,
-    stop: () => {
-      clearInterval(timer);
-      s.getTracks().forEach((t) => t.stop());
-      audio.close();
-    },
-  };
-}
-
-// problem turns a refusal into words.
-async function problem(response) {
-  let detail = '';
-  try {
-    detail = (await response.json()).detail || '';
-  } catch { /* not a problem document */ }
-  const after = Number(response.headers.get('Retry-After')) || 0;
-  const say = (text) => (detail ? text + ' (' + detail + ')' : text);
-  switch (response.status) {
-    case 401: return new Plain(token ? 'The gateway does not accept this token.' : 'This stream needs a token.', { token: true });
-    case 403: return new Plain('This token is not for this stream.', { token: true });
-    case 404: return new Plain('The gateway has no route named ' + stream + '.');
-    case 409: return new Plain(say('Somebody else is publishing this stream.'), { again: true, after: after || 3 });
-    case 422: return new Plain(say('The gateway cannot use what this browser sends.'));
-    case 429: case 502: case 503: case 504:
-      return new Plain(say('The gateway is busy.'), { again: true, after: after || 1 });
-    default: return new Plain(say('The gateway answered ' + response.status + '.'), { again: response.status >= 500 });
-  }
-}
-
-function preferH264(transceiver) {
-  if (!transceiver.setCodecPreferences || !RTCRtpSender.getCapabilities) return;
-  const codecs = (RTCRtpSender.getCapabilities('video') || { codecs: [] }).codecs;
-  const wanted = codecs.filter((c) => /\/h264$/i.test(c.mimeType));
-  if (wanted.length) transceiver.setCodecPreferences([...wanted, ...codecs.filter((c) => !wanted.includes(c))]);
-}
-
-// A Session is one peer connection, from offer to end.
-class Session {
-  constructor(media) {
-    this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
-    this.candidates = [];
-    this.pc.onicecandidate = (e) => {
-      if (e.candidate && e.candidate.candidate) this.candidates.push(e.candidate);
-      this.trickle();
+// explain turns what went wrong into words, and says whether trying again can help.
+function explain(e) {
+  if (e instanceof MediaError) return { text: e.message };
+  if (!(e instanceof Refusal)) return { text: 'This did not work: ' + e.message };
+  const why = (text) => (e.detail ? text + ' (' + e.detail + ')' : text);
+  switch (e.status) {
+    case 0: return {
+      again: true,
+      text: e.offline ? 'The gateway cannot be reached.'
+        : 'No connection for media came about: something between here and the gateway blocks it. Are its UDP and TCP media ports reachable from this network?',
     };
-    for (const track of media.getTracks()) {
-      const t = this.pc.addTransceiver(track, { direction: 'sendonly', streams: [media] });
-      if (track.kind === 'video') {
-        track.contentHint = $('source').value === 'screen' ? 'detail' : 'motion';
-        preferH264(t);
-      }
-    }
-  }
-
-  async open() {
-    await this.pc.setLocalDescription();
-    const headers = { 'Content-Type': 'application/sdp' };
-    if (token) headers.Authorization = 'Bearer ' + token;
-    let response;
-    try {
-      response = await fetch(endpoint, { method: 'POST', headers, body: this.pc.localDescription.sdp });
-    } catch {
-      throw new Plain('The gateway cannot be reached.', { again: true });
-    }
-    if (response.status !== 201) throw await problem(response);
-    this.url = new URL(response.headers.get('Location'), location.href);
-    this.etag = response.headers.get('ETag');
-    await this.pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
-    this.trickle();
-    await this.connected();
-  }
-
-  // trickle sends the candidates found after the offer.
-  trickle() {
-    if (!this.url || !this.candidates.length) return;
-    const ufrag = /a=ice-ufrag:(\S+)/.exec(this.pc.localDescription.sdp);
-    const pwd = /a=ice-pwd:(\S+)/.exec(this.pc.localDescription.sdp);
-    let body = 'a=ice-ufrag:' + ufrag[1] + '\r\na=ice-pwd:' + pwd[1] + '\r\n';
-    for (const c of this.candidates.splice(0, 32)) {
-      body += 'm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:' + c.sdpMid + '\r\na=' + c.candidate + '\r\n';
-    }
-    fetch(this.url, {
-      method: 'PATCH', headers: { 'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': this.etag }, body,
-    }).catch(() => {});
-  }
-
-  connected() {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Plain('No connection for media came about. Is the UDP port of the gateway reachable?', { again: true })), CONNECT_MS);
-      const check = () => {
-        switch (this.pc.connectionState) {
-          case 'connected': clearTimeout(timer); resolve(); break;
-          case 'failed': case 'closed':
-            clearTimeout(timer);
-            reject(new Plain('No connection for media came about. Is the UDP port of the gateway reachable?', { again: true }));
-        }
-      };
-      this.pc.addEventListener('connectionstatechange', check);
-      check();
-    });
-  }
-
-  // lost resolves when the connection breaks.
-  lost() {
-    return new Promise((resolve) => {
-      let timer = 0;
-      this.pc.addEventListener('connectionstatechange', () => {
-        clearTimeout(timer);
-        const state = this.pc.connectionState;
-        if (state === 'failed' || state === 'closed') resolve();
-        if (state === 'disconnected') timer = setTimeout(resolve, DISCONNECTED_MS);
-      });
-    });
-  }
-
-  // close ends the session; with goodbye the gateway ends the stream at once.
-  async close(goodbye) {
-    if (goodbye && this.url) await fetch(this.url, { method: 'DELETE' }).catch(() => {});
-    this.pc.close();
+    case 401: return { text: token ? 'The gateway does not accept this token.' : 'This stream needs a token.', token: true };
+    case 403: return { text: 'This token is not for this stream.', token: true };
+    case 404: return { text: 'The gateway has no route named ' + stream + '.' };
+    case 409: return { text: why('Somebody else is publishing this stream.'), again: true, after: e.after || 3 };
+    case 422: return { text: why('The gateway cannot use what this browser sends.') };
+    case 429: return { text: why('The gateway wants fewer attempts.'), again: true, after: e.after || 1 };
+    case 502: case 503: case 504: return { text: why('The gateway is busy.'), again: true, after: e.after || 1 };
+    default: return { text: why('The gateway answered ' + e.status + '.'), again: e.status >= 500 };
   }
 }
+
+// Picture and sound.
+
+function choices() {
+  const [width, height] = $('size').value.split('x').map(Number);
+  return {
+    source: $('source').value, width, height,
+    camera: $('camera').value, microphone: $('microphone').value, music: $('sound').value === 'music',
+  };
+}
+
+async function open() {
+  close();
+  media = await capture(choices());
+  const video = $('preview');
+  video.srcObject = media.stream;
+  document.body.toggleAttribute('data-picture', media.stream.getVideoTracks().length > 0);
+  document.body.toggleAttribute('data-mirror', Boolean(media.mirror));
+  if (media.stream.getAudioTracks().length) {
+    level = new Level(media.stream);
+    $('level').hidden = false;
+    const mine = level;
+    let most = 0; // since it was last told
+    const draw = () => {
+      if (level !== mine) return;
+      const v = mine.read();
+      most = Math.max(most, v);
+      $('level').firstElementChild.style.transform = 'scaleX(' + (1 - v).toFixed(3) + ')';
+      requestAnimationFrame(draw);
+    };
+    requestAnimationFrame(draw);
+    const tell = setInterval(() => {
+      if (level !== mine) { clearInterval(tell); return; }
+      $('level').setAttribute('aria-valuenow', String(Math.round(most * 100)));
+      most = 0;
+    }, 500);
+  }
+  setMutes();
+  hint();
+  await listDevices();
+}
+
+function close() {
+  if (level) level.stop();
+  if (media) media.stop();
+  level = media = null;
+  $('preview').srcObject = null;
+  $('level').hidden = true;
+  document.body.removeAttribute('data-picture');
+  document.body.removeAttribute('data-mirror');
+  for (const id of ['muteSound', 'mutePicture']) $(id).setAttribute('aria-pressed', 'false');
+  setMutes();
+  hint();
+}
+
+function setMutes() {
+  const tracks = (kind) => (media ? media.stream.getTracks().filter((t) => t.kind === kind) : []);
+  for (const [id, kind] of [['muteSound', 'audio'], ['mutePicture', 'video']]) {
+    $(id).disabled = !tracks(kind).length;
+    for (const t of tracks(kind)) t.enabled = $(id).getAttribute('aria-pressed') !== 'true';
+  }
+  $('look').textContent = media ? 'End preview' : 'Preview';
+}
+
+function hint() {
+  const source = $('source').value;
+  let text = 'The picture appears when you press Start or Preview.';
+  if (source === 'camera') text = 'Camera and microphone start when you press Start or Preview.';
+  if (source === 'screen') text = 'Press Start or Preview, then choose what to share.';
+  if (source === 'none') text = media ? 'Sound only' : 'The microphone starts when you press Start or Preview.';
+  $('hint').textContent = text;
+}
+
+async function look() {
+  if (media) { close(); return; }
+  say('');
+  try {
+    await open();
+  } catch (e) {
+    say(explain(e).text);
+  }
+}
+
+async function listDevices() {
+  const all = await devices();
+  for (const [kind, id] of [['videoinput', 'camera'], ['audioinput', 'microphone']]) {
+    const select = $(id);
+    const chosen = select.value;
+    for (const o of [...select.options]) if (o.dataset.device) o.remove();
+    for (const d of all.filter((x) => x.kind === kind)) {
+      const o = new Option(d.name, d.id);
+      o.dataset.device = '1';
+      select.add(o, kind === 'audioinput' ? select.options.length - 1 : undefined);
+    }
+    select.value = [...select.options].some((o) => o.value === chosen) ? chosen : '';
+  }
+}
+
+// Publishing.
 
 // A Run is from Start to Stop: sessions one after the other over the same media.
 class Run {
   constructor() {
-    this.stopped = new Promise((resolve) => { this.stop = resolve; }).then(() => { this.over = true; });
+    this.stopped = new Promise((resolve) => { this.stop = resolve; }).then(() => { this.over = true; return 'stopped'; });
+    this.figures = new Figures();
   }
 
   async go() {
     show('connecting');
-    this.media = await capture();
+    if (!media) await open();
     if (this.over) return;
-    const video = $('preview');
-    video.srcObject = this.media.stream;
-    document.body.toggleAttribute('data-picture', true);
-    document.body.toggleAttribute('data-mirror', Boolean(this.media.mirror));
     const ended = new Promise((resolve) => {
-      this.media.stream.getTracks().forEach((t) => t.addEventListener('ended', resolve, { once: true }));
-    }).then(() => 'ended');
+      media.stream.getTracks().forEach((t) => t.addEventListener('ended', () => resolve('ended'), { once: true }));
+    });
     let wait = RETRY_FIRST_MS;
     let everLive = false;
     while (!this.over) {
-      let after = 0;
-      this.session = new Session(this.media.stream);
+      let problem;
+      const session = new Session(endpoint, token, media.stream, { detail: $('source').value === 'screen', maxKbps: Number($('bitrate').value) });
+      this.session = session;
       try {
-        await Promise.race([this.session.open(), this.stopped]);
+        await Promise.race([session.open(), this.stopped]);
         if (this.over) break;
         everLive = true;
         wait = RETRY_FIRST_MS;
         show('live');
-        const what = await Promise.race([this.session.lost(), this.stopped, ended, this.watch(this.session)]);
+        this.figures.follow(session.pc);
+        const what = await Promise.race([this.hold(session), this.stopped, ended]);
         if (what === 'ended') {
-          await this.session.close(true);
+          await session.close(true);
           show('ended', 'The device or the shared window was taken away.');
           return;
         }
-        if (!this.over) show('reconnecting', 'The connection broke off. Trying again.');
+        problem = what === 'stopped' ? {} : { again: true, text: 'The connection broke off.', after: what.after };
       } catch (e) {
-        if (!(e instanceof Plain) || !e.again) {
-          await this.session.close(false);
+        problem = explain(e);
+        // A token that was right is still right, and a route does not vanish: this
+        // gateway has only just started.
+        if (!problem.again && !(everLive && e instanceof Refusal && e.status === 404)) {
+          await session.close(false);
           throw e;
         }
-        after = e.after * 1000;
-        show(everLive ? 'reconnecting' : 'connecting', e.message + ' Trying again.');
+      } finally {
+        this.figures.unfollow();
       }
       if (this.over) break;
-      await this.session.close(false);
-      await Promise.race([new Promise((r) => setTimeout(r, Math.max(after, wait * (0.5 + Math.random() / 2)))), this.stopped]);
+      await session.close(false);
+      await this.pause(everLive ? 'reconnecting' : 'connecting', problem.text, Math.max((problem.after || 0) * 1000, wait * (0.5 + Math.random() / 2)));
       wait = Math.min(wait * 2, RETRY_MOST_MS);
     }
     if (this.session) await this.session.close(true);
     show('ended');
   }
 
-  // watch shows figures once a second; it never resolves.
-  watch(session) {
-    let last = null;
-    const tick = async () => {
-      if (session.pc.connectionState === 'closed' || this.over) { clearInterval(timer); return; }
-      const report = await session.pc.getStats();
-      const now = { at: performance.now(), bytes: 0 };
-      report.forEach((s) => {
-        if (s.type === 'outbound-rtp') now.bytes += s.bytesSent + (s.headerBytesSent || 0);
-        if (s.type === 'outbound-rtp' && s.kind === 'video' && s.frameWidth) {
-          $('statPicture').textContent = s.frameWidth + ' × ' + s.frameHeight;
-          $('statFrames').textContent = Math.round(s.framesPerSecond || 0) + ' /s';
-        }
-        if (s.type === 'candidate-pair' && s.nominated && s.currentRoundTripTime !== undefined) {
-          $('statRoundTrip').textContent = (s.currentRoundTripTime * 1000).toFixed(0) + ' ms';
-        }
-        if (s.type === 'remote-inbound-rtp' && s.kind === 'video') {
-          $('statLost').textContent = ((s.fractionLost || 0) * 100).toFixed(1) + ' %';
-        }
-      });
-      if (last) $('statRate').textContent = Math.round(((now.bytes - last.bytes) * 8) / (now.at - last.at)) + ' kb/s';
-      last = now;
-      $('stats').hidden = false;
-    };
-    const timer = setInterval(tick, 1000);
-    return new Promise(() => {});
+  // pause waits and counts down.
+  async pause(state, text, ms) {
+    const until = performance.now() + ms;
+    while (!this.over) {
+      const left = until - performance.now();
+      show(state, text + (ms >= 2000 ? ' Trying again in ' + Math.ceil(Math.max(left, 0) / 1000) + ' s.' : ' Trying again.'));
+      if (left <= 0) return;
+      await Promise.race([sleep(Math.min(left, 1000)), this.stopped]);
+    }
   }
 
-  end() {
-    if (this.media) this.media.stop();
-    $('preview').srcObject = null;
-    document.body.removeAttribute('data-picture');
-    document.body.removeAttribute('data-mirror');
+  // hold keeps the session while it can be kept, over changes of the network, and
+  // resolves when it is lost: { after } says when to try again.
+  async hold(session) {
+    let asked = performance.now();
+    let missing = 0; // since when packets are missing
+    let restarted = false;
+    while (!this.over) {
+      await Promise.race([sleep(250), this.stopped]);
+      if (this.over) return {};
+      const now = performance.now();
+      const state = session.pc.connectionState;
+      if (state === 'connected') {
+        if (missing) show('live');
+        missing = 0;
+        restarted = false;
+      } else if (!missing) {
+        missing = now;
+      }
+      if (state === 'closed') return {};
+      if (now - asked >= ALIVE_MS) {
+        asked = now;
+        const alive = await Promise.race([session.alive(), sleep(ALIVE_MS).then(() => null)]);
+        if (alive instanceof Refusal) return { after: alive.after };
+      }
+      if (missing && (state === 'failed' || now - missing >= DISCONNECTED_MS)) {
+        if (restarted && state === 'failed') return {};
+        if (!restarted || now - missing >= RESTART_MS) {
+          show('reconnecting', 'The network has changed. Looking for another way.');
+          try {
+            await session.restart(RESTART_MS);
+          } catch (e) {
+            if (e instanceof Refusal && e.status) return { after: e.after };
+            if (e instanceof Refusal && !e.offline) return {};
+          }
+          restarted = true;
+        }
+      }
+    }
+    return {};
   }
 }
 
@@ -361,39 +291,134 @@ async function start() {
   if (run) return;
   run = new Run();
   token = $('token').value;
+  commands();
   try {
     await run.go();
   } catch (e) {
-    show('failed', e instanceof Plain ? e.message : 'This did not work: ' + e.message);
-    if (e.token) {
+    const problem = explain(e);
+    show('failed', problem.text);
+    if (problem.token) {
       $('tokenLabel').hidden = false;
       $('token').focus();
       $('token').select();
     }
   } finally {
-    run.end();
     run = null;
+    close();
   }
 }
 
-async function listDevices() {
-  if (!navigator.mediaDevices) return;
-  const devices = await navigator.mediaDevices.enumerateDevices();
-  for (const [kind, id] of [['videoinput', 'camera'], ['audioinput', 'microphone']]) {
-    const select = $(id);
-    const chosen = select.value;
-    select.length = 1;
-    for (const d of devices) {
-      if (d.kind === kind && d.deviceId && d.label) select.add(new Option(d.label, d.deviceId));
+// Figures.
+
+const limits = { none: 'nothing', cpu: 'this computer', bandwidth: 'the network', other: 'the browser' };
+
+// Figures show once a second how the publication goes.
+class Figures {
+  constructor() {
+    this.rates = [];
+    this.since = 0;
+  }
+
+  follow(pc) {
+    this.last = null;
+    this.since = this.since || performance.now();
+    this.timer = setInterval(() => this.tick(pc), 1000);
+  }
+
+  unfollow() { clearInterval(this.timer); }
+
+  async tick(pc) {
+    const report = await pc.getStats();
+    const now = { at: performance.now(), bytes: 0 };
+    const codecs = [];
+    report.forEach((s) => {
+      if (s.type === 'outbound-rtp') {
+        now.bytes += s.bytesSent + (s.headerBytesSent || 0);
+        const codec = report.get(s.codecId);
+        if (codec) codecs[s.kind === 'video' ? 'unshift' : 'push'](codec.mimeType.split('/')[1]);
+      }
+      if (s.type === 'outbound-rtp' && s.kind === 'video') {
+        if (s.frameWidth) $('statPicture').textContent = s.frameWidth + ' × ' + s.frameHeight;
+        $('statFrames').textContent = Math.round(s.framesPerSecond || 0) + ' /s';
+        $('statLimit').textContent = limits[s.qualityLimitationReason] || '–';
+      }
+      if (s.type === 'candidate-pair' && s.nominated && s.state === 'succeeded' && s.currentRoundTripTime !== undefined) {
+        $('statRoundTrip').textContent = (s.currentRoundTripTime * 1000).toFixed(0) + ' ms';
+      }
+      if (s.type === 'remote-inbound-rtp' && (s.kind === 'video' || !pc.getSenders().some((x) => x.track && x.track.kind === 'video'))) {
+        $('statLost').textContent = ((s.fractionLost || 0) * 100).toFixed(1) + ' %';
+      }
+    });
+    $('statCodecs').textContent = codecs.join(', ') || '–';
+    if (this.last) {
+      const rate = ((now.bytes - this.last.bytes) * 8) / (now.at - this.last.at);
+      this.rates = [...this.rates.slice(-59), rate];
+      $('statRate').textContent = rate >= 1000 ? (rate / 1000).toFixed(2) + ' Mb/s' : Math.round(rate) + ' kb/s';
+      this.draw();
     }
-    select.value = [...select.options].some((o) => o.value === chosen) ? chosen : '';
+    this.last = now;
+    const s = Math.floor((now.at - this.since) / 1000);
+    $('clock').textContent = (s >= 3600 ? Math.floor(s / 3600) + ':' + String(Math.floor(s / 60) % 60).padStart(2, '0') : Math.floor(s / 60)) + ':' + String(s % 60).padStart(2, '0');
+    if (busyStates.includes(document.body.dataset.state)) $('stats').hidden = $('clock').hidden = false;
+  }
+
+  draw() {
+    const canvas = $('graph');
+    const g = canvas.getContext('2d');
+    const most = Math.max(...this.rates, 100);
+    g.clearRect(0, 0, canvas.width, canvas.height);
+    g.beginPath();
+    this.rates.forEach((r, i) => g.lineTo(canvas.width - (this.rates.length - 1 - i) * (canvas.width / 59), canvas.height - 3 - (r / most) * (canvas.height - 6)));
+    g.strokeStyle = getComputedStyle(canvas).color;
+    g.lineWidth = 3;
+    g.lineJoin = 'round';
+    g.stroke();
+    g.lineTo(canvas.width, canvas.height);
+    g.lineTo(canvas.width - (this.rates.length - 1) * (canvas.width / 59), canvas.height);
+    g.globalAlpha = 0.15;
+    g.fillStyle = g.strokeStyle;
+    g.fill();
+    g.globalAlpha = 1;
   }
 }
 
-function showDevices() {
-  const camera = $('source').value === 'camera';
-  for (const e of document.querySelectorAll('.device')) e.hidden = !camera;
-  $('hint').textContent = camera ? 'Camera and microphone start when you press Start.' : 'The picture appears when you press Start.';
+// Commands for other programs.
+
+function commands() {
+  const key = $('withToken').checked && $('token').value ? $('token').value : 'TOKEN';
+  const quoted = "'" + key.replace(/'/g, "'\\''") + "'";
+  const shell = /^[\w.~-]+$/.test(key) ? key : quoted;
+  $('obsServer').textContent = endpoint;
+  $('obsToken').textContent = key;
+  $('ffmpeg').textContent = 'ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=30 -f lavfi -i sine=frequency=1000:sample_rate=48000 \\\n'
+    + '  -c:v libx264 -profile:v baseline -tune zerolatency -g 60 -b:v 2500k -pix_fmt yuv420p \\\n'
+    + '  -c:a libopus -ac 2 -b:a 128k -f whip -authorization ' + shell + ' ' + endpoint;
+  $('gstreamer').textContent = 'gst-launch-1.0 whipclientsink name=out signaller::whip-endpoint=' + endpoint + ' signaller::auth-token=' + shell + ' \\\n'
+    + '    video-caps="video/x-h264" audio-caps="audio/x-opus" \\\n'
+    + '  videotestsrc is-live=true ! video/x-raw,width=1280,height=720,framerate=30/1 ! out. \\\n'
+    + '  audiotestsrc is-live=true ! audio/x-raw,channels=2,rate=48000 ! out.';
+}
+
+async function copy(button) {
+  const code = $(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    button.textContent = 'Copied';
+  } catch { // without https, or not allowed: it can be copied by hand
+    getSelection().selectAllChildren(code);
+    button.textContent = 'Selected';
+  }
+  setTimeout(() => { button.textContent = 'Copy'; }, 1500);
+}
+
+// The page.
+
+function showChoices() {
+  const source = $('source').value;
+  for (const e of document.querySelectorAll('.camera')) e.hidden = source !== 'camera';
+  for (const e of document.querySelectorAll('.microphone')) e.hidden = source === 'canvas';
+  for (const e of document.querySelectorAll('.picture')) e.hidden = source === 'none';
+  hint();
 }
 
 function choose(id, value) {
@@ -404,12 +429,30 @@ document.title = 'Publish ' + stream;
 $('stream').textContent = stream;
 $('token').value = token;
 $('tokenLabel').hidden = Boolean(token);
-choose('source', query.get('source'));
-choose('size', query.get('size'));
-$('source').addEventListener('change', showDevices);
+for (const id of ['source', 'size', 'bitrate']) choose(id, query.get(id));
 $('controls').addEventListener('submit', (e) => { e.preventDefault(); start(); });
+$('controls').addEventListener('change', (e) => {
+  showChoices();
+  commands();
+  // What is looked at follows the choice.
+  if (media && !run && ['source', 'camera', 'microphone', 'sound', 'size'].includes(e.target.id)) { close(); look(); }
+});
 $('stop').addEventListener('click', () => { if (run) run.stop(); });
-showDevices();
+$('look').addEventListener('click', look);
+for (const id of ['muteSound', 'mutePicture']) {
+  $(id).addEventListener('click', () => {
+    $(id).setAttribute('aria-pressed', String($(id).getAttribute('aria-pressed') !== 'true'));
+    setMutes();
+  });
+}
+$('withToken').addEventListener('change', commands);
+for (const b of document.querySelectorAll('[data-copy]')) b.addEventListener('click', () => copy(b));
+if (navigator.mediaDevices) navigator.mediaDevices.addEventListener('devicechange', listDevices);
+// Whoever closes the page says so by DTLS, so that the gateway need not wait; not by
+// DELETE, which would end the broadcast of who only loads the page again.
+addEventListener('pagehide', () => { if (run && run.session) run.session.close(false); });
+showChoices();
+commands();
 listDevices();
 show('idle');
 if (query.get('start') === '1') start();
