@@ -197,27 +197,44 @@ const stateColumn = 1
 
 // tableOf lays rows out, cut to width (0: as wide as they are).
 func tableOf(rows []row, width int, color bool) []string {
-	cells := [][]string{{"TARGET", "STATE", "VIDEO", "FPS", "KB/S", "AUDIO", "KB/S", "SOUND", "LAG"}}
-	right := []bool{false, false, false, true, true, false, true, true, true}
+	t := table{right: []bool{false, false, false, true, true, false, true, true, true}, state: stateColumn, width: width, color: color}
+	t.add("TARGET", "STATE", "VIDEO", "FPS", "KB/S", "AUDIO", "KB/S", "SOUND", "LAG")
 	for _, r := range rows {
 		if r.got == nil {
-			cells = append(cells, []string{r.name, r.state, r.note})
+			t.add(r.name, r.state, r.note)
 			continue
 		}
-		cells = append(cells, []string{r.name, r.state, r.video(), fmt.Sprintf("%.1f", r.got.Video.UnitsPerSecond), kilobits(r.got.Video.BitsPerSecond),
-			r.audio(), kilobits(r.got.Audio.BitsPerSecond), skew(r.got.AVSkew), millis(r.got.Lag)})
+		t.add(r.name, r.state, r.video(), fmt.Sprintf("%.1f", r.got.Video.UnitsPerSecond), kilobits(r.got.Video.BitsPerSecond),
+			r.audio(), kilobits(r.got.Audio.BitsPerSecond), skew(r.got.AVSkew), millis(r.got.Lag))
 	}
-	widths := make([]int, len(right))
-	for _, row := range cells {
+	return t.lines()
+}
+
+// A table lays cells out in columns. The first row is its head.
+type table struct {
+	right []bool // which columns are aligned to the right
+	state int    // the column that is coloured by what it says
+	width int    // of a line; 0: as wide as it is
+	color bool
+	cells [][]string
+}
+
+// add adds a row. The last cell of one that has fewer than there are columns runs
+// to the end of the line.
+func (t *table) add(cells ...string) { t.cells = append(t.cells, cells) }
+
+func (t *table) lines() []string {
+	widths := make([]int, len(t.right))
+	for _, row := range t.cells {
 		for i, c := range row {
-			if i == len(row)-1 && len(row) < len(right) {
+			if i == len(row)-1 && len(row) < len(t.right) {
 				continue // a note runs to the end of the line
 			}
 			widths[i] = max(widths[i], utf8.RuneCountInString(c))
 		}
 	}
 	var out []string
-	for n, row := range cells {
+	for n, row := range t.cells {
 		var b strings.Builder
 		from, to := 0, 0
 		for i, c := range row {
@@ -225,41 +242,46 @@ func tableOf(rows []row, width int, color bool) []string {
 				b.WriteString("  ")
 			}
 			pad := strings.Repeat(" ", max(0, widths[i]-utf8.RuneCountInString(c)))
-			if i == stateColumn {
+			if i == t.state {
 				from = utf8.RuneCountInString(b.String())
 				to = from + utf8.RuneCountInString(c)
 			}
-			if right[i] && len(row) == len(right) {
+			if t.right[i] && len(row) == len(t.right) {
 				b.WriteString(pad + c)
 			} else {
 				b.WriteString(c + pad)
 			}
 		}
 		line := []rune(strings.TrimRight(b.String(), " "))
-		if width > 0 && len(line) > width {
-			line = line[:width]
+		if t.width > 0 && len(line) > t.width {
+			line = line[:t.width]
 		}
 		text := string(line)
 		switch {
-		case !color:
+		case !t.color:
 		case n == 0:
 			text = dim + text + plain
-		case to <= len(line):
-			text = string(line[:from]) + colourOf(row[stateColumn]) + string(line[from:to]) + plain + string(line[to:])
+		case t.state < len(row) && to <= len(line):
+			text = string(line[:from]) + colourOf(row[t.state]) + string(line[from:to]) + plain + string(line[to:])
 		}
 		out = append(out, text)
 	}
 	return out
 }
 
-// printable is a text of a peer without what could steer a terminal.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
+// sanitized is a text of a peer without what could steer a terminal.
+func sanitized(s string) string {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == utf8.RuneError {
 			return '?'
 		}
 		return r
 	}, s)
+}
+
+// printable is sanitized, and short.
+func printable(s string) string {
+	s = sanitized(s)
 	if len(s) > 60 {
 		s = s[:60]
 	}

@@ -48,7 +48,7 @@ func newRoot(s streams) *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.logFormat, "log-format", "", "format of the log on standard error: text or json (default text)")
 	flags.StringVar(&a.logLevel, "log-level", "", "least level that is logged: debug, info, warn or error (default info)")
-	root.AddCommand(newRun(a), newDemo(a), newValidate(a), newPlugins(a), newSink(a), newSchema(a), newVersion(a))
+	root.AddCommand(newRun(a), newTop(a), newDemo(a), newValidate(a), newPlugins(a), newSink(a), newSchema(a), newVersion(a))
 	root.CompletionOptions.HiddenDefaultCmd = false
 	complete(root, "log-format", "text", "json")
 	complete(root, "log-level", "debug", "info", "warn", "error")

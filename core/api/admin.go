@@ -1,8 +1,11 @@
 package api
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
+	_ "embed" // the status page
+	"encoding/base64"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -65,7 +68,45 @@ func (s *Server) adminHandler() http.Handler {
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		problem(w, http.StatusForbidden, "A page of another origin may not ask this.")
 	}))
-	return s.guard(s.authorized(origin.Handler(serve)))
+	api := s.authorized(origin.Handler(serve))
+	return s.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" && wantsPage(r) && (!s.opt.Config.AdminToken.Empty() || localHost(r.Host)) {
+			s.statusPage(w)
+			return
+		}
+		api.ServeHTTP(w, r)
+	}))
+}
+
+// wantsPage reports whether a browser asks to show a page.
+func wantsPage(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && strings.Contains(r.Header.Get("Accept"), "text/html")
+}
+
+//go:embed status.html
+var statusHTML []byte
+
+// statusPolicy lets the page's own style and script run, and lets it ask this
+// address; nothing else.
+var statusPolicy = "default-src 'none'; connect-src 'self'; style-src " + inlineHash(statusHTML, "style") + "; script-src " + inlineHash(statusHTML, "script") +
+	"; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+// inlineHash is the source expression of the one element of that name in a page.
+func inlineHash(page []byte, element string) string {
+	_, rest, _ := bytes.Cut(page, []byte("<"+element+">"))
+	text, _, _ := bytes.Cut(rest, []byte("</"+element+">"))
+	sum := sha256.Sum256(text)
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
+
+// statusPage answers with the page, which is the same for everybody: what it shows
+// it asks the API for, with the token if there is one.
+func (s *Server) statusPage(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", statusPolicy)
+	h.Set("Cache-Control", "no-cache")
+	_, _ = w.Write(statusHTML) // who asked is gone: there is nobody to tell
 }
 
 // pprofCmdline shows the program alone: the arguments may contain keys.

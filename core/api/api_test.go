@@ -637,3 +637,38 @@ func TestTLS(t *testing.T) {
 		t.Errorf("serial %d after renewal", n)
 	}
 }
+
+// TestStatusPage: the page is for browsers, lets only its own script run, and needs
+// no token, since it shows nothing by itself.
+func TestStatusPage(t *testing.T) {
+	f := func(token string, header ...string) *httptest.ResponseRecorder {
+		return request(newServer(oneOfEach(), token, true).Admin(), "GET", "/", nil, header...)
+	}
+	const html = "text/html,application/xhtml+xml"
+	w := f("", "Accept", html)
+	policy := w.Header().Get("Content-Security-Policy")
+	if w.Code != 200 || !strings.HasPrefix(w.Body.String(), "<!doctype html>") || !strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "unsafe") {
+		t.Errorf("%d %s", w.Code, policy)
+	}
+	for _, element := range []string{"style", "script"} {
+		m := regexp.MustCompile(`(?s)<`+element+`>(.*?)</`+element+`>`).FindAllSubmatch(w.Body.Bytes(), -1)
+		if len(m) != 1 {
+			t.Fatalf("%d elements %s", len(m), element)
+		}
+		sum := sha256.Sum256(m[0][1])
+		if !strings.Contains(policy, element+"-src 'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'") {
+			t.Errorf("the policy does not let the %s of the page run", element)
+		}
+	}
+	if strings.Contains(w.Body.String(), "innerHTML") || regexp.MustCompile(`\son[a-z]+=`).Match(w.Body.Bytes()) {
+		t.Error("the page puts text in as markup")
+	}
+	if w := f("secret", "Accept", html); w.Code != 200 || strings.Contains(w.Body.String(), "studio") {
+		t.Errorf("%d", w.Code)
+	}
+	wantProblem(t, "a page of a foreign name", f("", "Accept", html, "Host", "evil.example"), 403)
+	wantProblem(t, "without a token", f("secret"), 401)
+	if w := f(""); w.Code != 200 || !strings.HasPrefix(w.Body.String(), "Headgate, admin address") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}

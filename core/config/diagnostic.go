@@ -14,7 +14,7 @@ import (
 type Diagnostic struct {
 	// File is the name as it was given, an environment variable (GATEWAY_LISTEN)
 	// or a flag (--to).
-	File string `json:"file"`
+	File string `json:"file,omitempty"`
 	// Line and Col count from 1; 0 where the source has none.
 	Line int `json:"line,omitempty"`
 	Col  int `json:"col,omitempty"`
