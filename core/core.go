@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/congestion"
 	"github.com/headgate/gateway/core/derive"
 	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/core/publish"
@@ -94,6 +95,7 @@ type stream struct {
 	publish *publish.Stream
 	derive  *derive.Deriver
 	targets targets
+	control *congestion.Loop
 	pull    *publish.Pull // nil if publishers come by themselves
 	pattern bool          // made for a publisher, not by the configuration
 	claims  int           // publishers about to attach; guarded by Gateway.mu
@@ -357,6 +359,7 @@ func (g *Gateway) make(route *config.Route, name string, id uint64) *stream {
 	}
 	s.targets.report = func(err error) { g.report(s, "target", err) }
 	s.targets.add(route.To)
+	s.control = congestion.New(route.Congestion, s.publish, s.targets.followed)
 	return s
 }
 
@@ -370,6 +373,7 @@ func (g *Gateway) run(ctx context.Context, s *stream) {
 	var deriver, rest sync.WaitGroup
 	deriver.Go(func() { g.report(s, "derive", s.derive.Run(deriveCtx)) })
 	s.targets.start(ctx)
+	rest.Go(func() { g.report(s, "congestion", s.control.Run(ctx)) })
 	if s.pull != nil {
 		rest.Go(func() { g.report(s, "pull", s.pull.Run(ctx)) })
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/congestion"
 	"github.com/headgate/gateway/core/push"
 	"github.com/headgate/gateway/core/status"
 	"github.com/headgate/gateway/sdk/secret"
@@ -58,6 +59,19 @@ func (ts *targets) add(confs []config.Target) {
 	for _, c := range confs {
 		ts.put(&entry{}, c)
 	}
+}
+
+// followed are the targets in the order of the configuration.
+func (ts *targets) followed() []congestion.Target {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	var out []congestion.Target
+	for _, e := range ts.list {
+		for _, h := range e.halves {
+			out = append(out, h.push)
+		}
+	}
+	return out
 }
 
 // put makes e what c says, and lists it if it is not there.

@@ -62,9 +62,28 @@ type Route struct {
 	// Hold is how long targets stay connected without a publisher.
 	Hold time.Duration
 	// HoldOnEnd holds also when the publisher said goodbye.
-	HoldOnEnd bool
-	To        []Target
+	HoldOnEnd  bool
+	Congestion Congestion
+	To         []Target
 }
+
+// Congestion says whether a publisher is told to send less when targets do not
+// keep up.
+type Congestion struct {
+	Follow Follow
+	// FloorBPS is the least bitrate that he is asked for, in bits per second.
+	FloorBPS uint64
+}
+
+// A Follow says by which targets a publisher goes.
+type Follow string
+
+// The choices.
+const (
+	FollowNone    Follow = "none"
+	FollowSlowest Follow = "slowest"
+	FollowPrimary Follow = "primary" // the first one of the route
+)
 
 // Publish says who may publish.
 type Publish struct {
@@ -119,4 +138,6 @@ const (
 	DefaultAdmin  = "127.0.0.1:8081"
 	DefaultMaxLag = 2 * time.Second
 	DefaultHold   = 30 * time.Second
+	// DefaultFloorBPS is the least bitrate that a publisher is asked for.
+	DefaultFloorBPS = 500_000
 )

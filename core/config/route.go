@@ -154,6 +154,7 @@ func (c *checker) route(name, listen string) *Route {
 		return nil
 	}
 	r := &Route{Name: name, Hold: c.duration(p.child("hold"), DefaultHold, 0, maxHold), HoldOnEnd: c.flag(p.child("hold_on_end"), false)}
+	r.Congestion = c.congestion(p.child("congestion"))
 	pub := p.child("publish")
 	r.Publish.Open = c.flag(pub.child("open"), false)
 	hasToken := c.present(pub.child("token"))
@@ -183,6 +184,62 @@ func (c *checker) route(name, listen string) *Route {
 		}
 	}
 	return r
+}
+
+// Bounds of the bitrate that a publisher is asked for at least.
+const (
+	minFloorBPS = 50_000
+	maxFloorBPS = 100_000_000
+)
+
+// congestion checks what a publisher is told when targets do not keep up.
+func (c *checker) congestion(p path) Congestion {
+	out := Congestion{Follow: FollowNone, FloorBPS: DefaultFloorBPS}
+	if !c.present(p) || c.mapping(p) == nil {
+		return out
+	}
+	if f := p.child("follow"); c.present(f) {
+		if s, ok := c.text(f); ok {
+			switch out.Follow = Follow(s); out.Follow {
+			case FollowNone, FollowSlowest, FollowPrimary:
+			default:
+				out.Follow = FollowNone // the schema complains
+			}
+		}
+	}
+	if f := p.child("floor"); c.present(f) {
+		if s, ok := c.text(f); ok {
+			bps, err := ParseBitrate(s)
+			switch {
+			case err != nil:
+				c.value(f, fault{c.show(f) + " is not a bitrate", "write a number and its unit, for example 500kbps or 2.5mbps"})
+			case bps < minFloorBPS || bps > maxFloorBPS:
+				c.value(f, fault{c.show(f) + " is out of range", "write from 50kbps to 100mbps"})
+			default:
+				out.FloorBPS = bps
+			}
+		}
+	}
+	return out
+}
+
+// ParseBitrate reads a bitrate such as 500kbps or 2.5mbps: bits per second.
+func ParseBitrate(s string) (uint64, error) {
+	for _, u := range []struct {
+		unit   string
+		factor float64
+	}{{"kbps", 1e3}, {"mbps", 1e6}, {"bps", 1}} {
+		number, ok := strings.CutSuffix(strings.ToLower(s), u.unit)
+		if !ok {
+			continue
+		}
+		v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err != nil || !(v >= 0 && v*u.factor < 1e15) {
+			break
+		}
+		return uint64(v * u.factor), nil
+	}
+	return 0, fmt.Errorf("%q is not a bitrate", s)
 }
 
 // publishing checks who may publish.

@@ -3,6 +3,7 @@ package publish
 import (
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/gateway/core/pluginhost"
@@ -25,6 +26,8 @@ type Stream struct {
 	closed     bool
 	dropped    map[string]uint64
 	limit      uint64 // bits per second that publishers are told; 0 for none
+
+	received atomic.Uint64 // bytes of payload that have come
 }
 
 // NewStream makes the publishers' side of a stream.
@@ -101,6 +104,9 @@ func (s *Stream) attach(plugin, remote string) *publisher {
 	p.limit = s.limit
 	return p
 }
+
+// Received counts the bytes of payload that have come from publishers.
+func (s *Stream) Received() uint64 { return s.received.Load() }
 
 // SetTargetBitrate tells the publisher, and those to come, how many bits per
 // second the targets can take; 0 lifts the limit.
@@ -296,6 +302,7 @@ func (p *publisher) Tracks(tracks []media.Track) {
 
 // Unit implements [pluginhost.SessionHandler].
 func (p *publisher) Unit(u *media.AccessUnit) {
+	p.stream.received.Add(uint64(len(u.Payload)))
 	if !wellFormed(p.codecs[u.Track], u) {
 		p.stream.drop(reasonMalformed)
 		if !p.warned {

@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"github.com/headgate/gateway/core/config"
+	"github.com/headgate/gateway/core/congestion"
 	"github.com/headgate/gateway/core/derive"
 	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/core/retry"
@@ -236,6 +237,25 @@ func (t *Target) Status() status.Target {
 		st.UnitsDropped[droppedByPlugin] = plugin
 	}
 	return st
+}
+
+// Load tells how the target keeps up, for [congestion.Loop].
+func (t *Target) Load() congestion.Load {
+	t.mu.Lock()
+	sub, feed, state, maxLag := t.sub, t.feed, t.state, t.set.Target.MaxLag
+	t.mu.Unlock()
+	l := congestion.Load{MaxLag: maxLag}
+	if sub == nil || state != status.TargetLive {
+		return l
+	}
+	s, st := sub.Stats(), feed.State().Stats
+	l.Live, l.Lag, l.Taken = true, s.Lag, s.Bytes
+	// What the socket took is not what the peer took: the kernel holds a lot. A
+	// plugin that knows what was acknowledged is believed.
+	if st.AckedBytes > 0 {
+		l.Taken = st.AckedBytes
+	}
+	return l
 }
 
 func (t *Target) show(s status.TargetState, next time.Time) {

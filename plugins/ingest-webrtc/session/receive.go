@@ -80,7 +80,6 @@ type track struct {
 	announced uint32 // in the offer
 	lastAt    time.Time
 	arrivals  arrivals
-	payload   uint8 // type of the last media packet
 	red       depack.Red
 
 	described bool // the first description of the track has come
