@@ -110,7 +110,7 @@ func allowed(dir, imported string, test bool) bool {
 	if dir == imported {
 		return true // a test of the package from outside
 	}
-	if test && imported == "test/peers" && withinAny(dir, "plugins", "internal") {
+	if test && (imported == "test/peers" || imported == "test/faultlab") && withinAny(dir, "plugins", "internal") {
 		return true // the real programs at the other end of a wire
 	}
 	switch {

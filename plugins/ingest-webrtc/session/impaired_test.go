@@ -1,0 +1,164 @@
+package session_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/headgate/gateway/internal/clip"
+	"github.com/headgate/gateway/internal/whipclient"
+	"github.com/headgate/gateway/sdk/media/h264"
+	"github.com/headgate/gateway/test/faultlab"
+)
+
+// A detour leads the media of a publisher over a proxy: neither side learns an
+// address of the other but the proxy's.
+type detour struct {
+	base http.RoundTripper
+	port int // of the proxy
+}
+
+var candidateLine = regexp.MustCompile(`(?m)^a=(candidate:.*|end-of-candidates)\r\n`)
+
+// RoundTrip implements [http.RoundTripper].
+func (d detour) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil && r.Method == http.MethodPost {
+		offer, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		offer = candidateLine.ReplaceAll(offer, nil)
+		r = r.Clone(r.Context())
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(offer)), int64(len(offer))
+	}
+	res, err := d.base.RoundTrip(r)
+	if err != nil || res.StatusCode != http.StatusCreated {
+		return res, err
+	}
+	answer, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, err
+	}
+	_ = res.Body.Close()
+	answer = regexp.MustCompile(`(a=candidate:\S+ 1 udp \d+ 127\.0\.0\.1) \d+ `).
+		ReplaceAll(answer, []byte("$1 "+strconv.Itoa(d.port)+" "))
+	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(answer)), int64(len(answer))
+	return res, nil
+}
+
+// publishThrough publishes the test card over an impaired network.
+func publishThrough(t *testing.T, g gateway, up, down faultlab.Impairment, change func(*whipclient.Config)) (running, *publication, *faultlab.UDP) {
+	t.Helper()
+	proxy, err := faultlab.NewUDP(g.port.String(), up, down, 11)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = proxy.Close() })
+	cfg := config(t, g)
+	cfg.HTTP.Transport = detour{cfg.HTTP.Transport, proxy.Addr().Port}
+	if change != nil {
+		change(&cfg)
+	}
+	r := publish(t, cfg)
+	return r, g.host.last(), proxy
+}
+
+// A verdict is what the oracle found.
+type verdict struct {
+	video, audio      int
+	gaps, undecodable int
+	foreign           int
+	worst             time.Duration
+}
+
+func (v verdict) String() string {
+	return fmt.Sprintf("%d pictures, %d packets of sound, %d gaps, %d not decodable, %d never sent, latest %v after it was sent",
+		v.video, v.audio, v.gaps, v.undecodable, v.foreign, v.worst.Round(time.Millisecond))
+}
+
+// judge compares what came with what was sent: every unit must be one of those, and
+// every picture the one after the picture before, or a random access point.
+func judge(t *testing.T, p *publication) (v verdict) {
+	t.Helper()
+	c, err := card()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, u := range append(c.Units(clip.VideoTrack), c.Units(clip.AudioTrack)...) {
+		known[string(u.Payload)] = true
+	}
+	var frame uint64
+	for i, u := range p.units {
+		payload := u.Payload
+		if u.Track == 2 {
+			v.audio++
+		} else {
+			v.video++
+			timing, ok := whipclient.FindTiming(payload)
+			if !ok {
+				t.Fatalf("unit %d has lost its SEI", i)
+			}
+			nalus, err := h264.SplitLengthPrefixed(nil, payload)
+			if err != nil {
+				t.Fatalf("unit %d: %v", i, err)
+			}
+			payload = h264.AppendLengthPrefixed(nil, nalus[1:]...)
+			if timing.Frame != frame+1 {
+				if frame > 0 {
+					v.gaps++
+				}
+				if !u.RandomAccess {
+					v.undecodable++
+				}
+				if frame > 0 && !u.Discontinuity {
+					t.Errorf("unit %d follows a gap and does not say so", i)
+				}
+			}
+			frame = timing.Frame
+			v.worst = max(v.worst, u.Received.Sub(timing.Sent))
+		}
+		if !known[string(payload)] {
+			v.foreign++
+		}
+	}
+	return v
+}
+
+// Whatever the network does, every access unit that comes out is one that was sent,
+// and every picture can be decoded.
+func TestImpairedNetworks(t *testing.T) {
+	const ms = time.Millisecond
+	for name, c := range map[string]struct {
+		up, down faultlab.Impairment
+		change   func(*whipclient.Config)
+	}{
+		"two percent lost at 40 ms":      {up: faultlab.Impairment{Delay: 20 * ms, Loss: 0.02}, down: faultlab.Impairment{Delay: 20 * ms, Loss: 0.02}},
+		"bursts":                         {up: faultlab.Impairment{Delay: 10 * ms, Loss: 0.03, Burst: 6}, down: faultlab.Impairment{Delay: 10 * ms}},
+		"reordered and repeated":         {up: faultlab.Impairment{Delay: 5 * ms, Reorder: 0.05, ReorderBy: 8 * ms, Duplicate: 0.05}},
+		"jitter":                         {up: faultlab.Impairment{Delay: 20 * ms, Jitter: 30 * ms, Reorder: 0.02, ReorderBy: 25 * ms}, down: faultlab.Impairment{Delay: 20 * ms, Jitter: 30 * ms}},
+		"all of it":                      {up: faultlab.Impairment{Delay: 25 * ms, Jitter: 15 * ms, Loss: 0.03, Burst: 3, Reorder: 0.03, Duplicate: 0.03}, down: faultlab.Impairment{Delay: 25 * ms, Loss: 0.03}},
+		"lost and not sent again":        {up: faultlab.Impairment{Delay: 10 * ms, Loss: 0.01}, change: func(c *whipclient.Config) { c.WithoutRetransmission = true }},
+		"lost, and far away":             {up: faultlab.Impairment{Delay: 80 * ms, Loss: 0.01}, down: faultlab.Impairment{Delay: 80 * ms}},
+		"lost, keyframes are not to get": {up: faultlab.Impairment{Delay: 80 * ms, Loss: 0.01}, down: faultlab.Impairment{Delay: 80 * ms}, change: func(c *whipclient.Config) { c.IgnoreKeyframeRequests = true }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, p, _ := publishThrough(t, start(t), c.up, c.down, c.change)
+			p.wait(t, "media", func() bool { return p.count(1) >= 120 && p.count(2) >= 200 })
+			r.stop()
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			v := judge(t, p)
+			t.Logf("%v; %+v", v, p.stats.Values)
+			if v.undecodable > 0 || v.foreign > 0 {
+				t.Error("what came out is not what was sent")
+			}
+		})
+	}
+}
