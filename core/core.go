@@ -5,6 +5,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -58,7 +59,7 @@ type host interface {
 	derive.Opener
 	publish.Puller
 	Run(ctx context.Context) error
-	Need(plugin string)
+	Need(plugin, route string)
 	Ready(plugin string) <-chan struct{}
 	Mounts() []pluginhost.Mount
 	Status() []pluginhost.Status
@@ -69,7 +70,7 @@ type host interface {
 type Gateway struct {
 	log     *slog.Logger
 	opt     Options
-	newHost func([]pluginhost.Spec, pluginhost.Offers) host
+	newHost func(specs []pluginhost.Spec, offers pluginhost.Offers, isolate func(stream string) string) host
 	ready   chan struct{}
 
 	runID string // of this run, at random
@@ -107,8 +108,8 @@ func New(o Options) *Gateway {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{log: o.Log, opt: o, ready: make(chan struct{}), streams: make(map[string]*stream), runID: rand.Text()[:8]}
-	g.newHost = func(specs []pluginhost.Spec, offers pluginhost.Offers) host {
-		opts := []pluginhost.Option{pluginhost.WithVersion(o.Version)}
+	g.newHost = func(specs []pluginhost.Spec, offers pluginhost.Offers, isolate func(string) string) host {
+		opts := []pluginhost.Option{pluginhost.WithVersion(o.Version), pluginhost.WithIsolation(isolate)}
 		if o.RunDir != "" {
 			opts = append(opts, pluginhost.WithRunDir(o.RunDir))
 		}
@@ -135,7 +136,12 @@ func (g *Gateway) Run(ctx context.Context, cfg *config.Config) error {
 		}
 	}
 	door := publish.NewDoor(cfg, g, g.accepts, g.transforms, g.log)
-	h := g.newHost(specs, door)
+	h := g.newHost(specs, door, func(stream string) string {
+		if r := cfg.Route(stream); r != nil && r.Isolate {
+			return r.Name
+		}
+		return ""
+	})
 
 	hostCtx, stopHost := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopHost()
@@ -145,9 +151,8 @@ func (g *Gateway) Run(ctx context.Context, cfg *config.Config) error {
 	g.host, g.ctx = h, streamCtx
 	g.mu.Unlock()
 
-	first := needed(cfg, specs)
-	for _, name := range first {
-		h.Need(name)
+	for _, n := range needed(cfg, specs) {
+		h.Need(n.plugin, n.route)
 	}
 	hostEnded := make(chan error, 1)
 	go func() { hostEnded <- h.Run(hostCtx) }()
@@ -263,22 +268,34 @@ func offering(cfg *config.Config, specs []pluginhost.Spec) []string {
 	return out
 }
 
+// A need is a plugin, and the route for which it has a process of its own.
+type need struct{ plugin, route string }
+
 // needed are the plugins to start at once: those that publishers come to, and
 // those of targets and sources, whose start would delay the first picture.
-func needed(cfg *config.Config, specs []pluginhost.Spec) []string {
-	names := offering(cfg, specs)
+func needed(cfg *config.Config, specs []pluginhost.Spec) []need {
+	var needs []need
+	for _, name := range offering(cfg, specs) {
+		needs = append(needs, need{plugin: name})
+	}
 	for _, r := range cfg.Routes {
+		own := ""
+		if r.Isolate {
+			own = r.Name
+		}
 		if r.From != nil {
-			names = append(names, r.From.Plugin)
+			needs = append(needs, need{r.From.Plugin, own})
 		}
 		for _, t := range r.To {
 			if t.Enabled {
-				names = append(names, t.Plugin)
+				needs = append(needs, need{t.Plugin, own})
 			}
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	slices.SortFunc(needs, func(a, b need) int {
+		return cmp.Or(strings.Compare(a.plugin, b.plugin), strings.Compare(a.route, b.route))
+	})
+	return slices.Compact(needs)
 }
 
 // accepts is what the targets of a plugin take, as it declares.
@@ -474,11 +491,12 @@ func (g *Gateway) Plugins() []status.Plugin {
 	out := make([]status.Plugin, len(list))
 	for i, p := range list {
 		out[i] = status.Plugin{
-			Name: p.Name, Version: p.Version, State: string(p.State), Since: p.Since.UTC(), PID: p.PID,
+			Name: p.Name, Process: p.Process, Version: p.Version, State: string(p.State), Since: p.Since.UTC(), PID: p.PID,
 			Restarts: p.Restarts, LastError: p.LastError, Sessions: p.Sessions,
+			MemoryBytes: p.MemoryBytes, MemoryNote: p.MemoryNote,
 		}
 	}
-	slices.SortFunc(out, func(a, b status.Plugin) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(out, func(a, b status.Plugin) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 

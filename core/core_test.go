@@ -27,9 +27,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // plugins is a host whose plugins are functions: egresses that take everything,
 // a transform that copies, an ingest that offers.
 type plugins struct {
-	offers pluginhost.Offers
-	fail   error // of Run, at once
-	slow   bool  // sessions that are closed do not end before the host does
+	offers  pluginhost.Offers
+	isolate func(stream string) string
+	fail    error // of Run, at once
+	slow    bool  // sessions that are closed do not end before the host does
 
 	mu     sync.Mutex // guards the fields below
 	events []string
@@ -61,7 +62,9 @@ func (p *plugins) Run(ctx context.Context) error {
 	return nil
 }
 
-func (p *plugins) Need(name string) { p.needed = append(p.needed, name) }
+func (p *plugins) Need(name, route string) {
+	p.needed = append(p.needed, strings.TrimSpace(name+" "+route))
+}
 
 func (p *plugins) Ready(string) <-chan struct{} {
 	c := make(chan struct{})
@@ -214,7 +217,8 @@ func gateway(p *plugins) *Gateway {
 		}},
 		{Name: "egress-other", Info: &wire.DescribeResponse{Egress: &wire.EgressInfo{}}},
 	}})
-	g.newHost = func(_ []pluginhost.Spec, offers pluginhost.Offers) host {
+	g.newHost = func(_ []pluginhost.Spec, offers pluginhost.Offers, isolate func(string) string) host {
+		p.isolate = isolate
 		p.offers = offers
 		return p
 	}

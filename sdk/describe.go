@@ -21,6 +21,7 @@ func Describe(p Plugin) *wire.DescribeResponse {
 		SdkVersion:    Version,
 		BuildId:       buildID(),
 		OptionsSchema: schemaOf(p.Options),
+		Shardable:     p.Shardable,
 	}
 	if p.Ingest != nil {
 		r.Ingest = &wire.IngestInfo{Schemes: p.Ingest.Schemes, Codecs: codecNames(p.Ingest.Codecs)}
@@ -53,6 +54,9 @@ func (p Plugin) check() error {
 		errs = append(errs, errors.New("a plugin needs an Ingest, an Egress or a Transform"))
 	}
 	if p.Ingest != nil {
+		if p.Shardable && len(p.Ingest.Mounts) > 0 {
+			errs = append(errs, errors.New("a plugin with mounts cannot be shardable: HTTP requests have one process to go to"))
+		}
 		if p.Ingest.Ingest == nil {
 			errs = append(errs, errors.New("IngestPlugin.Ingest is nil"))
 		} else if _, ok := p.Ingest.Ingest.(Puller); !ok && len(p.Ingest.Schemes) > 0 {

@@ -23,6 +23,9 @@ type mounts struct {
 	wg     sync.WaitGroup
 }
 
+// mountSocket is the name of the socket in a plugin process.
+const mountSocket = "http.sock"
+
 // notServing is the answer until the ingest has a handler.
 const notServing = `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"The plugin is starting; try again in a second."}`
 
@@ -37,12 +40,12 @@ func listenMounts(h *IngestHost) (*mounts, error) {
 		}
 		m.temp = dir
 	}
-	path := filepath.Join(dir, "http.sock")
+	path := filepath.Join(dir, mountSocket)
 	ln, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listening for HTTP: %w", err)
 	}
-	m.name = "http.sock"
+	m.name = mountSocket
 	if m.temp != "" {
 		m.name = path
 	}

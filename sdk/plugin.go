@@ -33,6 +33,10 @@ type Plugin struct {
 	// gateway checks the configuration with is made from it (tags json and
 	// jsonschema, as in github.com/invopop/jsonschema).
 	Options any
+	// Shardable says that several processes of the plugin may run beside each other
+	// and share its sessions by stream: none of them needs something that only one
+	// can have, such as a port or a file. A plugin with [IngestPlugin.Mounts] cannot.
+	Shardable bool
 
 	Ingest     *IngestPlugin
 	Egress     *EgressPlugin

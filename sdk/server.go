@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"net/url"
@@ -484,6 +485,9 @@ func failure(err error) *wire.SessionState {
 		Permanent: IsPermanent(err),
 		Cause:     wire.SessionState_REMOTE,
 		Message:   err.Error(),
+	}
+	if file := (*fs.PathError)(nil); errors.As(err, &file) && errors.Is(file, fs.ErrPermission) {
+		s.Message += "; a plugin can use files only in the directories that the configuration grants it, with files: [DIR]"
 	}
 	var e *Error
 	if errors.As(err, &e) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ type checkRequest struct {
 	source, badSource     string
 	options, targetOption string
 	permanent             bool
+	files                 []string
 }
 
 func newCheck(a *app) *cobra.Command {
@@ -37,7 +39,7 @@ func newCheck(a *app) *cobra.Command {
 			"it: every sentence of the contract in docs/wire.md that can be checked from outside.\n" +
 			"An egress needs a target that takes a stream, an ingest a source that can be pulled.\n" +
 			"The exit code is 0 if it keeps the contract and 1 if not.",
-		Example: "  gateway plugins check ./egress-file --target file:///tmp --bad-target file:///nowhere\n" +
+		Example: "  gateway plugins check ./egress-file --files /tmp --target file:///tmp --bad-target file:///nowhere\n" +
 			"  gateway plugins check ./ingest-cam --source cam://1 -o json",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,6 +51,11 @@ func newCheck(a *app) *cobra.Command {
 				return fmt.Errorf("finding the plugin: %w", err)
 			}
 			r.command = append([]string{path}, args[1:]...)
+			for i, dir := range r.files {
+				if r.files[i], err = filepath.Abs(dir); err != nil {
+					return fmt.Errorf("--files: %w", err)
+				}
+			}
 			return a.check(cmd.Context(), r, output)
 		},
 	}
@@ -63,6 +70,7 @@ func newCheck(a *app) *cobra.Command {
 	f.StringVar(&r.source, "source", "", "URL of a source that delivers media (ingest)")
 	f.StringVar(&r.badSource, "bad-source", "", "URL of a source that cannot be pulled (ingest)")
 	f.StringVar(&r.options, "options", "", "options of the plugin, as JSON")
+	f.StringArrayVar(&r.files, "files", nil, "directory in which the plugin may read and write files, may be repeated")
 	f.StringVarP(&output, "output", "o", "text", "text or json")
 	complete(cmd, "output", "text", "json")
 	return cmd
@@ -147,7 +155,7 @@ func writeResult(out io.Writer, r plugintest.Result) {
 // suites returns those that apply to the plugin, and says which do not for want of
 // something.
 func (r checkRequest) suites(info *wire.DescribeResponse) (suites []plugintest.Suite, notes []string) {
-	p := plugintest.Program(r.command[0], r.command[1:]...)
+	p := plugintest.Program(r.command[0], r.command[1:]...).Allow(r.files...)
 	if info.GetEgress() != nil {
 		if r.target == "" {
 			notes = append(notes, "the egress is not checked without --target URL, a target that takes a stream")

@@ -78,7 +78,7 @@ func TestCheckThatFails(t *testing.T) {
 	exe := filepath.Join(t.TempDir(), "egress-file")
 	runGo(t, "build", "-o", exe, "../../examples/egress-file")
 	media := t.TempDir()
-	args := []string{"plugins", "check", exe, "--target", "file://" + media, "--bad-target", "file://" + media}
+	args := []string{"plugins", "check", exe, "--files", media, "--target", "file://" + media, "--bad-target", "file://" + media}
 	var out, errs strings.Builder
 	if code := execute(t.Context(), streams{out: &out, err: &errs}, args); code != exitFailure {
 		t.Errorf("exit code %d\n%s", code, errs.String())

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -86,7 +87,38 @@ func self() (string, error) {
 // describe asks a third-party plugin what it is, for the configuration.
 func describe(log *slog.Logger) func(context.Context, config.Plugin) (*wire.DescribeResponse, error) {
 	return func(ctx context.Context, p config.Plugin) (*wire.DescribeResponse, error) {
-		return pluginhost.Describe(ctx, pluginhost.Spec{Name: p.Name, Command: []string{p.Path}, SHA256: p.SHA256}, log)
+		s := specOf(p)
+		started, err := startedByHand(os.Getenv(wire.ReattachEnv))
+		if err != nil {
+			return nil, err
+		}
+		s.Socket = started[p.Name]
+		return pluginhost.Describe(ctx, s, log)
+	}
+}
+
+// startedByHand returns the sockets of the plugins that a person started, by name, as
+// the environment variable has them: NAME=SOCKET, separated by commas.
+func startedByHand(variable string) (map[string]string, error) {
+	sockets := map[string]string{}
+	if variable == "" {
+		return sockets, nil
+	}
+	for entry := range strings.SplitSeq(variable, ",") {
+		name, socket, ok := strings.Cut(strings.TrimSpace(entry), "=")
+		if !ok || name == "" || !filepath.IsAbs(socket) {
+			return nil, fmt.Errorf("%s: want NAME=/path/of/the.sock, as a plugin prints it that is started by hand, got %q", wire.ReattachEnv, entry)
+		}
+		sockets[name] = socket
+	}
+	return sockets, nil
+}
+
+// specOf says how to start a plugin of which the configuration says p.
+func specOf(p config.Plugin) pluginhost.Spec {
+	return pluginhost.Spec{
+		Name: p.Name, Command: []string{p.Path}, SHA256: p.SHA256, Options: p.Options, Files: p.Files,
+		Env: p.Env, Dirs: p.Dirs, Instances: p.Instances, MemoryBytes: p.MemoryBytes,
 	}
 }
 
@@ -97,6 +129,15 @@ func specs(cfg *config.Config, public net.Addr) ([]pluginhost.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	started, err := startedByHand(os.Getenv(wire.ReattachEnv))
+	if err != nil {
+		return nil, err
+	}
+	for name := range started {
+		if _, ok := cfg.Catalog[name]; !ok {
+			return nil, fmt.Errorf("%s names %q, which is no plugin of this gateway", wire.ReattachEnv, name)
+		}
+	}
 	entries := map[string]config.Plugin{}
 	for _, p := range cfg.Plugins {
 		entries[p.Name] = p
@@ -104,9 +145,10 @@ func specs(cfg *config.Config, public net.Addr) ([]pluginhost.Spec, error) {
 	var out []pluginhost.Spec
 	for _, name := range slices.Sorted(maps.Keys(cfg.Catalog)) {
 		p := entries[name]
-		s := pluginhost.Spec{Name: name, Command: []string{exe, pluginCommand, name}, Info: cfg.Catalog[name], Options: p.Options, Files: p.Files}
-		if p.Path != "" {
-			s.Command, s.SHA256 = []string{p.Path}, p.SHA256
+		s := specOf(p)
+		s.Name, s.Info, s.Socket = name, cfg.Catalog[name], started[name]
+		if p.Path == "" {
+			s.Command = []string{exe, pluginCommand, name}
 		}
 		if name == webrtcPlugin {
 			if s.Options, err = withUDP(s.Options, public); err != nil {
@@ -180,7 +222,7 @@ func newPlugins(a *app) *cobra.Command {
 	}
 	list.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	complete(list, "output", "text", "json")
-	return group(&cobra.Command{Use: "plugins", Short: "Look at plugins", Example: "  gateway plugins list"}, list, newCheck(a))
+	return group(&cobra.Command{Use: "plugins", Short: "Look at plugins", Example: "  gateway plugins list"}, list, newCheck(a), newPin(a))
 }
 
 // pluginInfo is one plugin in `gateway plugins list -o json`.

@@ -160,7 +160,7 @@ func oneOfEach() *fakeGateway {
 					{Name: "off", State: status.TargetIdle, Disabled: true, Since: since},
 				}},
 		},
-		plugins: []status.Plugin{{Name: "egress-rtmp", Version: "1", State: "ready", Since: since, PID: 12, Restarts: 2, Sessions: 1}},
+		plugins: []status.Plugin{{Name: "egress-rtmp", Process: "1", Version: "1", State: "ready", Since: since, PID: 12, Restarts: 2, Sessions: 1}},
 	}
 }
 
@@ -259,7 +259,7 @@ func TestMetrics(t *testing.T) {
 		`gateway_publisher_limit_bytes_per_second{stream="studio"} 100000`,
 		`gateway_publisher_rtt_seconds{stream="studio"} 0.04`,
 		`gateway_publisher_value{plugin="ingest-webrtc",stream="studio",value="rtp_packets_lost"} 3`,
-		`gateway_plugin_restarts_total{plugin="egress-rtmp"} 2`,
+		`gateway_plugin_restarts_total{plugin="egress-rtmp",process="1"} 2`,
 		`gateway_streams{state="live"} 1`,
 	} {
 		if !strings.Contains(w.Body.String(), line+"\n") {

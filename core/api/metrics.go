@@ -110,10 +110,10 @@ func newCollector(g Gateway, configured map[string]bool) *collector {
 		retransmits:    d("target_retransmits", "Segments that were sent again to the peer of the present session.", "stream", "target"),
 		rtt:            d("target_rtt_seconds", "Round trip to the peer; absent if unknown.", "stream", "target"),
 
-		pluginState:    d("plugin_state", "1 for the state in which the plugin's process is, 0 for the others.", "plugin", "state"),
-		pluginSince:    d("plugin_state_timestamp_seconds", "Since when the process is in its state.", "plugin"),
-		pluginRestarts: d("plugin_restarts_total", "Restarts of the plugin's process.", "plugin"),
-		sessions:       d("plugin_sessions", "Sessions that the process serves.", "plugin"),
+		pluginState:    d("plugin_state", "1 for the state in which the plugin's process is, 0 for the others.", "plugin", "process", "state"),
+		pluginSince:    d("plugin_state_timestamp_seconds", "Since when the process is in its state.", "plugin", "process"),
+		pluginRestarts: d("plugin_restarts_total", "Restarts of the plugin's process.", "plugin", "process"),
+		sessions:       d("plugin_sessions", "Sessions that the process serves.", "plugin", "process"),
 	}
 }
 
@@ -216,10 +216,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(c.streamsOmitted, float64(len(omitted)))
 	for _, p := range c.gateway.Plugins() {
-		stateSet(c.pluginState, p.State, pluginStates, p.Name)
-		gauge(c.pluginSince, seconds(p.Since), p.Name)
-		counter(c.pluginRestarts, uint64(max(p.Restarts, 0)), p.Name)
-		gauge(c.sessions, float64(p.Sessions), p.Name)
+		stateSet(c.pluginState, p.State, pluginStates, p.Name, p.Process)
+		gauge(c.pluginSince, seconds(p.Since), p.Name, p.Process)
+		counter(c.pluginRestarts, uint64(max(p.Restarts, 0)), p.Name, p.Process)
+		gauge(c.sessions, float64(p.Sessions), p.Name, p.Process)
 	}
 }
 

@@ -37,6 +37,9 @@ func newChecker(file string, o Options) *checker {
 	if o.hash == nil {
 		o.hash = hashFile
 	}
+	if o.isDir == nil {
+		o.isDir = isDir
+	}
 	name := file
 	if name == "" {
 		name = runSource

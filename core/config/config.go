@@ -46,6 +46,14 @@ type Plugin struct {
 	SHA256 string
 	// InsecureUnpinned allows a Path without SHA256.
 	InsecureUnpinned bool
+	// Instances are the processes that share its sessions; at least 1.
+	Instances int
+	// MemoryBytes is what each process may use; 0 for no limit.
+	MemoryBytes int64
+	// Dirs are the directories, as absolute paths, in which it may read and write
+	// files, and Env the variables of the gateway's environment that it gets.
+	Dirs []string
+	Env  []string
 	// Options as JSON, references resolved; nil if none.
 	Options []byte
 	// Files are the contents of the files that the options name, by option path.
@@ -62,7 +70,9 @@ type Route struct {
 	// Hold is how long targets stay connected without a publisher.
 	Hold time.Duration
 	// HoldOnEnd holds also when the publisher said goodbye.
-	HoldOnEnd  bool
+	HoldOnEnd bool
+	// Isolate gives targets and source plugin processes of their own.
+	Isolate    bool
 	Congestion Congestion
 	To         []Target
 }

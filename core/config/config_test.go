@@ -20,7 +20,7 @@ var rewrite = flag.Bool("rewrite", false, "write what is found into the golden f
 // testCatalog stands for the built-in plugins.
 func testCatalog() Catalog {
 	return Catalog{
-		"egress-rtmp": {Name: "egress-rtmp", Egress: &wire.EgressInfo{Schemes: []string{"rtmp", "rtmps"}, TargetSchema: []byte(`{
+		"egress-rtmp": {Name: "egress-rtmp", Shardable: true, Egress: &wire.EgressInfo{Schemes: []string{"rtmp", "rtmps"}, TargetSchema: []byte(`{
 			"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "#/$defs/Options",
 			"$defs": {"Options": {"type": "object", "additionalProperties": false, "properties": {
 				"ca": {"type": "string", "format": "file"},
@@ -52,6 +52,15 @@ func testOptions(env ...string) Options {
 				return []byte("PEM"), nil
 			}
 			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		},
+		isDir: func(name string) (bool, error) {
+			switch filepath.Base(name) {
+			case "recordings":
+				return true, nil
+			case "gateway.yaml":
+				return false, nil
+			}
+			return false, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
 		},
 		hash: func(name string) (string, error) {
 			if strings.Contains(name, "plugin") || strings.Contains(name, "egress-file") {
@@ -445,6 +454,33 @@ func FuzzParse(f *testing.F) {
 			t.Error("the second reading differs")
 		}
 	})
+}
+
+// What a plugin's processes are given, and a route that has its own.
+func TestProcesses(t *testing.T) {
+	cfg := mustParse(t, `
+plugins:
+  egress-rtmp: {instances: 3, memory: 256MB, files: [recordings, /srv/recordings], env: [HTTPS_PROXY]}
+  ingest-clip: {memory: 1GiB}
+routes:
+  studio: {isolate: true, publish: {open: true}, to: {cdn: {url: "rtmp://host/app"}}}
+  other: {publish: {open: true}, to: {cdn: {url: "rtmp://host/other"}}}
+`, testOptions("GATEWAY_PLUGINS__INGEST_CLIP__MEMORY=64MiB"))
+	rtmp, clip := cfg.Plugins[0], cfg.Plugins[1]
+	here, err := filepath.Abs("recordings")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rtmp.Instances != 3 || rtmp.MemoryBytes != 256e6 || len(rtmp.Dirs) != 2 || rtmp.Dirs[0] != here ||
+		rtmp.Dirs[1] != "/srv/recordings" || len(rtmp.Env) != 1 || rtmp.Env[0] != "HTTPS_PROXY" {
+		t.Errorf("%+v", rtmp)
+	}
+	if clip.Instances != 1 || clip.MemoryBytes != 64<<20 {
+		t.Errorf("%+v", clip)
+	}
+	if !cfg.Routes[0].Isolate || cfg.Routes[1].Isolate {
+		t.Errorf("%+v", cfg.Routes)
+	}
 }
 
 // TestKeysAreDocumented: docs/configuration.md names every key.

@@ -36,7 +36,8 @@ type Options struct {
 	// files of at most 1 MiB.
 	ReadFile func(name string) ([]byte, error)
 
-	hash func(file string) (string, error) // for tests
+	hash  func(file string) (string, error) // for tests
+	isDir func(name string) (bool, error)   // likewise
 }
 
 // An Override sets a key from the command line.
@@ -257,7 +258,7 @@ var (
 )
 
 // reservedVariables belong to the command line and to plugin processes.
-var reservedVariables = []string{"GATEWAY_LOG_LEVEL", "GATEWAY_LOG_FORMAT", "GATEWAY_PLUGIN"}
+var reservedVariables = []string{"GATEWAY_LOG_LEVEL", "GATEWAY_LOG_FORMAT", "GATEWAY_PLUGIN", "GATEWAY_PLUGIN_REATTACH"}
 
 func variableForm(key string) string {
 	return notInVariables.ReplaceAllString(strings.ToLower(key), "_")

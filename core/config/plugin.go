@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -30,6 +31,10 @@ func (c *checker) plugin(ctx context.Context, name string) *Plugin {
 		return nil
 	}
 	out := &Plugin{Name: name, InsecureUnpinned: c.flag(p.child("insecure_unpinned"), false)}
+	out.Instances = c.count(p.child("instances"), 1)
+	out.MemoryBytes = c.bytes(p.child("memory"), minMemory)
+	out.Dirs = c.dirs(p.child("files"))
+	out.Env = c.variables(p.child("env"))
 	out.SHA256, _ = c.text(p.child("sha256"))
 	_, builtIn := c.options.Catalog[name]
 	switch {
@@ -62,6 +67,9 @@ func (c *checker) plugin(ctx context.Context, name string) *Plugin {
 		}
 	}
 	info := c.catalog[name]
+	if out.Instances > 1 && !info.GetShardable() {
+		c.value(p.child("instances"), fault{name + " cannot share its sessions between processes", "remove instances"})
+	}
 	if !c.present(p.child("options")) {
 		return out
 	}
@@ -84,6 +92,106 @@ func (c *checker) plugin(ctx context.Context, name string) *Plugin {
 	return out
 }
 
+// minMemory is the least that a plugin's process can be given.
+const minMemory = 32 << 20
+
+// count is the whole number at p.
+func (c *checker) count(p path, otherwise int) int {
+	switch n := c.get(p).(type) {
+	case int64:
+		return int(n)
+	case uint64:
+		return int(n)
+	case int:
+		return n
+	}
+	return otherwise
+}
+
+var (
+	byteSize  = regexp.MustCompile(`^([0-9]{1,9})(B|KB|MB|GB|KiB|MiB|GiB)$`)
+	byteUnits = map[string]int64{"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+)
+
+// bytes is the size at p, 0 if there is none.
+func (c *checker) bytes(p path, least int64) int64 {
+	s, ok := c.text(p)
+	if !ok {
+		return 0
+	}
+	m := byteSize.FindStringSubmatch(s)
+	if m == nil {
+		c.value(p, fault{c.show(p) + " is not a size", "write a whole number and its unit, for example 256MB or 1GiB"})
+		return 0
+	}
+	n, _ := strconv.ParseInt(m[1], 10, 64) // nine digits
+	n *= byteUnits[m[2]]
+	if n < least {
+		c.value(p, fault{c.show(p) + " is too little", fmt.Sprintf("write at least %dMiB", least>>20)})
+		return 0
+	}
+	return n
+}
+
+// texts are the entries of the list at p, with their places.
+func (c *checker) texts(p path) (values []string, at []path) {
+	list, _ := c.get(p).([]any)
+	for i, v := range list {
+		if s, ok := v.(string); ok && s != unresolved {
+			values, at = append(values, s), append(at, p.child(strconv.Itoa(i)))
+		}
+	}
+	return values, at
+}
+
+// dirs are the directories that the list at p names.
+func (c *checker) dirs(p path) []string {
+	var out []string
+	values, at := c.texts(p)
+	for i, name := range values {
+		dir := c.sources.abs(name)
+		abs, err := filepath.Abs(dir)
+		var isDir bool
+		if err == nil {
+			isDir, err = c.options.isDir(abs)
+		}
+		switch {
+		case err != nil:
+			c.value(at[i], fault{fmt.Sprintf("looking at the directory %s: %s", dir, reason(err)), "make the directory, or correct the name (a relative name starts at the folder of the configuration)"})
+		case !isDir:
+			c.value(at[i], fault{dir + " is not a directory", "name the directory in which the plugin may read and write"})
+		default:
+			out = append(out, abs)
+		}
+	}
+	return out
+}
+
+func isDir(name string) (bool, error) {
+	st, err := os.Stat(name)
+	return err == nil && st.IsDir(), err
+}
+
+// inEnvironment is what the name of a variable for a plugin may be; those of the
+// gateway and of the handshake are not for giving away.
+var inEnvironment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+func (c *checker) variables(p path) []string {
+	var out []string
+	values, at := c.texts(p)
+	for i, name := range values {
+		switch {
+		case !inEnvironment.MatchString(name):
+			c.value(at[i], fault{"not the name of an environment variable", "write the name alone, such as HTTPS_PROXY; the value is the gateway's own"})
+		case strings.HasPrefix(name, "GATEWAY_") || strings.HasPrefix(name, "PLUGIN_"):
+			c.value(at[i], fault{name + " is for the gateway itself", "name another variable, or use an option of the plugin"})
+		default:
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 func (c *checker) list(names []string) string {
 	if len(names) == 0 {
 		return "none"
@@ -102,7 +210,7 @@ func (c *checker) pinned(p path, out *Plugin) bool {
 	switch {
 	case out.SHA256 == "" && !c.present(sha):
 		if !out.InsecureUnpinned {
-			c.key(p, fault{"the executable is not pinned", "add sha256 (sha256sum FILE prints it), or insecure_unpinned: true while you develop it"})
+			c.key(p, fault{"the executable is not pinned", "add sha256 (gateway plugins pin FILE prints it), or insecure_unpinned: true while you develop it"})
 			return false
 		}
 		return true
@@ -110,7 +218,7 @@ func (c *checker) pinned(p path, out *Plugin) bool {
 		c.value(sha, fault{"not a SHA-256", "write the 64 hexadecimal digits that sha256sum FILE prints"})
 		return false
 	case !strings.EqualFold(sum, out.SHA256):
-		c.value(sha, fault{"the executable has another SHA-256, " + sum, "correct it if you trust the file as it is now"})
+		c.value(sha, fault{"the executable has another SHA-256, " + sum, "correct it if you trust the file as it is now (gateway plugins pin FILE prints it)"})
 		return false
 	}
 	return true

@@ -183,6 +183,10 @@ func (c *checker) route(name, listen string) *Route {
 			r.To = append(r.To, *target)
 		}
 	}
+	r.Isolate = c.flag(p.child("isolate"), false)
+	if r.Isolate {
+		c.isolated(p.child("isolate"), r)
+	}
 	return r
 }
 
@@ -240,6 +244,23 @@ func ParseBitrate(s string) (uint64, error) {
 		return uint64(v * u.factor), nil
 	}
 	return 0, fmt.Errorf("%q is not a bitrate", s)
+}
+
+// isolated checks that each plugin of the route can have a second process.
+func (c *checker) isolated(p path, r *Route) {
+	var names []string
+	if r.From != nil {
+		names = append(names, r.From.Plugin)
+	}
+	for _, t := range r.To {
+		names = append(names, t.Plugin)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if info := c.catalog[name]; info != nil && !info.GetShardable() {
+			c.value(p, fault{fmt.Sprintf("%s cannot have a second process, which this route would need", name), "remove isolate"})
+		}
+	}
 }
 
 // publishing checks who may publish.

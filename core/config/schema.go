@@ -363,6 +363,10 @@ func combined(c Catalog) (map[string]any, error) {
 	at := cursor{root: doc, node: doc}
 	named := map[string]any{}
 	at.child("plugins").node["properties"] = named
+	common := maps.Clone(at.walk([]string{"plugins", ""}).node["properties"].(map[string]any))
+	for _, key := range []string{"path", "sha256", "insecure_unpinned"} { // not of built-in ones
+		delete(common, key)
+	}
 	target := at.walk([]string{"routes", "", "to", ""}).node
 	target["additionalProperties"] = false
 	targetProps := target["properties"].(map[string]any)
@@ -374,7 +378,9 @@ func combined(c Catalog) (map[string]any, error) {
 			}
 			options["$id"] = "plugin:" + name + ":options"
 			delete(options, "$schema")
-			named[name] = map[string]any{"type": "object", "additionalProperties": false, "properties": map[string]any{"options": options}}
+			props := maps.Clone(common)
+			props["options"] = options
+			named[name] = map[string]any{"type": "object", "additionalProperties": false, "properties": props}
 		}
 		text := c[name].GetEgress().GetTargetSchema()
 		if len(text) == 0 {

@@ -20,17 +20,23 @@ import (
 type Host struct {
 	log     *slog.Logger
 	offers  Offers
-	plugins []*plugin // in the order of the specs
+	pools   []*pool // in the order of the specs
+	isolate func(stream string) (route string)
 	spawn   *spawner
 	timings timings
 	version string
 	runBase string
 	dial    []grpc.DialOption // beside those of the wire
 
-	mu      sync.Mutex // guards the fields below
-	dir     *runDir    // while Run runs
-	pending sync.WaitGroup
-	closed  bool // Run has ended: nothing is added to pending any more
+	mu         sync.Mutex      // guards the fields below
+	ctx        context.Context // of Run, once it runs
+	memory     *memoryController
+	unlimited  string         // why the kernel limits the memory of no plugin, for a person
+	dir        *runDir        // while Run runs
+	supervised sync.WaitGroup // plugins; one is added only while stopping is false
+	stopping   bool
+	pending    sync.WaitGroup
+	closed     bool // Run has ended: nothing is added to pending any more
 }
 
 // timings are the defaults of the design, shortened by tests. drain and stopGrace
@@ -81,6 +87,12 @@ func WithVersion(version string) Option { return func(h *Host) { h.version = ver
 // there: the path must be short, and nobody else may write to it.
 func WithRunDir(base string) Option { return func(h *Host) { h.runBase = base } }
 
+// WithIsolation gives streams plugin processes of their own: those of one route share
+// one. route is called often and returns "" for a stream without such a wish.
+func WithIsolation(route func(stream string) string) Option {
+	return func(h *Host) { h.isolate = route }
+}
+
 // ErrStopped says that the host has stopped or is stopping.
 var ErrStopped = errors.New("the plugin host has stopped")
 
@@ -92,7 +104,7 @@ func New(specs []Spec, offers Offers, log *slog.Logger, opts ...Option) *Host {
 		o(h)
 	}
 	for _, s := range specs {
-		h.plugins = append(h.plugins, newPlugin(h, s))
+		h.pools = append(h.pools, newPool(h, s))
 	}
 	return h
 }
@@ -104,32 +116,111 @@ func (h *Host) Run(ctx context.Context) error {
 	defer h.close()
 	dir, err := newRunDir(h.runBase)
 	if err != nil {
-		for _, pl := range h.plugins {
+		h.mu.Lock()
+		h.stopping = true
+		h.mu.Unlock()
+		for _, pl := range h.plugins() {
 			pl.stop()
 		}
 		return err
 	}
-	h.mu.Lock()
-	h.dir = dir
-	h.mu.Unlock()
-
+	h.sweepCopies()
+	h.limitMemory()
 	spawnCtx, stopSpawning := context.WithCancel(context.Background())
-	var spawning, plugins sync.WaitGroup
+	var spawning sync.WaitGroup
 	spawning.Go(func() { h.spawn.run(spawnCtx) })
-	for _, pl := range h.plugins {
-		plugins.Go(func() { pl.supervise(ctx) })
+	h.mu.Lock()
+	h.ctx, h.dir = ctx, dir
+	for _, pl := range h.plugins() {
+		h.supervise(pl)
 	}
+	h.mu.Unlock()
 	<-ctx.Done()
-	for _, pl := range h.plugins {
+	h.mu.Lock()
+	h.stopping = true
+	h.mu.Unlock()
+	for _, pl := range h.plugins() {
 		pl.refuse()
 	}
-	plugins.Wait()
+	h.supervised.Wait()
 	stopSpawning()
 	spawning.Wait()
 	if err := dir.remove(); err != nil {
 		return fmt.Errorf("removing the run directory: %w", err)
 	}
 	return nil
+}
+
+// adopt supervises a plugin that was made while the host runs.
+func (h *Host) adopt(pl *plugin) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.stopping:
+		pl.stop()
+	case h.ctx != nil: // else Run does it with all others
+		h.supervise(pl)
+	}
+}
+
+// supervise starts what keeps pl running, once. The caller holds mu.
+func (h *Host) supervise(pl *plugin) {
+	if pl.supervised {
+		return
+	}
+	pl.supervised = true
+	ctx := h.ctx
+	h.supervised.Go(func() { pl.supervise(ctx) })
+}
+
+// plugins returns all of all pools.
+func (h *Host) plugins() []*plugin {
+	var out []*plugin
+	for _, po := range h.pools {
+		out = append(out, po.all()...)
+	}
+	return out
+}
+
+// sweepCopies removes copies of executables that are of no use any more.
+func (h *Host) sweepCopies() {
+	if !slices.ContainsFunc(h.pools, func(po *pool) bool { return po.spec.SHA256 != "" }) {
+		return
+	}
+	s, err := openStore()
+	if err == nil {
+		err = s.sweep()
+	}
+	if err != nil {
+		h.log.Warn("removing old copies of plugins", "error", err)
+	}
+}
+
+// limitMemory finds what limits the memory of plugins, if any has such a limit.
+func (h *Host) limitMemory() {
+	limited := func(po *pool) bool { return po.spec.MemoryBytes > 0 }
+	if !slices.ContainsFunc(h.pools, limited) {
+		return
+	}
+	c, err := findMemoryController("/proc", "/sys")
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.memory = c
+	if err == nil {
+		return
+	}
+	h.unlimited = err.Error()
+	for _, po := range slices.DeleteFunc(slices.Clone(h.pools), func(po *pool) bool { return !limited(po) }) {
+		h.log.Warn("the kernel does not limit the plugin's memory; a plugin in Go keeps to the limit by itself as far as it can",
+			"plugin", po.spec.Name, "memory", byteText(po.spec.MemoryBytes), "reason", err)
+	}
+}
+
+// memoryNote is why the kernel does not limit memory; empty if it does.
+func (h *Host) memoryNote() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.unlimited
 }
 
 // close waits for what was left to do apart.
@@ -155,23 +246,31 @@ func (h *Host) async(f func()) {
 func (h *Host) launcher(log *slog.Logger, veil *veil) launcher {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return launcher{spawn: h.spawn, dir: h.dir.path, log: log, veil: veil, startTimeout: h.timings.start, dial: h.dial}
+	return launcher{spawn: h.spawn, dir: h.dir.path, log: log, veil: veil, memory: h.memory, startTimeout: h.timings.start, dial: h.dial}
 }
 
-// Need starts the plugin's process now, or when Run begins, instead of at its
-// first session. An unknown name is ignored.
-func (h *Host) Need(plugin string) {
-	if pl := h.plugin(plugin); pl != nil {
-		pl.need()
+// Need starts the plugin's processes now, or when Run begins, instead of at their
+// first session: with a route the one of that route, if it has one of its own, and
+// otherwise those that all share. An unknown name is ignored.
+func (h *Host) Need(plugin, route string) {
+	po := h.pool(plugin)
+	switch {
+	case po == nil:
+	case route != "":
+		po.own(route).need()
+	default:
+		for _, pl := range po.shared {
+			pl.need()
+		}
 	}
 }
 
-func (h *Host) plugin(name string) *plugin {
-	i := slices.IndexFunc(h.plugins, func(pl *plugin) bool { return pl.spec.Name == name })
+func (h *Host) pool(name string) *pool {
+	i := slices.IndexFunc(h.pools, func(po *pool) bool { return po.spec.Name == name })
 	if i < 0 {
 		return nil
 	}
-	return h.plugins[i]
+	return h.pools[i]
 }
 
 // An UnavailableError says that a plugin cannot take sessions: it dies too often
@@ -194,10 +293,11 @@ func (e *UnavailableError) Error() string {
 // host has stopped ([ErrStopped]). Otherwise handler hears Ended in the end, and
 // may hear everything before OpenEgress has returned.
 func (h *Host) OpenEgress(plugin string, spec EgressSpec, handler SessionHandler, src Source) (Session, error) {
-	pl := h.plugin(plugin)
-	if pl == nil {
+	po := h.pool(plugin)
+	if po == nil {
 		return nil, fmt.Errorf("there is no plugin %q", plugin)
 	}
+	pl := po.pick(spec.StreamID, spec.Stream)
 	return pl.openSession(&session{plugin: pl, handler: handler, source: src, open: &wire.Open{
 		Kind:     wire.SessionKind_SESSION_KIND_EGRESS,
 		StreamId: spec.StreamID,
@@ -218,15 +318,15 @@ func (h *Host) OpenEgress(plugin string, spec EgressSpec, handler SessionHandler
 // OpenTransform opens a session that derives a track, in the plugin that
 // declares the transform from spec.In.Codec to spec.To. It behaves as OpenEgress.
 func (h *Host) OpenTransform(spec TransformSpec, handler SessionHandler, src Source) (Session, error) {
-	i := slices.IndexFunc(h.plugins, func(pl *plugin) bool {
-		return slices.ContainsFunc(pl.describedAs().GetTransforms(), func(t *wire.TransformInfo) bool {
+	i := slices.IndexFunc(h.pools, func(po *pool) bool {
+		return slices.ContainsFunc(po.info().GetTransforms(), func(t *wire.TransformInfo) bool {
 			return t.GetFrom() == string(spec.In.Codec) && t.GetTo() == string(spec.To)
 		})
 	})
 	if i < 0 {
 		return nil, fmt.Errorf("no plugin makes %s of %s", spec.To, spec.In.Codec)
 	}
-	pl := h.plugins[i]
+	pl := h.pools[i].pick(spec.StreamID, spec.Stream)
 	return pl.openSession(&session{plugin: pl, handler: handler, source: src, open: &wire.Open{
 		Kind:     wire.SessionKind_SESSION_KIND_TRANSFORM,
 		StreamId: spec.StreamID,
@@ -244,10 +344,11 @@ func (h *Host) OpenTransform(spec TransformSpec, handler SessionHandler, src Sou
 
 // OpenPull opens an ingest session that reads from url. It behaves as OpenEgress.
 func (h *Host) OpenPull(plugin string, streamID uint64, stream string, url secret.String, handler SessionHandler) (Session, error) {
-	pl := h.plugin(plugin)
-	if pl == nil {
+	po := h.pool(plugin)
+	if po == nil {
 		return nil, fmt.Errorf("there is no plugin %q", plugin)
 	}
+	pl := po.pick(streamID, stream)
 	return pl.openSession(&session{plugin: pl, handler: handler, open: &wire.Open{
 		Kind:               wire.SessionKind_SESSION_KIND_INGEST,
 		StreamId:           streamID,
@@ -258,20 +359,22 @@ func (h *Host) OpenPull(plugin string, streamID uint64, stream string, url secre
 }
 
 // Ready returns a channel that is closed once the plugin's process can take
-// sessions; it is closed already if it can. A process that dies later makes a new
-// channel. The channel of an unknown plugin is never closed.
+// sessions, the first of those that share them; it is closed already if it can. A
+// process that dies later makes a new channel. The channel of an unknown plugin is
+// never closed.
 func (h *Host) Ready(plugin string) <-chan struct{} {
-	pl := h.plugin(plugin)
-	if pl == nil {
+	po := h.pool(plugin)
+	if po == nil {
 		return nil
 	}
-	return pl.readyChan()
+	return po.shared[0].readyChan()
 }
 
-// Status returns the state of all plugins, in the order of the specs.
+// Status returns the state of all processes, in the order of the specs.
 func (h *Host) Status() []Status {
-	out := make([]Status, len(h.plugins))
-	for i, pl := range h.plugins {
+	all := h.plugins()
+	out := make([]Status, len(all))
+	for i, pl := range all {
 		out[i] = pl.status()
 	}
 	return out

@@ -490,7 +490,7 @@ func TestFailingStarts(t *testing.T) {
 
 func TestQuickDeathsOpenTheCircuit(t *testing.T) {
 	h := start(t, spec("quick"), nil, withTimings(func(t *timings) { t.restartMin, t.restartMax = time.Millisecond, time.Millisecond }))
-	h.Need("test")
+	h.Need("test", "")
 	until(t, "the circuit", func() bool { return h.Status()[0].State == Broken })
 	if st := h.Status()[0]; st.Restarts != 6 || !strings.Contains(st.LastError, "exit status 3") {
 		t.Errorf("status %+v", st)
@@ -694,7 +694,7 @@ func TestOffers(t *testing.T) {
 		t.Run("end="+end, func(t *testing.T) {
 			d := &desk{offers: make(chan Offer, 8), recorder: record(), session: make(chan Session, 1)}
 			h := start(t, spec("serve"), d)
-			h.Need("test")
+			h.Need("test", "")
 			get(t, h.Ready("test"))
 			srv := httptest.NewServer(h.Mounts()[0].Handler)
 			defer srv.Close()
@@ -864,6 +864,7 @@ func TestOptionsThatThePluginRefuses(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
+	t.Setenv("STATE_DIRECTORY", t.TempDir())
 	s := spec("serve")
 	log := slog.New(slog.DiscardHandler)
 	info, err := Describe(t.Context(), s, log)

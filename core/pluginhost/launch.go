@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -23,9 +24,42 @@ import (
 // stop or kill.
 type launched struct {
 	client *goplugin.Client
-	child  *child
+	child  *child // nil for a process that was started by hand
 	conn   *grpc.ClientConn
 	stderr *logWriter
+	socket string // of a process that was started by hand
+}
+
+// byHand reports whether a person started the process, who also ends it.
+func (p *launched) byHand() bool { return p.child == nil }
+
+// pid returns the process id, 0 if it is not known.
+func (p *launched) pid() int {
+	if p.byHand() {
+		return 0
+	}
+	return p.child.pid()
+}
+
+// socketDir returns where the process makes its sockets.
+func (p *launched) socketDir() string {
+	if p.byHand() {
+		return filepath.Dir(p.socket)
+	}
+	return p.child.socketDir()
+}
+
+// attachByHand connects to a process that a person started. What it prints goes
+// where that person reads it.
+func (l launcher) attachByHand(spec Spec) (*launched, error) {
+	if _, err := os.Stat(spec.Socket); err != nil {
+		return nil, fmt.Errorf("looking for the plugin that was started by hand (%s): %w", wire.ReattachEnv, err)
+	}
+	conn, err := grpc.NewClient("unix:"+spec.Socket, append(wire.DialOptions(), l.dial...)...)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the plugin that was started by hand: %w", err)
+	}
+	return &launched{conn: conn, socket: spec.Socket, stderr: &logWriter{}}, nil
 }
 
 // A launcher is what starting processes needs.
@@ -34,6 +68,7 @@ type launcher struct {
 	dir          string // run directory
 	log          *slog.Logger
 	veil         *veil
+	memory       *memoryController
 	startTimeout time.Duration
 	dial         []grpc.DialOption // beside those of the wire
 }
@@ -41,13 +76,16 @@ type launcher struct {
 // launch starts the process of spec and shakes hands with it. When ctx ends
 // first, or the timeout passes, the process is killed.
 func (l launcher) launch(ctx context.Context, spec Spec) (*launched, error) {
+	if spec.Socket != "" {
+		return l.attachByHand(spec)
+	}
 	level := "info"
 	if l.log.Enabled(ctx, slog.LevelDebug) {
 		level = "debug"
 	}
 	p := &launched{
 		stderr: &logWriter{log: l.log, veil: l.veil, stream: "stderr"},
-		child:  &child{ctx: ctx, spawn: l.spawn, spec: spec, env: []string{wire.LogLevelEnv + "=" + level}},
+		child:  &child{ctx: ctx, spawn: l.spawn, memory: l.memory, log: l.log, spec: spec, env: []string{wire.LogLevelEnv + "=" + level}},
 	}
 	var refused error // why there was no process at all; go-plugin flattens errors
 	p.client = goplugin.NewClient(&goplugin.ClientConfig{
@@ -120,7 +158,7 @@ func (p *launched) connect() error {
 // explain adds how the process ended, if it did.
 func explain(err error, p *launched) error {
 	parts := []string{strings.TrimSpace(strings.SplitN(err.Error(), "\n", 2)[0])}
-	if status := p.child.exitStatus(); status != "" {
+	if status := p.exitStatus(); status != "" {
 		parts = append(parts, status)
 	}
 	if words := p.stderr.lastWords(); words != "" {
@@ -132,8 +170,20 @@ func explain(err error, p *launched) error {
 	return fmt.Errorf("%w (%s)", err, strings.Join(parts[1:], ": "))
 }
 
+// exitStatus says how the process ended; empty while it has not.
+func (p *launched) exitStatus() string {
+	if p.byHand() {
+		return ""
+	}
+	return p.child.exitStatus()
+}
+
 // stop ends the process politely, and by force after grace.
 func (p *launched) stop(grace time.Duration) {
+	if p.byHand() {
+		_ = p.conn.Close() // all that was to be said was said
+		return
+	}
 	force := time.AfterFunc(grace, func() { _ = p.child.Kill(context.Background()) })
 	defer force.Stop()
 	p.client.Kill()
@@ -141,6 +191,10 @@ func (p *launched) stop(grace time.Duration) {
 
 // kill ends the process at once and frees what belongs to it.
 func (p *launched) kill() {
+	if p.byHand() {
+		_ = p.conn.Close() // likewise
+		return
+	}
 	_ = p.child.Kill(context.Background())
 	p.client.Kill()
 }

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -53,6 +56,11 @@ func servePlugin(mode string) {
 	case "load", "load-protobuf":
 		serveLoad(mode == "load-protobuf")
 		return
+	case "several":
+		p := testPlugin()
+		p.Shardable, p.Ingest.Mounts = true, nil
+		sdk.Serve(p)
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "quick": // dies soon after it is ready
 		time.AfterFunc(20*time.Millisecond, func() { os.Exit(3) })
 	}
@@ -92,6 +100,12 @@ func (testEgress) Open(_ context.Context, t sdk.Target, _ []media.Track) (sdk.Si
 		return nil, sdk.Permanent(&sdk.Error{Cause: sdk.CauseRemote, Class: "key", Err: fmt.Errorf("the key %s of %s is refused", t.Key.Reveal(), t.URL.Reveal())})
 	case "panic":
 		panic("in Open")
+	case "eat":
+		hoard := make([]byte, 400<<20)
+		for i := range hoard {
+			hoard[i] = byte(i)
+		}
+		return nil, fmt.Errorf("ate %d", hoard[len(hoard)-1])
 	case "print":
 		// Far more than a pipe holds, in one line, past os.Stdout and through it.
 		line := bytes.Repeat([]byte{'x'}, 70<<10)
@@ -158,6 +172,22 @@ func (testIngest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /test/env", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, strings.Join(os.Environ(), "\n"))
+	})
+	mux.HandleFunc("GET /test/files", func(w http.ResponseWriter, r *http.Request) {
+		verdict := func(what string, err error) { _, _ = fmt.Fprintf(w, "%s %v\n", what, err == nil) }
+		_, err := os.ReadFile("/etc/hosts")
+		verdict("resolver", err)
+		_, err = os.ReadFile("/etc/ssl/certs/ca-certificates.crt")
+		verdict("certificates", err)
+		_, err = os.ReadFile(fmt.Sprintf("/proc/%d/environ", os.Getppid()))
+		verdict("gateway", err)
+		_, err = os.ReadFile("/etc/passwd")
+		verdict("passwd", err)
+		verdict("outside", os.WriteFile(filepath.Join(r.FormValue("outside"), "x"), []byte("x"), 0o600))
+		verdict("inside", os.WriteFile(filepath.Join(r.FormValue("inside"), "x"), []byte("x"), 0o600))
+		verdict("program", exec.CommandContext(r.Context(), "/bin/true").Run())
+		_, err = net.LookupHost("localhost")
+		verdict("localhost", err)
 	})
 	mux.HandleFunc("GET /test/hello", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "%s %v %s %s", o.Greeting, o.Delay, r.RemoteAddr, r.Host)
@@ -263,7 +293,7 @@ func (t *testTransform) Transform(u *media.AccessUnit, emit func(*media.AccessUn
 // runHost is a gateway that runs the plugin until it is killed.
 func runHost() {
 	h := New([]Spec{spec("serve")}, nil, slog.New(slog.DiscardHandler), WithRunDir(os.Args[2]))
-	h.Need("test")
+	h.Need("test", "")
 	go func() {
 		<-h.Ready("test")
 		fmt.Println(h.Status()[0].PID)

@@ -15,10 +15,10 @@ import (
 // needed before.
 func (h *Host) Mounts() []Mount {
 	var mounts []Mount
-	for _, pl := range h.plugins {
-		handler := newMountHandler(pl)
-		for _, prefix := range pl.describedAs().GetMounts() {
-			mounts = append(mounts, Mount{Prefix: prefix, Plugin: pl.spec.Name, Handler: handler})
+	for _, po := range h.pools {
+		handler := newMountHandler(po.shared[0]) // a plugin with mounts has no other
+		for _, prefix := range po.info().GetMounts() {
+			mounts = append(mounts, Mount{Prefix: prefix, Plugin: po.spec.Name, Handler: handler})
 		}
 	}
 	return mounts

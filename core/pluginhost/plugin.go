@@ -13,14 +13,18 @@ import (
 	"github.com/headgate/gateway/sdk/wire"
 )
 
-// plugin is one plugin of the host over all its processes.
+// plugin is one place in a pool over all the processes that fill it, one after the
+// other.
 type plugin struct {
 	host *Host
 	spec Spec
+	name string // of the place: 1, 2, ... or "route studio"
 	log  *slog.Logger
 	veil veil // over what its processes print
 	// needed holds a token once the process is needed.
 	needed chan struct{}
+
+	supervised bool // guarded by host.mu
 
 	mu        sync.Mutex // guards the fields below
 	info      *wire.DescribeResponse
@@ -35,11 +39,12 @@ type plugin struct {
 	stopped   bool          // the host is stopping
 }
 
-func newPlugin(h *Host, spec Spec) *plugin {
+func newPlugin(h *Host, spec Spec, name string, log *slog.Logger) *plugin {
 	return &plugin{
 		host:   h,
 		spec:   spec,
-		log:    h.log.With("plugin", spec.Name),
+		name:   name,
+		log:    log,
 		needed: make(chan struct{}, 1),
 		info:   spec.Info,
 		state:  Stopped,
@@ -55,6 +60,9 @@ func (pl *plugin) need() {
 	default:
 	}
 }
+
+// byHandRetry is how often the gateway looks for a plugin that was started by hand.
+const byHandRetry = 500 * time.Millisecond
 
 // supervise keeps the plugin's process running from its first need until ctx ends.
 func (pl *plugin) supervise(ctx context.Context) {
@@ -84,6 +92,9 @@ func (pl *plugin) supervise(ctx context.Context) {
 			return
 		}
 		wait, broken := b.died(time.Now(), up)
+		if pl.spec.Socket != "" {
+			wait, broken = byHandRetry, false // whoever debugs it starts it again, and waits for us
+		}
 		state := Backoff
 		if broken {
 			state = Broken
@@ -241,16 +252,24 @@ func (pl *plugin) describe(info *wire.DescribeResponse) {
 }
 
 func (pl *plugin) status() Status {
+	note := ""
+	if pl.spec.MemoryBytes > 0 {
+		note = pl.host.memoryNote()
+	}
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
 	st := Status{
 		Name:      pl.spec.Name,
+		Process:   pl.name,
 		Version:   pl.info.GetVersion(),
 		State:     pl.state,
 		Since:     pl.since,
 		Restarts:  pl.restarts,
 		LastError: pl.lastError,
 		Sessions:  len(pl.waiting),
+
+		MemoryBytes: pl.spec.MemoryBytes,
+		MemoryNote:  note,
 	}
 	if pl.process != nil {
 		st.PID = pl.process.pid

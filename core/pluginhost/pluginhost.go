@@ -171,8 +171,23 @@ type Spec struct {
 	// Command and arguments. First-party plugins are this executable started
 	// again with "plugin NAME".
 	Command []string
-	// SHA256 of the executable, hexadecimal; empty for first-party plugins.
+	// SHA256 of the executable, hexadecimal; empty for first-party plugins. What is
+	// started is a copy with this checksum.
 	SHA256 string
+	// Env names the variables of the gateway's environment that the process gets
+	// beside those that all get.
+	Env []string
+	// Dirs are the directories in which it may read and write files; an SDK that can
+	// keeps it out of all others.
+	Dirs []string
+	// Instances are the processes that share the sessions, by stream; only a plugin
+	// that says it is shardable has more than one.
+	Instances int
+	// MemoryBytes is what each process may use; 0 for no limit.
+	MemoryBytes int64
+	// Socket is that of a process which was started by hand, under a debugger; then
+	// nothing is started. A plugin with one has no second process.
+	Socket string
 	// Info is what the plugin's Describe answers; known beforehand for
 	// first-party plugins, asked by [Describe] for others.
 	Info *wire.DescribeResponse
@@ -195,7 +210,10 @@ const (
 
 // A Status is what the API shows of a plugin.
 type Status struct {
-	Name      string
+	Name string
+	// Process tells the processes of one plugin apart: 1, 2, ... for those that share
+	// the sessions, "route NAME" for one of a route's own.
+	Process   string
 	Version   string
 	State     State
 	Since     time.Time
@@ -203,4 +221,8 @@ type Status struct {
 	Restarts  int
 	LastError string
 	Sessions  int
+	// MemoryBytes is what the process may use, 0 for no limit; MemoryNote says why the
+	// kernel does not see to it, where it does not.
+	MemoryBytes int64
+	MemoryNote  string
 }

@@ -50,7 +50,7 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 	p := &process{
 		plugin:   pl,
 		launched: l,
-		pid:      l.child.pid(),
+		pid:      l.pid(),
 		out:      wire.NewOutbox[*wire.HostMsg](),
 		sessions: make(map[uint32]*session),
 		complain: complaint{log: pl.log},
@@ -106,7 +106,7 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 		if name != filepath.Base(name) {
 			return nil, fmt.Errorf("its HTTP socket %q is not in its socket directory", name)
 		}
-		path := filepath.Join(l.child.socketDir(), name)
+		path := filepath.Join(l.socketDir(), name)
 		p.transport = &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, "unix", path)
@@ -261,7 +261,8 @@ func (p *process) ping(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if n := p.silent.Add(1); time.Duration(n-1)*t.ping >= t.silence {
+		// One that was started by hand stands still in a debugger.
+		if n := p.silent.Add(1); time.Duration(n-1)*t.ping >= t.silence && !p.launched.byHand() {
 			p.fail(fmt.Errorf("it did not answer for %v and was killed", t.silence))
 			_ = p.launched.child.Kill(ctx)
 			return

@@ -187,7 +187,7 @@ level=ERROR msg="goroutine 1" stream=stderr
 // What a process prints shows no secret of its sessions, not even its last words.
 func TestVeil(t *testing.T) {
 	var out bytes.Buffer
-	pl := newPlugin(New(nil, nil, slog.New(slog.NewTextHandler(&out, nil))), Spec{Name: "p"})
+	pl := newPool(New(nil, nil, slog.New(slog.NewTextHandler(&out, nil))), Spec{Name: "p"}).shared[0]
 	for range 3 * veilMax {
 		for _, key := range []string{"abcd-efgh-1234", "demo"} {
 			s := &session{plugin: pl, open: &wire.Open{Target: &wire.Target{Url: "rtmp://u:pa55w0rd@a.example/live", Key: key}}}

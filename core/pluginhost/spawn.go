@@ -1,19 +1,21 @@
 package pluginhost
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/headgate/gateway/sdk/wire"
 )
 
 // A spawner starts processes from one operating system thread that lives as long
@@ -53,45 +55,65 @@ func (s *spawner) start(ctx context.Context, cmd *exec.Cmd) error {
 // A child is one process of a plugin, the runner of go-plugin. It is the only
 // handle by which the process is killed.
 type child struct {
-	ctx   context.Context // of starting
-	spawn *spawner
-	spec  Spec
-	env   []string // beside what go-plugin and the allow-list add
+	ctx    context.Context // of starting
+	spawn  *spawner
+	memory *memoryController // nil: the kernel does not limit memory
+	log    *slog.Logger
+	spec   Spec
+	env    []string // beside what go-plugin and the allow-list add
 
 	// Set by prepare, before go-plugin knows the child.
 	cmd            *exec.Cmd
 	stdout, stderr io.ReadCloser
-	release        func() // what the start holds open
 
 	mu      sync.Mutex // guards the fields below
 	dir     string     // where it makes its sockets
+	group   *memoryGroup
 	started bool
 	killed  bool   // shall not live, even if it is only about to start
 	waited  bool   // about to be reaped: its id is no longer its own
 	exit    string // how it ended, once it is reaped
 }
 
+// environment are the variables that every plugin gets.
+var environment = []string{"PATH", "TMPDIR", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+
 // prepare makes the command. handshake is the environment that go-plugin adds.
 func (c *child) prepare(handshake []string, dir string) error {
 	if len(c.spec.Command) == 0 {
 		return errors.New("no command to start it with")
 	}
-	path, err := exec.LookPath(c.spec.Command[0])
-	if err != nil {
-		return err
-	}
-	c.release = func() {}
-	c.cmd = exec.Command(path, c.spec.Command[1:]...) // standard input is /dev/null
+	path := c.spec.Command[0]
+	var err error
 	if c.spec.SHA256 != "" {
-		if err := c.pin(path, c.spec.SHA256); err != nil {
+		if path, err = pinned(path, c.spec.SHA256); err != nil {
 			return err
 		}
 	}
+	info, err := os.Stat(path)
+	if err == nil {
+		err = executable(path, info)
+	}
+	if err != nil {
+		return err
+	}
+	c.cmd = exec.Command(path, c.spec.Command[1:]...) // standard input is /dev/null
+	c.cmd.Args[0] = c.spec.Command[0]
 	// Nothing else of the gateway's environment, which may hold secrets.
-	for _, name := range []string{"PATH", "TMPDIR", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
+	for _, name := range slices.Concat(environment, c.spec.Env) {
 		if v, ok := os.LookupEnv(name); ok {
 			c.cmd.Env = append(c.cmd.Env, name+"="+v)
 		}
+	}
+	if c.spec.MemoryBytes > 0 {
+		c.cmd.Env = append(c.cmd.Env, memoryEnv(c.spec.MemoryBytes))
+	}
+	if len(c.spec.Dirs) > 0 {
+		dirs, err := json.Marshal(c.spec.Dirs)
+		if err != nil {
+			return err
+		}
+		c.cmd.Env = append(c.cmd.Env, wire.DirsEnv+"="+string(dirs))
 	}
 	c.cmd.Env = append(append(c.cmd.Env, handshake...), c.env...)
 	c.cmd.SysProcAttr = procAttr()
@@ -107,54 +129,48 @@ func (c *child) prepare(handshake []string, dir string) error {
 	return nil
 }
 
-// pin checks that the file at path has the checksum and, where that is possible,
-// makes the process run what was checked rather than what path names later. For
-// a script the file is checked, not its interpreter.
-func (c *child) pin(path, want string) error {
-	f, err := os.Open(path)
+// pinned returns the file to run for the one at path: the copy of it that has the
+// checksum. A script is checked and run where it is: it reads more than its own file,
+// and its pin covers neither that nor its interpreter.
+func pinned(path, want string) (string, error) {
+	want = strings.ToLower(want)
+	s, err := openStore()
 	if err != nil {
-		return err
+		return "", err
 	}
-	h := sha256.New()
-	head := make([]byte, 2)
-	n, err := io.ReadFull(io.TeeReader(f, h), head)
-	if err == nil {
-		_, err = io.Copy(h, f)
+	if name := s.find(path, want); name != "" {
+		return name, nil
 	}
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		_ = f.Close()
-		return fmt.Errorf("reading %s: %w", path, err)
+	script, err := isScript(path)
+	switch {
+	case err != nil:
+		return "", err
+	case !script:
+		return s.add(path, want)
 	}
-	if got := hex.EncodeToString(h.Sum(nil)); !strings.EqualFold(got, want) {
-		_ = f.Close()
-		return &ChecksumError{Path: path, Want: strings.ToLower(want), Got: got}
+	got, err := Checksum(path)
+	if err == nil && got != want {
+		err = &ChecksumError{Path: path, Want: want, Got: got}
 	}
-	if script := bytes.Equal(head[:n], []byte("#!")); script || runtime.GOOS != "linux" {
-		return f.Close()
-	}
-	c.cmd.ExtraFiles = []*os.File{f}
-	c.cmd.Path = "/proc/self/fd/3"
-	c.release = func() { _ = f.Close() }
-	return nil
-}
-
-// A ChecksumError says that a plugin's file is not the one that was pinned.
-type ChecksumError struct{ Path, Want, Got string }
-
-func (e *ChecksumError) Error() string {
-	return fmt.Sprintf("%s has sha256 %s, but %s is configured; if you replaced the file, configure its new sha256",
-		e.Path, e.Got, e.Want)
+	return path, err
 }
 
 // Start implements go-plugin's runner.
 func (c *child) Start(context.Context) error {
-	defer c.release()
 	if err := c.spawn.start(c.ctx, c.cmd); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.started = true
+	if c.memory != nil && c.spec.MemoryBytes > 0 {
+		// It has run for a moment without: it does nothing yet that takes memory.
+		group, err := c.memory.limit(c.cmd.Process.Pid, c.spec.MemoryBytes)
+		if err != nil {
+			c.log.Warn("the plugin's memory is not limited", "error", err)
+		}
+		c.group = group
+	}
 	if c.killed {
 		return killGroup(c.cmd.Process)
 	}
@@ -168,8 +184,18 @@ func (c *child) Wait(context.Context) error {
 	c.waited = true
 	c.mu.Unlock()
 	err := c.cmd.Wait()
+	exit := c.cmd.ProcessState.String()
+	if g := c.group; g != nil {
+		if g.exceeded() {
+			exit = fmt.Sprintf("the kernel killed it for using more than its memory of %s; give it more with plugins.%s.memory",
+				byteText(c.spec.MemoryBytes), c.spec.Name)
+		}
+		if err := g.remove(); err != nil {
+			c.log.Warn("removing the control group of the plugin's process", "error", err)
+		}
+	}
 	c.mu.Lock()
-	c.exit = c.cmd.ProcessState.String()
+	c.exit = exit
 	c.mu.Unlock()
 	return err
 }

@@ -157,7 +157,10 @@ type Error struct {
 
 // A Plugin is one plugin process.
 type Plugin struct {
-	Name      string    `json:"name"`
+	Name string `json:"name"`
+	// Process tells the processes of one plugin apart: 1, 2, ... for those that share
+	// its sessions, "route NAME" for one of a route's own.
+	Process   string    `json:"process"`
 	Version   string    `json:"version"`
 	State     string    `json:"state"`
 	Since     time.Time `json:"since"`
@@ -165,4 +168,8 @@ type Plugin struct {
 	Restarts  int       `json:"restarts"`
 	LastError string    `json:"last_error,omitempty"`
 	Sessions  int       `json:"sessions"`
+	// MemoryBytes is what the process may use; MemoryNote says why the kernel does
+	// not see to it, where it does not.
+	MemoryBytes int64  `json:"memory_limit_bytes,omitempty"`
+	MemoryNote  string `json:"memory_note,omitempty"`
 }

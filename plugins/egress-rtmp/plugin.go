@@ -23,8 +23,9 @@ import (
 // Plugin returns the plugin egress-rtmp.
 func Plugin() sdk.Plugin {
 	return sdk.Plugin{
-		Name:    "egress-rtmp",
-		Version: sdk.Version,
+		Name:      "egress-rtmp",
+		Shardable: true,
+		Version:   sdk.Version,
 		Egress: &sdk.EgressPlugin{
 			Egress:        &egress{},
 			Schemes:       []string{"rtmp", "rtmps"},

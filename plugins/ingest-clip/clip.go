@@ -20,8 +20,9 @@ import (
 // Plugin returns the plugin ingest-clip.
 func Plugin() sdk.Plugin {
 	return sdk.Plugin{
-		Name:    "ingest-clip",
-		Version: sdk.Version,
+		Name:      "ingest-clip",
+		Shardable: true,
+		Version:   sdk.Version,
 		Ingest: &sdk.IngestPlugin{
 			Ingest:  ingest{},
 			Codecs:  []media.Codec{media.H264, media.Opus},

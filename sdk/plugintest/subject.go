@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +30,7 @@ import (
 // starts it anew.
 type Plugin struct {
 	program []string                                        // a process of its own; empty: in this one
+	dirs    []string                                        // in which that process may use files
 	sdk     sdk.Plugin                                      // in this process, if serve is nil
 	serve   func(options ...grpc.ServerOption) *grpc.Server // instead of sdk: the wire alone
 }
@@ -38,6 +41,13 @@ func InProcess(p sdk.Plugin) Plugin { return Plugin{sdk: p} }
 // Program is the plugin that an executable serves, started with these arguments.
 func Program(command string, args ...string) Plugin {
 	return Plugin{program: append([]string{command}, args...)}
+}
+
+// Allow is the plugin with the right to read and write files in dirs, as `files` in the
+// gateway's configuration grants it.
+func (p Plugin) Allow(dirs ...string) Plugin {
+	p.dirs = append(slices.Clone(p.dirs), dirs...)
+	return p
 }
 
 // A running plugin.
@@ -133,6 +143,13 @@ func (p Plugin) startProgram(t T) *running {
 	}
 	cmd := exec.Command(p.program[0], p.program[1:]...)
 	cmd.Env = environment(dir, true)
+	if len(p.dirs) > 0 {
+		dirs, err := json.Marshal(p.dirs)
+		if err != nil {
+			t.Fatalf("naming the plugin's directories: %v", err)
+		}
+		cmd.Env = append(cmd.Env, wire.DirsEnv+"="+string(dirs))
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var stdout, stderr kept
 	first := &firstLine{line: make(chan string, 1), rest: &stdout}

@@ -38,6 +38,15 @@ const SocketDirEnv = plugin.EnvUnixSocketDir
 // LogLevelEnv tells a plugin the least level of what it should log: debug or info.
 const LogLevelEnv = "GATEWAY_LOG_LEVEL"
 
+// DirsEnv names the directories in which a plugin may read and write files, as a JSON
+// list. [github.com/headgate/gateway/sdk.Serve] keeps the process out of all others.
+const DirsEnv = "GATEWAY_PLUGIN_FILES"
+
+// ReattachEnv tells a plugin that is started by hand, under a debugger, to serve all
+// the same, and a gateway which plugins were started so: NAME=SOCKET, more of them
+// separated by commas.
+const ReattachEnv = "GATEWAY_PLUGIN_REATTACH"
+
 // ClientHeader carries the address of the HTTP client to a plugin's mounts. The
 // gateway sets it, and removes whatever a client sent.
 const ClientHeader = "Gateway-Client-Address"

@@ -30,7 +30,7 @@ func TestThirdPartyPlugin(t *testing.T) {
 	sum := sha256.Sum256(code)
 	cdn := peers.StartNginx(t)
 	media := t.TempDir()
-	plugin := fmt.Sprintf("  egress-file: {path: %q, sha256: %q}\n", program, hex.EncodeToString(sum[:]))
+	plugin := fmt.Sprintf("  egress-file: {path: %q, sha256: %q, files: [%q]}\n", program, hex.EncodeToString(sum[:]), media)
 	g := startGatewayWith(t, plugin, route("studio",
 		fmt.Sprintf(`disk: {url: "file://%s"}`, media),
 		fmt.Sprintf(`cdn: {url: "%s"}`, cdn.URL("a", "x"))))
