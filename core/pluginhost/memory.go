@@ -200,10 +200,8 @@ func (g *memoryGroup) remove() error {
 
 // byteText is a size for people.
 func byteText(n int64) string {
-	switch {
-	case n%(1<<20) == 0:
+	if n%(1<<20) == 0 {
 		return fmt.Sprintf("%d MiB", n>>20)
-	default:
-		return fmt.Sprintf("%.4g MB", float64(n)/1e6)
 	}
+	return fmt.Sprintf("%.4g MB", float64(n)/1e6)
 }
