@@ -36,6 +36,15 @@ func broadcast(t *testing.T, source string, d time.Duration) (a, b string) {
 	c.Click(t, "#start")
 	cdn.WaitPublisher(t, 20*time.Second, "a", "studio")
 	cdn.WaitPublisher(t, 20*time.Second, "b", "studio")
+	// A browser makes its pictures smaller by itself where it lacks bandwidth or
+	// CPU; here it must, once.
+	if source == "canvas" {
+		record(t, cdn, "a", "studio", d/4)
+		c.ScaleVideo(t, 2)
+		record(t, cdn, "a", "studio", d/4)
+		c.ScaleVideo(t, 1)
+		d /= 2
+	}
 	record(t, cdn, "a", "studio", d)
 	sender, err := c.VideoSender()
 	if err != nil {
@@ -58,8 +67,7 @@ func broadcast(t *testing.T, source string, d time.Duration) (a, b string) {
 }
 
 // A browser publishes from a canvas and WebAudio; two CDNs receive H.264 and AAC
-// that decode across the changes of resolution of the browser's first seconds,
-// with sound and picture together.
+// that decode across changes of the resolution, with sound and picture together.
 func TestBrowserToTwoCDNs(t *testing.T) {
 	a, b := broadcast(t, "canvas", 20*time.Second)
 	for _, file := range []string{a, b} {

@@ -145,6 +145,18 @@ func (c *Chromium) VideoSender() (VideoSender, error) {
 	return *v, nil
 }
 
+// ScaleVideo has the newest peer connection send its pictures smaller by a factor,
+// as a browser does by itself when it lacks bandwidth or CPU; 1 is full size.
+func (c *Chromium) ScaleVideo(t testing.TB, factor float64) {
+	t.Helper()
+	c.Eval(t, fmt.Sprintf(`(async () => {
+    const sender = window.testPeerConnections.at(-1).getSenders().find(s => s.track?.kind === 'video');
+    const p = sender.getParameters();
+    p.encodings[0].scaleResolutionDownBy = %g;
+    await sender.setParameters(p);
+  })()`, factor), nil)
+}
+
 // PeerConnections returns how many peer connections the page has made so far,
 // and the state of the newest.
 func (c *Chromium) PeerConnections(t testing.TB) (n int, state string) {
