@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -511,4 +512,25 @@ func TestKeysAreDocumented(t *testing.T) {
 		}
 	}
 	walk(nil, s.at)
+}
+
+// TestWide: a mapping with more keys than the parser is quick for is refused
+// before it is parsed, wherever it stands; as many as that are read.
+func TestWide(t *testing.T) {
+	text := func(keys int) string {
+		var b strings.Builder
+		b.WriteString("# a comment\nroutes:\n  studio:\n    publish: {token: t}\n    to:\n      a:\n        url: rtmp://h/a/b\n\n")
+		for i := range keys - 1 {
+			fmt.Fprintf(&b, "        key%d: 1\n", i)
+		}
+		return b.String()
+	}
+	_, ds := parse(t, text(maxWide), testOptions())
+	if len(ds) != maxWide-1 {
+		t.Errorf("%d findings", len(ds))
+	}
+	_, ds = parse(t, text(maxWide+1), testOptions())
+	if len(ds) != 1 || ds[0].Line != maxWide+8 || !strings.Contains(ds[0].Finding, "more than 5000 keys") {
+		t.Errorf("%s", ds)
+	}
 }

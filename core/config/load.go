@@ -339,14 +339,16 @@ func (c *checker) unknownVariables() {
 
 // keys are those of the mapping at p, in the order of the source.
 func (d *document) keys(p path, m map[string]any) []string {
-	var out []string
+	out := make([]string, 0, len(m))
+	seen := make(map[string]bool, len(m))
 	for _, k := range d.order[p.key()] {
-		if _, ok := m[k]; ok {
+		if _, ok := m[k]; ok && !seen[k] {
+			seen[k] = true
 			out = append(out, k)
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		if !slices.Contains(out, k) {
+		if !seen[k] {
 			out = append(out, k)
 		}
 	}

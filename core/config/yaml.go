@@ -16,6 +16,9 @@ import (
 const (
 	maxNodes = 200_000
 	maxDepth = 64
+	// maxWide is how many lines of one indentation may follow one another: the time
+	// that the parser needs for a mapping grows with the square of its keys.
+	maxWide = 5000
 )
 
 // A path is the keys from the root of the configuration to a value. Keys may
@@ -64,6 +67,10 @@ func parseYAML(file string, text []byte, report func(Diagnostic)) (doc *document
 			doc = nil
 		}
 	}()
+	if line := tooWide(text); line > 0 {
+		report(Diagnostic{File: file, Line: line, Col: 1, Finding: fmt.Sprintf("a mapping has more than %d keys", maxWide), Remedy: "use patterns such as live/*, or split it over several gateways"})
+		return nil
+	}
 	f, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		d := Diagnostic{File: file, Line: 1, Col: 1, Finding: "not valid YAML", Remedy: "check quotes, colons and indentation here"}
@@ -119,6 +126,32 @@ func tabIndented(text []byte) int {
 		n++
 		rest := bytes.TrimLeft(line, " \t")
 		if bytes.IndexByte(line[:len(line)-len(rest)], '\t') >= 0 && len(bytes.TrimSpace(rest)) > 0 && rest[0] != '#' {
+			return n
+		}
+	}
+	return 0
+}
+
+// tooWide is the number of the line that is one too many of its indentation, or 0.
+func tooWide(text []byte) int {
+	type level struct{ indent, lines int }
+	var open []level
+	n := 0
+	for line := range bytes.Lines(text) {
+		n++
+		rest := bytes.TrimLeft(line, " ")
+		if len(bytes.TrimSpace(rest)) == 0 || rest[0] == '#' {
+			continue
+		}
+		indent := len(line) - len(rest)
+		for len(open) > 0 && open[len(open)-1].indent > indent {
+			open = open[:len(open)-1]
+		}
+		if len(open) == 0 || open[len(open)-1].indent < indent {
+			open = append(open, level{indent: indent})
+		}
+		top := &open[len(open)-1]
+		if top.lines++; top.lines > maxWide {
 			return n
 		}
 	}
