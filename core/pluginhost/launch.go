@@ -16,6 +16,7 @@ import (
 	goplugin "github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"github.com/headgate/gateway/sdk/wire"
 )
@@ -155,19 +156,49 @@ func (p *launched) connect() error {
 	return nil
 }
 
-// explain adds how the process ended, if it did.
+// errBroken: the Attach stream ended without having been asked to.
+var errBroken = errors.New("the connection to its process broke")
+
+// explain says how the process ended, if it did, and what it said last.
 func explain(err error, p *launched) error {
-	parts := []string{strings.TrimSpace(strings.SplitN(err.Error(), "\n", 2)[0])}
-	if status := p.exitStatus(); status != "" {
-		parts = append(parts, status)
+	return explained(err, p.exitStatus(), p.stderr.lastWords())
+}
+
+func explained(err error, exit, words string) error {
+	var parts []string
+	if exit != "" {
+		parts = append(parts, exit)
 	}
-	if words := p.stderr.lastWords(); words != "" {
+	if words != "" {
 		parts = append(parts, words)
 	}
-	if len(parts) == 1 {
+	how := strings.Join(parts, ": ")
+	switch {
+	case how == "":
+		return inWords(err)
+	case errors.Is(err, errBroken) && exit != "":
+		return fmt.Errorf("its process ended: %s", how) // that the connection broke goes without saying
+	default:
+		return fmt.Errorf("%w (%s)", inWords(err), how)
+	}
+}
+
+// inWords is what an error of gRPC says, without its code and what was around it.
+func inWords(err error) error {
+	if errors.Is(err, errBroken) {
+		return errBroken
+	}
+	var s interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &s) {
 		return err
 	}
-	return fmt.Errorf("%w (%s)", err, strings.Join(parts[1:], ": "))
+	inner := s.GRPCStatus()
+	said := strings.TrimSpace(inner.Message())
+	if said == "" {
+		said = inner.Code().String()
+	}
+	before, _, _ := strings.Cut(err.Error(), "rpc error: ")
+	return errors.New(before + said)
 }
 
 // exitStatus says how the process ended; empty while it has not.

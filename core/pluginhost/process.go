@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
@@ -330,7 +333,10 @@ func (p *process) receive() error {
 	in.MaxAge = wire.MaxAge
 	for {
 		if err := p.stream.RecvMsg(&in); err != nil {
-			return fmt.Errorf("the connection broke: %w", err)
+			if code := status.Code(err); errors.Is(err, io.EOF) || code == codes.Unavailable || code == codes.Canceled {
+				return errBroken
+			}
+			return fmt.Errorf("reading what it says: %w", err)
 		}
 		p.silent.Store(0)
 		if in.Msg == nil {

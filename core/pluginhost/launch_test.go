@@ -1,0 +1,29 @@
+package pluginhost
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// TestExplained: what is told of a plugin that died is about the plugin, not about
+// the connection to it.
+func TestExplained(t *testing.T) {
+	f := func(err error, exit, words, want string) {
+		t.Helper()
+		if got := explained(err, exit, words).Error(); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+	f(errBroken, "signal: killed", "", "its process ended: signal: killed")
+	f(errBroken, "exit status 2", "panic: oh no", "its process ended: exit status 2: panic: oh no")
+	f(errBroken, "", "", "the connection to its process broke")
+	f(errBroken, "", "last words", "the connection to its process broke (last words)")
+	f(errors.New("it did not answer for 5s"), "signal: killed", "", "it did not answer for 5s (signal: killed)")
+	f(fmt.Errorf("asking what it is: %w", status.Error(codes.Unimplemented, "unknown service")), "", "", "asking what it is: unknown service")
+	f(fmt.Errorf("reading what it says: %w", status.Error(codes.ResourceExhausted, "a message of 20 MB")), "exit status 1", "", "reading what it says: a message of 20 MB (exit status 1)")
+	f(status.Error(codes.Unavailable, ""), "", "", "Unavailable")
+}
