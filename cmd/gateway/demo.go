@@ -30,7 +30,7 @@ func newDemo(a *app) *cobra.Command {
 	var duration time.Duration
 	var ad addresses
 	cmd := &cobra.Command{
-		Use:   "demo",
+		Use: "demo", GroupID: groupRun, ValidArgsFunction: cobra.NoFileCompletions,
 		Short: "Show it: a publish page, and two RTMP servers that say what arrives",
 		Long: "Run a gateway with a publish page and two RTMP servers that stand for two CDNs.\n" +
 			"Every second they say what really arrives: codecs, size, pictures per second,\n" +
@@ -179,7 +179,7 @@ func newSink(a *app) *cobra.Command {
 	}
 	rtmpCmd.Flags().StringVar(&listen, "listen", "127.0.0.1:1935", "address to listen on, host:port")
 	rtmpCmd.Flags().StringVar(&record, "record", "", "folder to write FLV files to")
-	return group(&cobra.Command{Use: "sink", Short: "Receive streams and say what arrives", Example: "  gateway sink rtmp"}, rtmpCmd)
+	return group(&cobra.Command{Use: "sink", GroupID: groupRun, Short: "Receive streams and say what arrives", Example: "  gateway sink rtmp"}, rtmpCmd)
 }
 
 func (a *app) sinkRTMP(ctx context.Context, listen, record string) error {

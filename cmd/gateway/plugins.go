@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -195,7 +194,7 @@ func withUDP(options []byte, public net.Addr) ([]byte, error) {
 func newPlugins(a *app) *cobra.Command {
 	var output string
 	list := &cobra.Command{
-		Use:   "list [gateway.yaml]",
+		Use: "list [gateway.yaml]", ValidArgsFunction: completeFile,
 		Short: "List the plugins, what they serve and their options",
 		Long: "List the built-in plugins, and with a configuration also those that it adds:\n" +
 			"what they are, the URLs they serve, and the options they take.",
@@ -222,7 +221,7 @@ func newPlugins(a *app) *cobra.Command {
 	}
 	list.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	complete(list, "output", "text", "json")
-	return group(&cobra.Command{Use: "plugins", Short: "Look at plugins", Example: "  gateway plugins list"}, list, newCheck(a), newPin(a))
+	return group(&cobra.Command{Use: "plugins", GroupID: groupLook, Short: "Look at plugins", Example: "  gateway plugins list"}, list, newCheck(a), newPin(a))
 }
 
 // pluginInfo is one plugin in `gateway plugins list -o json`.
@@ -236,6 +235,7 @@ type pluginInfo struct {
 	Transforms    []string        `json:"transforms,omitempty"`
 	Options       json.RawMessage `json:"options_schema,omitempty"`
 	TargetOptions json.RawMessage `json:"target_schema,omitempty"`
+	Presets       []string        `json:"presets,omitempty"`
 }
 
 func info(name string, d *wire.DescribeResponse) pluginInfo {
@@ -247,6 +247,9 @@ func info(name string, d *wire.DescribeResponse) pluginInfo {
 	}
 	if d.GetEgress() != nil {
 		p.Kinds = append(p.Kinds, "egress")
+	}
+	for _, pr := range d.GetEgress().GetPresets() {
+		p.Presets = append(p.Presets, pr.GetName())
 	}
 	for _, t := range d.GetTransforms() {
 		p.Transforms = append(p.Transforms, t.GetFrom()+"->"+t.GetTo())
@@ -265,20 +268,40 @@ func writePluginsJSON(out io.Writer, c config.Catalog) error {
 	return writeJSON(out, map[string]any{"plugins": list})
 }
 
+// writePlugins writes a paragraph per plugin: its lists are longer than a line of a
+// table.
 func writePlugins(out io.Writer, c config.Catalog) error {
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "NAME\tVERSION\tKIND\tSERVES\tOPTIONS\tOPTIONS OF A TARGET")
-	for _, name := range slices.Sorted(maps.Keys(c)) {
+	var b strings.Builder
+	for i, name := range slices.Sorted(maps.Keys(c)) {
 		p := info(name, c[name])
-		var serves []string
-		for _, s := range append(p.Sends, p.Fetches...) {
-			serves = append(serves, s+":")
+		if i > 0 {
+			b.WriteByte('\n')
 		}
-		serves = append(append(serves, p.Mounts...), p.Transforms...)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, orDash(p.Version), strings.Join(p.Kinds, " "), orDash(strings.Join(serves, " ")),
-			orDash(strings.Join(keysOf(p.Options), " ")), orDash(strings.Join(keysOf(p.TargetOptions), " ")))
+		fmt.Fprintf(&b, "%s %s (%s)\n", p.Name, p.Version, strings.Join(p.Kinds, ", "))
+		list := func(what string, items []string) {
+			if len(items) == 0 {
+				return
+			}
+			for n, l := range wrapped(strings.Join(items, " "), "                  ", 80) {
+				if n == 0 {
+					l = fmt.Sprintf("  %-16s", what) + strings.TrimSpace(l)
+				}
+				b.WriteString(l + "\n")
+			}
+		}
+		var urls []string
+		for _, s := range append(slices.Clone(p.Sends), p.Fetches...) {
+			urls = append(urls, s+":")
+		}
+		list("URLs", urls)
+		list("HTTP", p.Mounts)
+		list("makes", p.Transforms)
+		list("options", keysOf(p.Options))
+		list("of a target", keysOf(p.TargetOptions))
+		list("presets", p.Presets)
 	}
-	return w.Flush()
+	_, err := io.WriteString(out, b.String())
+	return err
 }
 
 // keysOf are the keys of a JSON Schema.
@@ -290,13 +313,6 @@ func keysOf(schema []byte) []string {
 		return nil // no schema: no keys
 	}
 	return slices.Sorted(maps.Keys(s.Properties))
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 func writeJSON(out io.Writer, v any) error {

@@ -30,10 +30,14 @@ func newRoot(s streams) *cobra.Command {
 		Use:   "gateway",
 		Short: "Headgate, a live media gateway: WebRTC in, every CDN out",
 		Long: "Headgate takes a live stream from a browser, OBS or anything else that speaks WHIP\n" +
-			"and sends it to as many RTMP and RTMPS servers as you like.",
+			"and sends it to as many RTMP and RTMPS servers as you like.\n\n" +
+			"Exit codes: 0 ended as asked, 1 something failed, 2 wrong arguments or a\n" +
+			"configuration with errors. What a command finds goes to standard output, the log\n" +
+			"and errors to standard error.",
 		Example: `  gateway demo --test-source
-  gateway run --to 'rtmps://a.rtmps.youtube.com/live2/${env:YT_KEY}'
-  gateway run gateway.yaml`,
+  gateway run --to 'youtube:${env:YT_KEY}'
+  gateway run gateway.yaml
+  gateway top`,
 		Args:          noSuchCommand,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -48,11 +52,26 @@ func newRoot(s streams) *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.logFormat, "log-format", "", "format of the log on standard error: text or json (default text)")
 	flags.StringVar(&a.logLevel, "log-level", "", "least level that is logged: debug, info, warn or error (default info)")
+	root.AddGroup(&cobra.Group{ID: groupRun, Title: "Run:"}, &cobra.Group{ID: groupLook, Title: "Look and check:"})
 	root.AddCommand(newRun(a), newTop(a), newDemo(a), newValidate(a), newPlugins(a), newSink(a), newSchema(a), newVersion(a))
 	root.CompletionOptions.HiddenDefaultCmd = false
 	complete(root, "log-format", "text", "json")
 	complete(root, "log-level", "debug", "info", "warn", "error")
 	return root
+}
+
+// The groups of commands in the help.
+const (
+	groupRun  = "run"
+	groupLook = "look"
+)
+
+// completeFile names configurations to the shell, for the first argument.
+func completeFile(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
 }
 
 // complete names the values of a flag to the shell.
@@ -177,7 +196,7 @@ func (a *app) checked(cfg *config.Config, ds config.Diagnostics) (*config.Config
 func newValidate(a *app) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:   "validate gateway.yaml",
+		Use: "validate gateway.yaml", GroupID: groupLook, ValidArgsFunction: completeFile,
 		Short: "Check a configuration and report every mistake at once",
 		Long: "Check a configuration: every mistake is reported at once, with its place, what is\n" +
 			"wrong and what to do. The exit code is 0 if it can be used and 2 if not. Nothing is\n" +
@@ -223,7 +242,7 @@ func count(n int, what string) string {
 
 func newSchema(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "schema",
+		Use: "schema", GroupID: groupLook, ValidArgsFunction: cobra.NoFileCompletions,
 		Short: "Print the JSON Schema of the configuration, for editors",
 		Example: "  gateway schema > gateway.schema.json\n" +
 			"  # first line of gateway.yaml: # yaml-language-server: $schema=gateway.schema.json",
@@ -259,10 +278,21 @@ func build() (v, revision string) {
 }
 
 func newVersion(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Example: "  gateway version", Args: noArgs,
-		Run: func(*cobra.Command, []string) {
+	var output string
+	cmd := &cobra.Command{
+		Use: "version", Short: "Print the version", Example: "  gateway version\n  gateway version -o json", Args: noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(*cobra.Command, []string) error {
 			v, revision := build()
+			switch output {
+			case "json":
+				return failed(writeJSON(a.out, map[string]string{
+					"version": v, "revision": revision, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH,
+				}))
+			case "text":
+			default:
+				return fmt.Errorf("-o %s: want text or json", output)
+			}
 			if len(revision) > 12 {
 				revision = revision[:12]
 			}
@@ -270,6 +300,10 @@ func newVersion(a *app) *cobra.Command {
 				revision += ", "
 			}
 			fmt.Fprintf(a.out, "gateway %s (%s%s, %s/%s)\n", v, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return nil
 		},
 	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	complete(cmd, "output", "text", "json")
+	return cmd
 }

@@ -52,11 +52,12 @@ func newRun(a *app) *cobra.Command {
 	var to []string
 	var ad addresses
 	cmd := &cobra.Command{
-		Use:   "run [gateway.yaml]",
+		Use: "run [gateway.yaml]", GroupID: groupRun, ValidArgsFunction: completeFile,
 		Short: "Run the gateway, with a configuration or with --to alone",
 		Long: `Run the gateway: with a configuration, or without any file for one stream.
 
-With --to it prints the WHIP address for OBS, the address of the publish page and a
+--to takes a URL, or the name of a service and its stream key: youtube:KEY. docs/presets.md
+and gateway plugins list have the names. It prints the WHIP address for OBS, the address of the publish page and a
 token made for this run. Others on this machine can see the arguments of a command:
 write '${env:NAME}' or '${file:/path}' for the key (in single quotes, so that the
 shell leaves it alone), or - to read URLs from standard input, one per line.
@@ -64,7 +65,8 @@ shell leaves it alone), or - to read URLs from standard input, one per line.
 Ctrl-C and SIGTERM end it in order within 5 seconds, a second Ctrl-C at once.`,
 		Example: `  gateway run gateway.yaml
   gateway run --to rtmp://127.0.0.1/live/test
-  gateway run --to 'rtmps://a.rtmps.youtube.com/live2/${env:YT_KEY}' --to '${file:twitch-url.txt}'
+  gateway run --to 'youtube:${env:YT_KEY}' --to 'twitch:${file:twitch-key.txt}'
+  gateway run --to 'rtmps://a.rtmps.youtube.com/live2/${env:YT_KEY}'
   pass show youtube-url | gateway run --to -`,
 		Args: atMostOneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -103,7 +105,7 @@ Ctrl-C and SIGTERM end it in order within 5 seconds, a second Ctrl-C at once.`,
 			return failed(a.serve(ctx, cfg, banner{token: r.Token}, nil))
 		},
 	}
-	cmd.Flags().StringArrayVar(&to, "to", nil, "URL of a target, may be repeated; - reads URLs from standard input")
+	cmd.Flags().StringArrayVar(&to, "to", nil, "target: a URL, or PRESET:KEY; may be repeated; - reads them from standard input")
 	ad.flags(cmd)
 	return cmd
 }
@@ -386,7 +388,7 @@ func (b banner) print(out io.Writer, cfg *config.Config, at places) {
 			line("to", "no target")
 		}
 	}
-	fmt.Fprintf(&w, "\n  status    %s/v1/streams\n", at.admin)
+	fmt.Fprintf(&w, "\n  status    %s/\n", at.admin)
 	if next := b.next(cfg, at); next != "" {
 		fmt.Fprintf(&w, "\n%s\n", next)
 	}

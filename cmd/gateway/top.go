@@ -34,7 +34,7 @@ func newTop(a *app) *cobra.Command {
 	var once bool
 	interval := time.Second
 	cmd := &cobra.Command{
-		Use:   "top [gateway.yaml]",
+		Use: "top [gateway.yaml]", GroupID: groupLook, ValidArgsFunction: completeFile,
 		Short: "Show the streams and targets of a running gateway, live",
 		Long: "Show what a running gateway sends where, once a second: state, pictures and bits\n" +
 			"per second, keyframe interval, lag, what was left out, tries, what a server last\n" +

@@ -81,7 +81,7 @@ type Run struct {
 // A RunTarget is one target of a [Run].
 type RunTarget struct {
 	Name string // empty: made from the URL
-	// URL may contain references unless it is Literal.
+	// URL, or PRESET:KEY. It may contain references unless it is Literal.
 	URL     string
 	Literal bool
 }
@@ -124,7 +124,11 @@ func ForRun(ctx context.Context, r Run, o Options) (*Config, Diagnostics) {
 		if t.Literal {
 			text = escape(text)
 		}
+		preset, key := o.shorthand(text)
 		name := t.Name
+		if name == "" {
+			name = preset
+		}
 		if name == "" {
 			name = targetName(text, i+1)
 		}
@@ -136,9 +140,33 @@ func ForRun(ctx context.Context, r Run, o Options) (*Config, Diagnostics) {
 		names[name] = true
 		target := map[string]any{}
 		set(to, p, name, target)
+		if preset != "" {
+			set(target, p.child(name), "preset", preset)
+			set(target, p.child(name), "key", key)
+			continue
+		}
 		set(target, p.child(name), "url", text)
 	}
 	return c.finish(ctx, doc)
+}
+
+// shorthand takes PRESET:KEY apart; empty if text is none.
+func (o Options) shorthand(text string) (preset, key string) {
+	preset, key, ok := strings.Cut(text, ":")
+	if !ok || strings.HasPrefix(key, "//") {
+		return "", ""
+	}
+	for _, info := range o.Catalog {
+		if slices.Contains(info.GetEgress().GetSchemes(), preset) {
+			return "", "" // a URL
+		}
+	}
+	for _, info := range o.Catalog {
+		if byName(info.GetEgress().GetPresets(), preset) != nil {
+			return preset, key
+		}
+	}
+	return "", ""
 }
 
 // escape makes a text in which nothing is a reference.

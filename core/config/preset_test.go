@@ -166,3 +166,30 @@ func TestLiveTarget(t *testing.T) {
 		t.Error("the definition is no secret")
 	}
 }
+
+// TestShorthand: PRESET:KEY on the command line.
+func TestShorthand(t *testing.T) {
+	f := func(text string, literal bool, name, url, key string) {
+		t.Helper()
+		cfg, ds := ForRun(t.Context(), Run{Stream: "live", Token: secret.New("t"), Targets: []RunTarget{{URL: text, Literal: literal}}}, testOptions("K=canary"))
+		if cfg == nil {
+			t.Fatalf("%s: %s", text, ds)
+		}
+		got := cfg.Routes[0].To[0]
+		if got.Name != name || got.URL.Reveal() != url || got.Key.Reveal() != key {
+			t.Errorf("%s: %s %s %s", text, got.Name, got.URL.Reveal(), got.Key.Reveal())
+		}
+	}
+	const a = "rtmps://a.tube.example/live"
+	f("tube:key", false, "tube", a, "key")
+	f("tube:${env:K}", false, "tube", a, "canary")
+	f("tube:${env:K}", true, "tube", a, "${env:K}")
+	f("tube:a:b", false, "tube", a, "a:b")
+	f("rtmp://h/app/k", false, "target1", "rtmp://h/app/k", "")
+	for text, want := range map[string]string{"tube:": "the key is empty", "own:k": "no URL of its own", "tub:k": "no plugin serves its scheme"} {
+		cfg, ds := ForRun(t.Context(), Run{Stream: "live", Token: secret.New("t"), Targets: []RunTarget{{URL: text}}}, testOptions())
+		if cfg != nil || !strings.Contains(ds.String(), want) || strings.Count(ds.String(), "\n") != 1 {
+			t.Errorf("%s: %s, want %q", text, ds, want)
+		}
+	}
+}

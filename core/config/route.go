@@ -308,7 +308,7 @@ func (c *checker) target(route, name string) *Target {
 			c.sent[id] = p
 		}
 	}
-	if judged || !c.present(p.child("key")) {
+	if judged && key != "" || !c.present(p.child("key")) {
 		c.judge(p.child("url"), t, t.URL, t.Key)
 	}
 	c.backup(p, t)
