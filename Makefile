@@ -11,7 +11,7 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT_VERSION := $(shell sed -n 's/.*golangci\/golangci-lint\/v2 \(v[0-9.]*\).*/\1/p' tools/go.mod)
 LINT         := bin/tools/golangci-lint-$(LINT_VERSION)
 
-.PHONY: help build run test lint gen cross soak fuzz bench bench-boundary audio-bench clean
+.PHONY: help build run test test-nat lint gen cross soak fuzz bench bench-boundary audio-bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r t d; do printf '  make %-14s %s\n' "$$t" "$$d"; done
@@ -25,6 +25,9 @@ run: build ## build, then start the demo: publish page and two receivers
 
 test: ## run all tests with the race detector; installs the real peers if it may
 	@GO='$(GO)' ./test/run.sh
+
+test-nat: ## run the tests across NATs and firewalls, in network namespaces (needs root, coturn, nftables)
+	@HEADGATE_TEST_PEERS=required $(GO) test -count=1 -timeout 10m -v ./test/nat
 
 lint: $(LINT) ## gofmt, go vet and golangci-lint over the whole tree
 	@bad=$$(git ls-files --cached --others --exclude-standard -- '*.go' | xargs -r gofmt -l); if [ -n "$$bad" ]; then echo "gofmt -w needed:"; echo "$$bad"; exit 1; fi

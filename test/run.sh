@@ -39,7 +39,7 @@ mapfile -t all < <($GO list ${PACKAGES:-./...})
 near=() far=()
 for p in "${all[@]}"; do
 	case $p in
-	*/test/e2e | */test/peers | */test/bench) far+=("$p") ;;
+	*/test/e2e | */test/peers | */test/bench | */test/nat) far+=("$p") ;;
 	*) near+=("$p") ;;
 	esac
 done

@@ -17,6 +17,18 @@ have openssl || missing+=(openssl)
 have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
 have stunnel4 || have stunnel || missing+=(stunnel4)
 have nginx || missing+=(nginx-light)
+have firefox-esr || missing+=(firefox-esr)
+have turnserver || missing+=(coturn)
+have ip || missing+=(iproute2)
+have nft || missing+=(nftables)
+/usr/bin/python3 -c 'import gi
+for name, version in ("Gst", "1.0"), ("GstWebRTC", "1.0"), ("GstSdp", "1.0"):
+	gi.require_version(name, version)
+from gi.repository import Gst
+Gst.init(None)
+for element in "webrtcbin", "nicesrc", "x264enc", "opusenc", "rtph264pay":
+	assert Gst.ElementFactory.find(element), element' 2>/dev/null ||
+	missing+=(python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-tools gstreamer1.0-nice gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly)
 /usr/bin/python3 -c 'import grpc, google.protobuf' 2>/dev/null || missing+=(python3-grpcio python3-protobuf)
 [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] || missing+=(libnginx-mod-rtmp)
 
@@ -41,7 +53,7 @@ if [ "$(id -u)" -ne 0 ]; then
 	sudo=(sudo -n)
 fi
 
-# nginx and stunnel would start a service as soon as they are unpacked. The
+# nginx, stunnel and coturn would start a service as soon as they are unpacked. The
 # policy below forbids it while we install, unless the machine has one already.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
@@ -62,7 +74,7 @@ fi
 rm -f "$log"
 
 # Nor shall they start with the next boot of a developer's machine.
-for unit in nginx stunnel4; do
+for unit in nginx stunnel4 coturn; do
 	case " ${missing[*]} " in
 	*" $unit"*) command -v systemctl >/dev/null 2>&1 && "${sudo[@]}" systemctl disable "$unit" >/dev/null 2>&1 || true ;;
 	esac

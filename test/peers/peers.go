@@ -28,8 +28,12 @@ func packages(program string) string {
 		return "ffmpeg"
 	case "stunnel":
 		return "stunnel4"
-	case "chromium":
-		return "chromium"
+	case "ip":
+		return "iproute2"
+	case "nft":
+		return "nftables"
+	case "turnserver":
+		return "coturn"
 	default:
 		return program
 	}
@@ -44,6 +48,8 @@ func names(program string) []string {
 		return []string{"stunnel4", "stunnel", "/usr/bin/stunnel4"}
 	case "chromium":
 		return []string{"chromium", "chromium-browser", "google-chrome"}
+	case "ip", "nft", "turnserver":
+		return []string{program, "/usr/sbin/" + program, "/usr/bin/" + program}
 	default:
 		return []string{program}
 	}
@@ -52,8 +58,7 @@ func names(program string) []string {
 // rtmpModule is where Debian keeps nginx's RTMP module.
 const rtmpModule = "/usr/lib/nginx/modules/ngx_rtmp_module.so"
 
-// Find returns the path of a program: nginx, stunnel, chromium, ffmpeg or
-// ffprobe. Where it is absent the test is skipped, naming the package that
+// Find returns the path of a program. Where it is absent the test is skipped, naming the package that
 // would bring it; with HEADGATE_TEST_PEERS=required it fails.
 func Find(t testing.TB, program string) string {
 	t.Helper()
