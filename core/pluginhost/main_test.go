@@ -53,8 +53,8 @@ func servePlugin(mode string) {
 	case "rogue":
 		serveRogue()
 		return
-	case "load", "load-protobuf":
-		serveLoad(mode == "load-protobuf")
+	case wireConnection.mode(), protobufConnection.mode(), stockConnection.mode():
+		serveLoad(connection(strings.TrimPrefix(mode, "load-")))
 		return
 	case "several":
 		p := testPlugin()

@@ -62,6 +62,10 @@ type outSession struct {
 	woken  bool // its source may have items
 	inTurn bool
 	muted  bool // nothing more is pulled
+
+	// The sending goroutine's: the batch that it is in, and the index behind its
+	// last step there.
+	batch, last int
 }
 
 // NewOutbox returns an empty outbox.
@@ -70,7 +74,7 @@ func NewOutbox[M any]() *Outbox[M] {
 		wake:     make(chan struct{}, 1),
 		sessions: make(map[uint32]*outSession),
 		groups:   make(map[uint64][]*outSession),
-		batch:    batch{at: make(map[*media.AccessUnit]int), last: make(map[uint32]int)},
+		batch:    batch{at: make(map[*media.AccessUnit]int)},
 	}
 }
 
@@ -275,10 +279,11 @@ func (o *Outbox[M]) pull(s *outSession) {
 		o.mu.Lock()
 		s.woken = false
 		limit := min(s.credit, RoundBytes, room)
+		shares := len(o.groups[s.group]) > 1
 		o.mu.Unlock()
 
 		items := s.source.Pull(limit)
-		sent := b.add(s.id, items)
+		sent := b.add(s, items, shares)
 
 		o.mu.Lock()
 		s.credit -= sent
@@ -327,10 +332,10 @@ func (o *Outbox[M]) signal() {
 // in the batch already is joined where that order allows.
 type batch struct {
 	steps   []Step
-	bytes   int // payload that crosses
-	at      map[*media.AccessUnit]int
-	last    map[uint32]int // index after the session's last step
-	ids     []uint32       // room for the sessions of steps
+	bytes   int                       // payload that crosses
+	at      map[*media.AccessUnit]int // of sessions that share
+	number  int                       // of this batch
+	ids     []uint32                  // room for the sessions of steps
 	pulling []*outSession
 }
 
@@ -338,29 +343,35 @@ func (b *batch) reset() {
 	clear(b.steps)
 	clear(b.pulling)
 	clear(b.at)
-	clear(b.last)
+	b.number++
 	b.steps, b.ids, b.bytes = b.steps[:0], b.ids[:0], 0
 }
 
 // add appends the items of one session and returns the payload that they count for.
-func (b *batch) add(session uint32, items []Item) int {
+// Units of a session that shares may be in the batch already, or be joined later.
+func (b *batch) add(s *outSession, items []Item, shares bool) int {
 	sent := 0
+	if s.batch != b.number {
+		s.batch, s.last = b.number, 0
+	}
 	for _, it := range items {
 		if it.Unit != nil {
 			sent += len(it.Unit.Payload)
-			i, ok := b.at[it.Unit]
-			if ok && i >= b.last[session] && b.steps[i].Discontinuity == it.Discontinuity {
-				b.steps[i].Sessions = append(b.steps[i].Sessions, session)
-				b.last[session] = i + 1
-				continue
+			if shares {
+				i, ok := b.at[it.Unit]
+				if ok && i >= s.last && b.steps[i].Discontinuity == it.Discontinuity {
+					b.steps[i].Sessions = append(b.steps[i].Sessions, s.id)
+					s.last = i + 1
+					continue
+				}
+				b.at[it.Unit] = len(b.steps)
 			}
 			b.bytes += len(it.Unit.Payload)
-			b.at[it.Unit] = len(b.steps)
 		}
-		b.ids = append(b.ids, session)
+		b.ids = append(b.ids, s.id)
 		n := len(b.ids)
 		b.steps = append(b.steps, Step{Sessions: b.ids[n-1 : n : n], Item: it})
-		b.last[session] = len(b.steps)
+		s.last = len(b.steps)
 	}
 	return sent
 }

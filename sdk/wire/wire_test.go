@@ -199,6 +199,9 @@ func TestOutboxShares(t *testing.T) {
 	o.Open(3, &source{items: []Item{gap, u[2]}}, 1000)               // a gap of its own
 	o.Open(4, &source{items: []Item{u[2], tracks, u[1], u[3]}}, 150) // another order, less credit
 	o.Open(5, &source{items: []Item{u[3], u[2]}}, 1000)              // backwards: its order is kept
+	for id := uint32(1); id <= 5; id++ {
+		o.Group(id, 1)
+	}
 	expect(t, o, "[1 2]0 [1 2]1 [1]2 [1 2 5]3 [3]1! [3 4 5]2 [4]T [4]1")
 }
 
