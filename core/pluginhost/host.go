@@ -51,8 +51,7 @@ type timings struct {
 	stopGrace     time.Duration // of a drained process
 	restartMin    time.Duration
 	restartMax    time.Duration
-	healthy       time.Duration // after which earlier deaths are forgotten
-	quickDeath    time.Duration // one so soon after READY counts for the circuit
+	quickDeath    time.Duration // one so soon after READY counts for the circuit; a later one is the first of a row
 	circuitSpan   time.Duration
 	circuitDeaths int // more of them in that span open it
 	circuitRest   time.Duration
@@ -68,7 +67,6 @@ func defaultTimings() timings {
 		stopGrace:     500 * time.Millisecond,
 		restartMin:    250 * time.Millisecond,
 		restartMax:    15 * time.Second,
-		healthy:       time.Minute,
 		quickDeath:    10 * time.Second,
 		circuitSpan:   time.Minute,
 		circuitDeaths: 5,

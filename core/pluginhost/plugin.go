@@ -292,7 +292,7 @@ func newBackoff(t timings) *backoff { return &backoff{t: t, jitter: rand.Float64
 // died counts a death at now of a process that was ready for up (0: never), and
 // returns the wait before the next one, and whether the plugin counts as broken.
 func (b *backoff) died(now time.Time, up time.Duration) (time.Duration, bool) {
-	if up >= b.t.healthy {
+	if up >= b.t.quickDeath {
 		b.row = 0
 	}
 	b.row++

@@ -230,17 +230,18 @@ func TestBackoff(t *testing.T) {
 		}
 	}
 	const ms = time.Millisecond
-	f(0, 20*time.Second, 0, false) // at once
-	f(20*time.Second, 20*time.Second, 250*ms, false)
-	f(20*time.Second, 20*time.Second, 500*ms, false)
-	f(time.Hour, time.Hour, 0, false) // healthy in between
+	f(0, 20*time.Second, 0, false)              // at once
+	f(20*time.Second, 20*time.Second, 0, false) // healthy in between
+	f(5*time.Second, 5*time.Second, 250*ms, false)
+	f(5*time.Second, 5*time.Second, 500*ms, false)
+	f(time.Hour, time.Hour, 0, false)
 	for _, want := range []time.Duration{250, 500, 1000, 2000, 4000} {
 		f(time.Second, 0, want*ms, false) // quick deaths
 	}
 	f(time.Second, time.Second, time.Minute, true) // the sixth within a minute
 	f(time.Minute, 0, 0, false)                    // half open
 	b.row = 20
-	f(20*time.Second, 15*time.Second, b.t.restartMax, false)
+	f(20*time.Second, 5*time.Second, b.t.restartMax, false)
 }
 
 func TestRunDirs(t *testing.T) {

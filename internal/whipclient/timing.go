@@ -37,17 +37,23 @@ func (t Timing) NALU() []byte {
 
 // FindTiming looks for a Timing near the beginning of a picture, in any framing.
 func FindTiming(picture []byte) (Timing, bool) {
-	head := picture[:min(len(picture), 1024)]
-	i := bytes.Index(head, timingUUID[:])
-	if i < 0 || len(head) < i+len(timingUUID)+timingValues {
-		return Timing{}, false
+	t, _, found := NextTiming(picture[:min(len(picture), 1024)])
+	return t, found
+}
+
+// NextTiming looks for the first Timing in a file of pictures, and returns where in
+// it the rest begins.
+func NextTiming(b []byte) (t Timing, rest int, found bool) {
+	i := bytes.Index(b, timingUUID[:])
+	if i < 0 || len(b) < i+len(timingUUID)+timingValues {
+		return Timing{}, 0, false
 	}
-	b := head[i+len(timingUUID):]
+	at := i + len(timingUUID)
 	var v [3]uint64
 	for k := range v {
-		for _, c := range b[10*k : 10*k+10] {
+		for _, c := range b[at+10*k : at+10*k+10] {
 			v[k] = v[k]<<7 | uint64(c&0x7f)
 		}
 	}
-	return Timing{Sent: time.Unix(0, int64(v[0])), Posted: time.Unix(0, int64(v[1])), Frame: v[2]}, true
+	return Timing{Sent: time.Unix(0, int64(v[0])), Posted: time.Unix(0, int64(v[1])), Frame: v[2]}, at + timingValues, true
 }
