@@ -54,7 +54,7 @@ func BenchmarkWrite(b *testing.B) {
 						b.Fatal(err)
 					}
 					b.Cleanup(func() { _ = conn.Close() })
-					sock := newSocket(conn.(*net.TCPConn), defaultWriteTimeout)
+					sock := newSocket(conn.(*net.TCPConn), defaultStallTimeout)
 					w := newChunkWriter(sock, sock)
 					w.size = size
 					writers = append(writers, w)

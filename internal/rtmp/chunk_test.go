@@ -13,6 +13,8 @@ import (
 
 	"github.com/bluenviron/gortmplib/pkg/bytecounter"
 	"github.com/bluenviron/gortmplib/pkg/rawmessage"
+
+	"github.com/headgate/gateway/sdk/media"
 )
 
 // wire writes one video message and returns its bytes.
@@ -260,7 +262,7 @@ func FuzzReader(f *testing.F) {
 	_ = w.command(3, 0, "connect", 1, connectObject("live", "rtmp://h/live"))
 	_ = w.command(3, 0, "createStream", 2, nil)
 	_ = w.command(4, 1, "publish", 3, nil, "key", "live")
-	_ = w.write(4, TypeData, 1, 0, nil, Metadata{Video: true, Audio: true}.Tag().payload)
+	_ = w.write(4, TypeData, 1, 0, nil, Metadata{Video: &media.Track{Codec: media.H264}, Audio: []media.Track{{Codec: media.AAC}}}.Tag().payload)
 	_ = w.write(6, TypeVideo, 1, 0, []byte{0x17, 0, 0, 0, 0}, []byte{1, 66, 192, 30, 255, 225, 0, 4, 0x67, 66, 192, 30, 1, 0, 2, 0x68, 0})
 	_ = w.write(5, TypeAudio, 1, 0, []byte{0xAF, 0}, []byte{0x11, 0x90})
 	_ = w.write(6, TypeVideo, 1, 0xFFFFFF, []byte{0x90, 'h', 'v', 'c', '1'}, make([]byte, 5000))

@@ -7,8 +7,11 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,21 +21,25 @@ import (
 	"github.com/bluenviron/gortmplib/pkg/amf0"
 	"github.com/bluenviron/gortmplib/pkg/handshake"
 
+	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
 )
 
 // Times and sizes of a publishing connection.
 const (
 	defaultDialTimeout  = 10 * time.Second
-	defaultWriteTimeout = 5 * time.Second
+	defaultStallTimeout = 3 * time.Second
 	goodbyeTimeout      = time.Second
 	windowAckBytes      = 2_500_000
 	maxClientMessage    = 1 << 20 // servers send publishers nothing big
 )
 
-// capsReconnect is the bit of capsEx that says that we understand
-// [ReconnectError].
-const capsReconnect = 1.0
+// Bits of capsEx: capsReconnect says that we understand
+// [ReconnectRequest], capsMultitrack that we send several tracks of a kind.
+const (
+	capsReconnect  = 1
+	capsMultitrack = 2
+)
 
 // flashVersion is what encoders say: some servers treat others as players.
 const flashVersion = "FMLE/3.0 (compatible; Headgate)"
@@ -53,11 +60,23 @@ type ClientConfig struct {
 	Target Target
 	// RootCAs verify an rtmps server; nil means those of the system.
 	RootCAs *x509.CertPool
+	// Fingerprint, if set, is that of the one certificate that an rtmps server may
+	// show; nothing else of it is verified then.
+	Fingerprint Fingerprint
+	// Certificate is shown to an rtmps server that asks for one; nil for none.
+	Certificate *tls.Certificate
+	// Bind is the local address to connect from; the zero value leaves the choice to
+	// the system.
+	Bind netip.Addr
+	// Proxy is what the connection is made through; nil for none.
+	Proxy *Proxy
 	// DialTimeout bounds [Dial] beside its context; 0 means 10 s.
 	DialTimeout time.Duration
-	// WriteTimeout is how long a write may make no progress; 0 means 5 s. A peer
-	// that is slow but takes bytes is not cut off.
-	WriteTimeout time.Duration
+	// StallTimeout is how long the peer may acknowledge none of the bytes that wait
+	// for it; 0 means 3 s. A peer that is slow but takes bytes is not cut off.
+	StallTimeout time.Duration
+	// lookup resolves names; nil for the system's resolver.
+	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	// Control is called with each address right before it is connected to, and may
 	// refuse it; as in [net.Dialer]. Nil refuses none.
 	Control func(network, address string, c syscall.RawConn) error
@@ -74,6 +93,20 @@ type Capabilities struct {
 	// Flags are the bits of capsEx.
 	Flags uint32
 }
+
+// Takes reports whether the server announced c.
+func (c Capabilities) Takes(codec media.Codec) bool {
+	list := c.VideoFourCCs
+	if codec.Kind() == media.Audio {
+		list = c.AudioFourCCs
+	}
+	name := FourCC(codec)
+	return name != "" && (slices.Contains(list, name) || slices.Contains(list, "*"))
+}
+
+// Multitrack reports whether the server announced that it takes several tracks of a
+// kind.
+func (c Capabilities) Multitrack() bool { return c.Flags&capsMultitrack != 0 }
 
 // A Conn is a connection that publishes one stream.
 //
@@ -92,8 +125,9 @@ type Conn struct {
 	broken bool // a message was cut off: nothing sensible can follow
 
 	peerAcked atomic.Uint32
-	done      chan struct{} // closed when the reading goroutine is through
-	failed    chan struct{} // closed after failure is set
+	reconnect chan ReconnectRequest // the newest
+	done      chan struct{}         // closed when the reading goroutine is through
+	failed    chan struct{}         // closed after failure is set
 	failOnce  sync.Once
 	failure   error
 }
@@ -105,8 +139,8 @@ func Dial(ctx context.Context, cfg ClientConfig) (*Conn, error) {
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = defaultDialTimeout
 	}
-	if cfg.WriteTimeout == 0 {
-		cfg.WriteTimeout = defaultWriteTimeout
+	if cfg.StallTimeout == 0 {
+		cfg.StallTimeout = defaultStallTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.DialTimeout)
 	defer cancel()
@@ -171,40 +205,38 @@ func dialOnce(ctx context.Context, cfg ClientConfig, authQuery string) (*Conn, e
 				err = errNoAnswer{err}
 			}
 		}
+		if cfg.Proxy != nil && (stage == StageDNS || stage == StageTCP || stage == StageProxy) {
+			err = fmt.Errorf("proxy %s: %w", cfg.Proxy, err)
+		}
 		return &StageError{Stage: stage, Host: t.Address(), Err: err}
 	}
 
-	dialer := net.Dialer{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3},
-		ControlContext: func(_ context.Context, network, address string, c syscall.RawConn) error {
-			if cfg.Control != nil {
-				if err := cfg.Control(network, address, c); err != nil {
-					return err
-				}
-			}
-			tuneSocket(c)
-			return nil
-		},
+	to := t.Address()
+	if cfg.Proxy != nil {
+		to = cfg.Proxy.address
 	}
-	raw, err := dialer.DialContext(ctx, "tcp", t.Address())
+	raw, stage, err := cfg.connect(ctx, to)
 	if err != nil {
-		stage := StageTCP
-		var dns *net.DNSError
-		if errors.As(err, &dns) {
-			stage = StageDNS
-		}
 		return nil, fail(stage, err)
 	}
 	c := &Conn{
-		target: t,
-		sock:   newSocket(raw.(*net.TCPConn), cfg.WriteTimeout),
-		done:   make(chan struct{}),
-		failed: make(chan struct{}),
+		target:    t,
+		sock:      newSocket(raw, cfg.StallTimeout),
+		done:      make(chan struct{}),
+		failed:    make(chan struct{}),
+		reconnect: make(chan ReconnectRequest, 1),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.sock.Close() })
 	c.stream = c.sock
+	if cfg.Proxy != nil {
+		if err := cfg.Proxy.connect(ctx, c.sock, t.Address()); err != nil {
+			stop()
+			_ = c.sock.Close()
+			return nil, fail(StageProxy, err)
+		}
+	}
 	if t.TLS {
-		secured := tls.Client(c.sock, &tls.Config{ServerName: t.Host, RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12})
+		secured := tls.Client(c.sock, cfg.tlsConfig())
 		if err := secured.HandshakeContext(ctx); err != nil {
 			stop()
 			_ = c.sock.Close()
@@ -212,7 +244,13 @@ func dialOnce(ctx context.Context, cfg ClientConfig, authQuery string) (*Conn, e
 		}
 		c.stream = secured
 	}
-	stage, err := c.open(authQuery)
+	stage, err = c.open(authQuery)
+	if stage == StageHandshake && t.TLS && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
+		// What the server thinks of how it is secured may wait behind a reset.
+		if _, alert := c.stream.Read(make([]byte, 1)); isTLSAlert(alert) {
+			err = alert
+		}
+	}
 	if !stop() {
 		// ctx ended, and with it the connection.
 		err = context.Cause(ctx)
@@ -388,7 +426,7 @@ func connectObject(app, tcURL string) amf0.Object {
 		}
 		return o
 	}
-	video, audio := fourCCs("avc1", "hvc1", "av01", "vp09", "vp08"), fourCCs("mp4a", "Opus", ".mp3")
+	video, audio := fourCCs("avc1", "hvc1", "av01", "vp09"), fourCCs("mp4a", "Opus", ".mp3")
 	var list amf0.StrictArray
 	for _, e := range append(video[:len(video):len(video)], audio...) {
 		list = append(list, e.Key)
@@ -402,7 +440,7 @@ func connectObject(app, tcURL string) amf0.Object {
 		{Key: "fourCcList", Value: list},
 		{Key: "videoFourCcInfoMap", Value: video},
 		{Key: "audioFourCcInfoMap", Value: audio},
-		{Key: "capsEx", Value: capsReconnect},
+		{Key: "capsEx", Value: float64(capsReconnect | capsMultitrack)},
 	}
 }
 
@@ -547,6 +585,7 @@ func (c *Conn) readLoop() {
 				err = errServerClosed
 			}
 			c.fail(&StageError{Stage: StageLive, Host: c.target.Address(), Err: err})
+			c.sock.abort() // a write that waits for this peer waits in vain
 			return
 		}
 		cmd, ok := c.handle(m)
@@ -556,27 +595,32 @@ func (c *Conn) readLoop() {
 		_, code, description := cmd.status()
 		switch {
 		case code == "NetConnection.Connect.ReconnectRequest":
-			c.fail(&ReconnectError{Description: c.target.redact(description), TCURL: reconnectURL(cmd)})
+			c.ask(ReconnectRequest{Description: c.target.redact(description), TCURL: reconnectURL(cmd)})
 		case isRefusal(cmd), cmd.name == "close", code == "NetConnection.Connect.Closed":
 			c.fail(c.refusal(StageLive, cmd))
 		}
 	}
 }
 
-// A ReconnectError is the server's wish that the client connects anew, as
-// Enhanced RTMP has it.
-type ReconnectError struct {
+// A ReconnectRequest is the server's wish that the client connects anew and leaves
+// this connection when it has, as Enhanced RTMP has it.
+type ReconnectRequest struct {
 	Description string
 	// TCURL is where to; empty means the same place.
 	TCURL secret.String
 }
 
-func (e *ReconnectError) Error() string {
-	if e.Description == "" {
-		return "the server asks to reconnect"
+// ask passes a request on. One that nobody has looked at yet is replaced.
+func (c *Conn) ask(r ReconnectRequest) {
+	select {
+	case <-c.reconnect:
+	default:
 	}
-	return "the server asks to reconnect: " + e.Description
+	c.reconnect <- r // the reading goroutine is the only one that sends
 }
+
+// ReconnectRequests has a value when the server asked for it.
+func (c *Conn) ReconnectRequests() <-chan ReconnectRequest { return c.reconnect }
 
 func reconnectURL(cmd command) secret.String {
 	for _, a := range cmd.args {
@@ -634,7 +678,7 @@ func (c *Conn) WriteTag(t *Tag, timestampMS uint32) error {
 			return failure
 		}
 		if isTimeout(err) {
-			err = errors.New("the server takes no data")
+			err = errStalled
 		}
 		return &StageError{Stage: StageLive, Host: c.target.Address(), Err: err}
 	}
@@ -672,14 +716,11 @@ func (c *Conn) Close(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		// The kernel must not go on with half a message.
 		c.sock.abort()
-		_ = c.sock.SetReadDeadline(time.Unix(1, 0))
+		c.sock.interrupt()
 	})
 	defer stop()
 
 	err := c.Err()
-	if reconnect := (*ReconnectError)(nil); errors.As(err, &reconnect) {
-		err = nil // this server is well and deserves its goodbye
-	}
 	if err == nil {
 		err = c.locked(func(w *chunkWriter) error {
 			key := c.target.Key.Reveal()

@@ -170,17 +170,17 @@ func TestRefusals(t *testing.T) {
 		s.send("_error", c.id, nil, status("error", "NetConnection.Connect.InvalidApp", echo))
 		s.drain()
 	})
-	f("unknown login", StageConnect, "NetConnection.Connect.Rejected", RefusedKey, func(s *scripted) {
+	f("unknown login", StageConnect, "NetConnection.Connect.Rejected", RefusedLogin, func(s *scripted) {
 		c, _ := s.await("connect")
 		s.send("_error", c.id, nil, status("error", "NetConnection.Connect.Rejected", "[ code=403 need auth; authmod=kerberos ] : "))
 		s.drain()
 	})
-	f("wrong password", StageConnect, "NetConnection.Connect.Rejected", RefusedKey, func(s *scripted) {
+	f("wrong password", StageConnect, "NetConnection.Connect.Rejected", RefusedLogin, func(s *scripted) {
 		c, _ := s.await("connect")
 		s.send("_error", c.id, nil, status("error", "NetConnection.Connect.Rejected", "[ authmod=adobe ] : ?reason=authfailed&opaque="+testPass))
 		s.drain()
 	})
-	f("login for ever", StageConnect, "", RefusedKey, func(s *scripted) {
+	f("login for ever", StageConnect, "", RefusedLogin, func(s *scripted) {
 		c, _ := s.await("connect")
 		s.send("_error", c.id, nil, status("error", "NetConnection.Connect.Rejected", "authmod=adobe : ?reason=needauth&salt=a&challenge=b"))
 		s.drain()
@@ -268,7 +268,7 @@ func TestConnectCommand(t *testing.T) {
 	c := dial(t, "rtmp://"+addr+"/a/b/key?x=1")
 	defer func() { _ = c.Close(t.Context()) }()
 	o, _ := object((<-connects).args[0])
-	want := map[string]any{"app": "a/b", "type": "nonprivate", "tcUrl": "rtmp://" + addr + "/a/b", "capsEx": 1.0}
+	want := map[string]any{"app": "a/b", "type": "nonprivate", "tcUrl": "rtmp://" + addr + "/a/b", "capsEx": 3.0}
 	for k, v := range want {
 		if got, _ := o.Get(k); got != v {
 			t.Errorf("connect %s is %v, want %v", k, got, v)
@@ -321,10 +321,6 @@ func TestEndedByServer(t *testing.T) {
 		_ = s.Conn.(*net.TCPConn).SetLinger(0)
 		_ = s.Close()
 	})
-	f("reconnect", "asks to reconnect: moving", func(s *scripted) {
-		o := append(status("status", "NetConnection.Connect.ReconnectRequest", "moving "+testKey), amf0.ObjectEntry{Key: "tcUrl", Value: "rtmp://other/app"})
-		s.send("onStatus", 0, nil, o)
-	})
 }
 
 func TestReconnectRequest(t *testing.T) {
@@ -337,10 +333,11 @@ func TestReconnectRequest(t *testing.T) {
 		s.drain()
 	})
 	c := dial(t, "rtmp://"+addr+"/app/key")
-	<-c.Failed()
-	var reconnect *ReconnectError
-	if !errors.As(c.Err(), &reconnect) || !reconnect.TCURL.Equal(secret.New("rtmp://other/app")) {
-		t.Errorf("%v", c.Err())
+	if r := <-c.ReconnectRequests(); !r.TCURL.Equal(secret.New("rtmp://other/app")) {
+		t.Errorf("%+v", r)
+	}
+	if err := c.Err(); err != nil {
+		t.Errorf("the connection failed: %v", err)
 	}
 	if err := c.Close(t.Context()); err != nil {
 		t.Error(err)
@@ -541,11 +538,11 @@ func TestAdobeAuthentication(t *testing.T) {
 	_ = c.Close(t.Context())
 	_, err = Dial(t.Context(), ClientConfig{Target: parse(t, "rtmp://us%20er:"+testPass+"@"+addr+"/app/key", "")})
 	var refused *StatusError
-	if !errors.As(err, &refused) || refused.Kind() != RefusedKey || strings.Contains(err.Error(), "SECRET") {
+	if !errors.As(err, &refused) || refused.Kind() != RefusedLogin || strings.Contains(err.Error(), "SECRET") {
 		t.Errorf("wrong password: %v", err)
 	}
 	_, err = Dial(t.Context(), ClientConfig{Target: parse(t, "rtmp://"+addr+"/app/key", "")})
-	if !errors.As(err, &refused) || refused.Kind() != RefusedKey || !strings.Contains(err.Error(), "user:password@") {
+	if !errors.As(err, &refused) || refused.Kind() != RefusedLogin || !strings.Contains(err.Error(), "user:password@") {
 		t.Errorf("no password: %v", err)
 	}
 }
@@ -603,7 +600,7 @@ func TestStall(t *testing.T) {
 		release := make(chan struct{})
 		addr := script(t, func(s *scripted) { s.start(); <-release })
 		defer close(release)
-		c := dial(t, "rtmp://"+addr+"/app/key", func(cfg *ClientConfig) { cfg.WriteTimeout = 200 * time.Millisecond })
+		c := dial(t, "rtmp://"+addr+"/app/key", func(cfg *ClientConfig) { cfg.StallTimeout = 200 * time.Millisecond })
 		start := time.Now()
 		var err error
 		for err == nil {
@@ -635,7 +632,7 @@ func TestStall(t *testing.T) {
 				}
 			}
 		})
-		c := dial(t, "rtmp://"+addr+"/app/key", func(cfg *ClientConfig) { cfg.WriteTimeout = 400 * time.Millisecond })
+		c := dial(t, "rtmp://"+addr+"/app/key", func(cfg *ClientConfig) { cfg.StallTimeout = 400 * time.Millisecond })
 		start := time.Now()
 		if err := c.WriteTag(H264Tag(make([]byte, 6<<20), true, 0), 0); err != nil {
 			t.Error(err)
@@ -661,19 +658,20 @@ func TestStall(t *testing.T) {
 	})
 }
 
-func TestUnsentAge(t *testing.T) {
+func TestAges(t *testing.T) {
 	s := &socket{}
 	start := time.Now()
 	s.marks = []mark{{100, start}, {200, start.Add(time.Second)}, {300, start.Add(2 * time.Second)}}
-	f := func(sent uint64, want time.Duration, marks int) {
+	f := func(acked, sent uint64, unacked, unsent time.Duration, marks int) {
 		t.Helper()
-		if got := s.age(sent, start.Add(5*time.Second)); got != want || len(s.marks) != marks {
-			t.Errorf("sent %d: %v and %d marks, want %v and %d", sent, got, len(s.marks), want, marks)
+		if a, b := s.ages(acked, sent, start.Add(5*time.Second)); a != unacked || b != unsent || len(s.marks) != marks {
+			t.Errorf("acked %d, sent %d: %v and %v and %d marks, want %v, %v and %d", acked, sent, a, b, len(s.marks), unacked, unsent, marks)
 		}
 	}
-	f(0, 5*time.Second, 3)
-	f(99, 5*time.Second, 3)
-	f(100, 4*time.Second, 2)
-	f(250, 3*time.Second, 1)
-	f(300, 0, 0)
+	f(0, 0, 5*time.Second, 5*time.Second, 3)
+	f(0, 150, 5*time.Second, 4*time.Second, 3)
+	f(99, 300, 5*time.Second, 0, 3)
+	f(100, 250, 4*time.Second, 3*time.Second, 2)
+	f(250, 250, 3*time.Second, 3*time.Second, 1)
+	f(300, 300, 0, 0, 0)
 }

@@ -1,11 +1,11 @@
 // Package rtmp is RTMP as the gateway speaks it: a client that publishes
 // ([Dial], [Conn]), a server that receives ([Server]), and the FLV form of media
-// that both carry ([Tag], [FLVWriter]).
+// that both carry ([Tag] to send, [Packets] to read, [FLVWriter] to keep).
 //
-// It knows the handshake, chunks, commands, Enhanced RTMP as far as it is needed
-// to negotiate and to name codecs, and what a received stream looks like from
-// outside ([StreamStats]). It does not know tracks, access units, targets,
-// retries or policy: the plugins that use it do.
+// It knows the handshake, chunks, commands, Enhanced RTMP (version 2, by
+// veovera/enhanced-rtmp), proxies, TLS, what kind of failure an error is ([Class]),
+// and what a received stream looks like from outside ([StreamStats]). It does not
+// know access units, targets, retries or policy: the plugins that use it do.
 //
 // # Chunks
 //

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/test/peers"
 )
@@ -109,7 +110,7 @@ func TestPublish(t *testing.T) {
 	for i := range payload {
 		payload[i] = byte(i * 7)
 	}
-	if err := c.WriteTag(Metadata{Video: true, Audio: true, Width: 640, Height: 360}.Tag(), 0); err != nil {
+	if err := c.WriteTag(Metadata{Video: &media.Track{Codec: media.H264, Width: 640, Height: 360}, Audio: []media.Track{{Codec: media.AAC}}}.Tag(), 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.WriteTag(H264Tag(payload, true, -40), 20_000_000); err != nil {

@@ -108,6 +108,7 @@ type Publish struct {
 // A publication is a Publish under way.
 type publication struct {
 	Publish
+	conn     *serverConn
 	meter    *meter
 	file     *os.File
 	buffered *bufio.Writer
@@ -210,6 +211,23 @@ func (s *Server) Stats() []StreamStats {
 	})
 	// One that ended between the two looks is in both.
 	return slices.CompactFunc(list, func(a, b StreamStats) bool { return a.ID == b.ID })
+}
+
+// RequestReconnect asks the publisher of a publication to connect to tcURL and to
+// leave this server when it has, as Enhanced RTMP has it; an empty tcURL means to
+// come back here. Publishers that do not know it stay.
+func (s *Server) RequestReconnect(id uint64, tcURL secret.String, description string) error {
+	s.mu.Lock()
+	p := s.active[id]
+	s.mu.Unlock()
+	if p == nil {
+		return errors.New("the publication is over")
+	}
+	o := statusObject("status", "NetConnection.Connect.ReconnectRequest", description)
+	if !tcURL.Empty() {
+		o = append(o, amf0.ObjectEntry{Key: "tcUrl", Value: tcURL.Reveal()})
+	}
+	return p.conn.locked(func(w *chunkWriter) error { return w.command(chunkStreamCommand, 0, "onStatus", 0, nil, o) })
 }
 
 // serve runs one connection.
@@ -580,6 +598,7 @@ func (c *serverConn) publish(cmd command, streamID uint32) error {
 	}
 	app, query, _ := strings.Cut(c.app, "?")
 	p := &publication{
+		conn: c,
 		Publish: Publish{
 			App:      printable(app),
 			AppQuery: secret.New(query),
@@ -621,12 +640,16 @@ func printable(s string) string { return Target{}.redact(s) }
 
 func (c *serverConn) status(streamID uint32, level, code, description string) error {
 	return c.locked(func(w *chunkWriter) error {
-		return w.command(chunkStreamCommand, streamID, "onStatus", 0, nil, amf0.Object{
-			{Key: "level", Value: level},
-			{Key: "code", Value: code},
-			{Key: "description", Value: description},
-		})
+		return w.command(chunkStreamCommand, streamID, "onStatus", 0, nil, statusObject(level, code, description))
 	})
+}
+
+func statusObject(level, code, description string) amf0.Object {
+	return amf0.Object{
+		{Key: "level", Value: level},
+		{Key: "code", Value: code},
+		{Key: "description", Value: description},
+	}
 }
 
 // refuse says no and ends the connection.

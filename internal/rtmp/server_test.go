@@ -22,6 +22,7 @@ import (
 	"github.com/bluenviron/gortmplib/pkg/handshake"
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/mpeg4audio"
 
+	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/test/peers"
 )
 
@@ -51,7 +52,7 @@ func TestServerStats(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(Metadata{Video: true, Audio: true, Encoder: "test\x1b[1m"}.Tag(), 0)
+	write(Metadata{Video: &media.Track{Codec: media.H264}, Audio: []media.Track{{Codec: media.AAC}}, Encoder: "test\x1b[1m"}.Tag(), 0)
 	write(H264HeaderTag(avcC()), 0)
 	write(AACHeaderTag(testASC), 0)
 	picture := make([]byte, 1000)

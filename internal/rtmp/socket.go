@@ -11,19 +11,67 @@ import (
 	"github.com/headgate/gateway/sdk/quickio"
 )
 
-// A socket is a TCP connection that bounds how long a write may make no progress
-// and knows how old the bytes are that the kernel has not sent yet.
+// A socket is a TCP connection that notices when its peer takes nothing any more,
+// and knows how old the bytes are that wait in the kernel.
 //
-// Write belongs to one goroutine at a time; stats and abort to any.
+// Write and Read belong to one goroutine each; stats, abort and interrupt to any.
 type socket struct {
 	*net.TCPConn
-	out     *quickio.Writer
-	timeout time.Duration // a write during which no byte moves for so long has failed
-	aborted atomic.Bool
-	written atomic.Uint64
+	out         *quickio.Writer
+	timeout     time.Duration // bytes of which the peer acknowledges none for so long are stalled
+	aborted     atomic.Bool
+	interrupted atomic.Bool
+	written     atomic.Uint64
+
+	// Of the reading goroutine:
+	acked uint64    // when last looked
+	moved time.Time // when it rose, or nothing waited
 
 	mu    sync.Mutex // guards the fields below
 	marks []mark     // of bytes handed to the kernel, by rising offset
+}
+
+// errStalled says that the peer takes nothing.
+var errStalled = errors.New("the server takes no data")
+
+// stallCheck is how often the reading side looks whether the peer still takes what
+// is sent.
+const stallCheck = 250 * time.Millisecond
+
+// Read implements [net.Conn]. While it waits it watches what was written: of a
+// stalled peer it returns errStalled, on systems whose kernel tells.
+func (s *socket) Read(b []byte) (int, error) {
+	check := min(stallCheck, s.timeout/4)
+	for {
+		_ = s.SetReadDeadline(time.Now().Add(check)) // fails on a closed socket, as the read will
+		if s.interrupted.Load() {
+			_ = s.SetReadDeadline(time.Unix(1, 0))
+		}
+		n, err := s.TCPConn.Read(b)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || s.interrupted.Load() {
+			return n, err
+		}
+		if s.stalled(s.timeout - check) {
+			return 0, errStalled
+		}
+	}
+}
+
+// stalled reports whether bytes wait of which the peer has acknowledged none for so
+// long.
+func (s *socket) stalled(limit time.Duration) bool {
+	st, now := s.stats(), time.Now()
+	if !st.Kernel || st.Unacked == 0 || st.Acked != s.acked || s.moved.IsZero() {
+		s.acked, s.moved = st.Acked, now
+		return false
+	}
+	return now.Sub(s.moved) >= limit
+}
+
+// interrupt makes the read under way, and all to come, fail at once.
+func (s *socket) interrupt() {
+	s.interrupted.Store(true)
+	_ = s.SetReadDeadline(time.Unix(1, 0))
 }
 
 // A mark says when the bytes before offset, and after the mark before it, were
@@ -132,24 +180,31 @@ func (s *socket) note(n int) {
 	s.marks = append(s.marks, mark{end, now})
 }
 
-// age returns how long ago the first byte after offset sent was handed over, and
-// forgets what is before it.
-func (s *socket) age(sent uint64, now time.Time) time.Duration {
+// ages returns how long ago the first bytes after the offsets acked and sent were
+// handed over, and forgets what is acknowledged.
+func (s *socket) ages(acked, sent uint64, now time.Time) (unacked, unsent time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := 0
-	for i < len(s.marks) && s.marks[i].offset <= sent {
+	for i < len(s.marks) && s.marks[i].offset <= acked {
 		i++
 	}
 	s.marks = append(s.marks[:0], s.marks[i:]...)
-	if len(s.marks) == 0 {
-		return 0
+	for i, m := range s.marks {
+		if i == 0 {
+			unacked = now.Sub(m.at)
+		}
+		if m.offset > sent {
+			return unacked, now.Sub(m.at)
+		}
 	}
-	return now.Sub(s.marks[0].at)
+	return unacked, 0
 }
 
-// SocketStats are what the kernel knows of a connection. Zero is unknown.
+// SocketStats are what is known of a connection. Without Kernel, which is so on
+// systems other than Linux, that is Written alone, and zero is unknown.
 type SocketStats struct {
+	Kernel bool
 	// Written counts the bytes handed to the kernel, Acked those that the peer's
 	// kernel has acknowledged, both with all framing and TLS.
 	Written, Acked uint64
@@ -157,7 +212,14 @@ type SocketStats struct {
 	// to take them; UnsentAge is how long the oldest of them has waited.
 	Unsent    uint64
 	UnsentAge time.Duration
-	RTT       time.Duration
+	// Unacked counts the bytes that the peer has not acknowledged, the unsent ones
+	// among them; UnackedAge is how long ago the oldest of them was written.
+	Unacked    uint64
+	UnackedAge time.Duration
+	// RTT is smoothed, MinRTT the least that was seen.
+	RTT, MinRTT time.Duration
+	// Retransmits counts segments that were sent again.
+	Retransmits uint64
 	// DeliveryBPS is the rate in bits per second at which the peer takes bytes. It
 	// is known only while bytes wait for the peer: otherwise it shows our rate,
 	// not the peer's.

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/media/aac"
 	"github.com/headgate/gateway/sdk/media/h264"
 )
@@ -50,6 +51,8 @@ type StreamStats struct {
 	// the extended timestamp that belongs there.
 	Pongs          uint64
 	ExtendedFaults uint64
+	// Malformed counts audio and video messages that could not be taken apart.
+	Malformed uint64
 }
 
 // TrackStats are the figures of the audio or the video of a publication.
@@ -61,8 +64,12 @@ type TrackStats struct {
 	Profile string
 	// Enhanced says that it came in the form of Enhanced RTMP.
 	Enhanced bool
-	Units    uint64
-	Bytes    uint64
+	// Tracks is how many there are; the figures are those of the first, and
+	// FurtherUnits counts the units of the others.
+	Tracks       int
+	FurtherUnits uint64
+	Units        uint64
+	Bytes        uint64
 	// UnitsPerSecond and BitsPerSecond by arrival.
 	UnitsPerSecond float64
 	BitsPerSecond  float64
@@ -110,6 +117,7 @@ type meter struct {
 	offset   mean
 	last     *trackMeter   // of the last message
 	lag      time.Duration // largest of the window
+	scratch  []Packet
 }
 
 // A trackMeter follows one track.
@@ -178,16 +186,35 @@ func (m *meter) observe(msg Message, now time.Time) {
 	m.st.Bytes += uint64(len(msg.Body))
 	switch msg.Type {
 	case TypeVideo:
-		if unit := m.video.observeVideo(msg); unit {
-			m.unit(&m.video, msg, now)
-		}
+		m.packets(&m.video, msg, now)
 	case TypeAudio:
-		if unit := m.audio.observeAudio(msg); unit {
-			m.unit(&m.audio, msg, now)
-		}
+		m.packets(&m.audio, msg, now)
 	case TypeData, TypeDataAMF3:
 		m.metadata(msg)
 	}
+}
+
+// packets takes in a message of the track t. Of the further tracks of a message, or
+// of messages of their own, only the number is kept.
+func (m *meter) packets(t *trackMeter, msg Message, now time.Time) {
+	list, err := Packets(m.scratch[:0], msg)
+	if err != nil {
+		m.st.Malformed++
+	}
+	for _, p := range list {
+		t.st.Tracks = max(t.st.Tracks, int(p.Track)+1)
+		if p.Track != 0 {
+			if p.Kind == PacketFrame {
+				t.st.FurtherUnits++
+			}
+			continue
+		}
+		if t.packet(p, msg) {
+			m.unit(t, msg, now)
+		}
+	}
+	clear(list) // the payloads are not ours
+	m.scratch = list
 }
 
 // roll closes the window when it is a second old.
@@ -316,58 +343,30 @@ func flvCodecName(kind string, id byte) string {
 	return "flv " + string([]byte{'0' + id/10, '0' + id%10})
 }
 
-// Packet types of FLV and Enhanced RTMP.
-const (
-	packetSequenceStart = 0
-	packetCodedFrames   = 1
-	packetFramesX       = 3
-)
-
-// observeVideo looks into a video message and reports whether it is a picture.
-func (t *trackMeter) observeVideo(msg Message) bool {
-	b := msg.Body
-	if len(b) < 5 {
-		return false
-	}
+// packet takes in a packet of the track and reports whether it is a picture or a
+// frame of sound.
+func (t *trackMeter) packet(p Packet, msg Message) bool {
 	st := t.st
-	var packet byte
-	var rest []byte
-	composition := false
-	if b[0]&0x80 != 0 {
-		st.Enhanced = true
-		st.Codec = codecName(string(b[1:5]))
-		packet, rest = b[0]&0x0F, b[5:]
-		if packet == packetCodedFrames && (st.Codec == "h264" || st.Codec == "h265") && len(rest) >= 3 {
-			composition = rest[0]|rest[1]|rest[2] != 0
-		}
-		if packet == packetFramesX {
-			packet = packetCodedFrames
-		}
-	} else {
-		st.Enhanced = false
-		st.Codec = flvCodecName("video", b[0]&0x0F)
-		packet, rest = b[1], b[5:]
-		composition = packet == packetCodedFrames && b[2]|b[3]|b[4] != 0
-		if st.Codec != "h264" && st.Codec != "h265" {
-			packet = packetCodedFrames // older codecs have no packet types
-		}
-	}
-	switch packet {
-	case packetSequenceStart:
-		t.header(rest)
-		if st.Codec == "h264" {
-			st.describeH264(rest)
+	st.Enhanced, st.Codec = p.Enhanced, p.Name
+	switch p.Kind {
+	case PacketHeader:
+		t.header(p.Payload)
+		switch p.Codec {
+		case media.H264:
+			st.describeH264(p.Payload)
+		case media.AAC:
+			st.describeAAC(p.Payload)
 		}
 		return false
-	case packetCodedFrames:
+	case PacketFrame:
 	default:
 		return false
 	}
-	if st.SequenceHeaders == 0 {
+	if st.SequenceHeaders == 0 && (p.Codec.NeedsConfig() || p.Codec == media.VP9) {
 		st.UnitsBeforeHeader++
 	}
-	st.BFrames = st.BFrames || composition
-	if b[0]>>4&7 == 1 {
+	st.BFrames = st.BFrames || p.CompositionMS != 0
+	if p.Keyframe {
 		if st.Units == 0 {
 			st.FirstKeyframe = true
 		}
@@ -378,46 +377,6 @@ func (t *trackMeter) observeVideo(msg Message) bool {
 		}
 		t.keyframeAt = clock
 		st.Keyframes++
-	}
-	return true
-}
-
-// observeAudio looks into an audio message and reports whether it is a frame.
-func (t *trackMeter) observeAudio(msg Message) bool {
-	b := msg.Body
-	if len(b) < 2 {
-		return false
-	}
-	st := t.st
-	packet := byte(packetCodedFrames)
-	var rest []byte
-	if b[0]>>4 == 9 {
-		if len(b) < 5 {
-			return false
-		}
-		st.Enhanced = true
-		st.Codec = codecName(string(b[1:5]))
-		packet, rest = b[0]&0x0F, b[5:]
-	} else {
-		st.Enhanced = false
-		st.Codec = flvCodecName("audio", b[0]>>4)
-		if st.Codec == "aac" {
-			packet, rest = b[1], b[2:]
-		}
-	}
-	switch packet {
-	case packetSequenceStart:
-		t.header(rest)
-		if st.Codec == "aac" {
-			st.describeAAC(rest)
-		}
-		return false
-	case packetCodedFrames:
-	default:
-		return false
-	}
-	if st.SequenceHeaders == 0 && (st.Codec == "aac" || st.Codec == "opus") {
-		st.UnitsBeforeHeader++
 	}
 	return true
 }

@@ -1,7 +1,11 @@
 package rtmp
 
 import (
+	"errors"
+	"io"
+	"net"
 	"strings"
+	"syscall"
 )
 
 // A Stage is how far a connection came.
@@ -11,6 +15,7 @@ type Stage string
 const (
 	StageDNS          Stage = "dns"
 	StageTCP          Stage = "tcp"
+	StageProxy        Stage = "proxy"
 	StageTLS          Stage = "tls"
 	StageHandshake    Stage = "handshake"
 	StageConnect      Stage = "connect"
@@ -24,16 +29,18 @@ type RefusalKind string
 
 // The kinds of refusal.
 const (
-	// RefusedKey: the key, the user or the right to publish is refused. Trying
-	// again soon will not help.
+	// RefusedKey: the key, or the right to publish under it, is refused. Trying again
+	// soon will not help.
 	RefusedKey RefusalKind = "key"
+	// RefusedLogin: the server wants a user and a password, or others.
+	RefusedLogin RefusalKind = "auth"
 	// RefusedApp: there is no such application.
 	RefusedApp RefusalKind = "app"
 	// RefusedBusy: someone publishes under this key, maybe our own former
 	// connection that the server has not yet given up.
-	RefusedBusy RefusalKind = "busy"
+	RefusedBusy RefusalKind = "in_use"
 	// RefusedOther: anything else.
-	RefusedOther RefusalKind = "other"
+	RefusedOther RefusalKind = "refused"
 )
 
 // A StatusError is the server's no. It contains no secret, even if the server
@@ -73,8 +80,10 @@ func (e *StatusError) Kind() RefusalKind {
 	switch {
 	case has(code, "publish.badname") || has(text, "already publishing", "stream already", "in use"):
 		return RefusedBusy
+	case has(text, "authmod", "authfailed", "auth failed"):
+		return RefusedLogin
 	case has(code, "unauthorized", "publish.denied", "publish.rejected", "notallowed") ||
-		has(text, "authmod", "authfailed", "auth failed", "unauthorized", "not authorized", "forbidden", "invalid key", "invalid stream key"):
+		has(text, "unauthorized", "not authorized", "forbidden", "invalid key", "invalid stream key"):
 		return RefusedKey
 	case has(code, "invalidapp") || has(text, "application not found", "no such application", "invalid app"):
 		return RefusedApp
@@ -97,7 +106,7 @@ func (e *StageError) Error() string {
 	switch e.Stage {
 	case StageDNS:
 		return "looking up " + e.Host + ": " + e.Err.Error()
-	case StageTCP:
+	case StageTCP, StageProxy:
 		return "connecting to " + e.Host + ": " + e.Err.Error()
 	case StageTLS:
 		return "securing the connection to " + e.Host + ": " + e.Err.Error()
@@ -109,3 +118,52 @@ func (e *StageError) Error() string {
 }
 
 func (e *StageError) Unwrap() error { return e.Err }
+
+// Class returns one word for what kind of failure err of this package is: a
+// [RefusalKind], or
+//
+//   - dns: the name has no address
+//   - unreachable: no connection could be made
+//   - timeout: no answer in time
+//   - proxy: the proxy did not let us through
+//   - tls: the connection could not be secured
+//   - protocol: what answers does not speak RTMP as it should
+//   - reset, closed: the server cut the connection off, or closed it
+//   - stalled: the server takes no data
+//
+// It is empty for other errors.
+func Class(err error) string {
+	var status *StatusError
+	if errors.As(err, &status) {
+		return string(status.Kind())
+	}
+	var stage *StageError
+	if !errors.As(err, &stage) {
+		return ""
+	}
+	var protocol *protocolError
+	switch {
+	case errors.Is(err, errStalled):
+		return "stalled"
+	case stage.Stage == StageTLS && isCertificate(err), isTLSAlert(err):
+		return "tls"
+	case stage.Stage == StageDNS:
+		return "dns"
+	case isTimeout(err):
+		return "timeout"
+	case stage.Stage == StageProxy:
+		return "proxy"
+	case stage.Stage == StageTCP:
+		return "unreachable"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED):
+		return "reset"
+	case stage.Stage == StageTLS:
+		return "tls"
+	case errors.Is(err, errServerClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return "closed"
+	case errors.As(err, &protocol), stage.Stage == StageHandshake:
+		return "protocol"
+	default:
+		return "reset"
+	}
+}

@@ -2,11 +2,14 @@ package rtmp
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
+
+	"golang.org/x/net/publicsuffix"
 
 	"github.com/headgate/gateway/sdk/secret"
 )
@@ -125,13 +128,15 @@ func (t *Target) parseAuthority(s string) error {
 	return nil
 }
 
-// Redirect returns the target that a server sends us on to: tcURL is an URL or
-// the path of another app at the same server. The key and what proves who we are
-// stay. A redirection that leaves TLS is refused.
-func (t Target) Redirect(tcURL secret.String) (Target, error) {
+// Redirect returns the target that a server sends us on to: tcURL is an URL, or the
+// path of another app at the same server. The key and what proves who we are stay,
+// and so does trust: the host must be the one we know, another of the same
+// registered domain, or one of also or below it. Anybody who could make us send
+// the key elsewhere would have it. A redirection that leaves TLS is refused.
+func (t Target) Redirect(tcURL secret.String, also []string) (Target, error) {
 	raw := tcURL.Reveal()
-	if strings.HasPrefix(raw, "/") && !strings.HasPrefix(raw, "//") {
-		raw = t.scheme() + "://" + t.authority + raw
+	if !strings.Contains(raw, "://") && !strings.HasPrefix(raw, "//") {
+		raw = t.scheme() + "://" + t.authority + "/" + strings.TrimPrefix(raw, "/")
 	}
 	to, err := ParseTarget(secret.New(raw), t.Key)
 	switch {
@@ -139,9 +144,37 @@ func (t Target) Redirect(tcURL secret.String) (Target, error) {
 		return Target{}, errors.New("the server redirects to something that is no RTMP URL")
 	case t.TLS && !to.TLS:
 		return Target{}, errors.New("the server redirects from rtmps to rtmp")
+	case !t.trusts(to.Host, also):
+		return Target{}, fmt.Errorf("the server redirects to %s, which is not known to belong to it; name it in reconnect_to if it does", Target{}.redact(to.Host))
 	}
 	to.User, to.Password = t.User, t.Password
 	return to, nil
+}
+
+// trusts reports whether a redirection may lead to host.
+func (t Target) trusts(host string, also []string) bool {
+	host, known := normalHost(host), normalHost(t.Host)
+	if host == known {
+		return true
+	}
+	for _, a := range also {
+		if a = normalHost(a); host == a || strings.HasSuffix(host, "."+a) && !isAddress(host) {
+			return true
+		}
+	}
+	if isAddress(host) || isAddress(known) {
+		return false
+	}
+	a, err1 := publicsuffix.EffectiveTLDPlusOne(host)
+	b, err2 := publicsuffix.EffectiveTLDPlusOne(known)
+	return err1 == nil && err2 == nil && a == b
+}
+
+func normalHost(s string) string { return strings.TrimSuffix(strings.ToLower(s), ".") }
+
+func isAddress(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
 }
 
 // Address is what to dial.

@@ -69,11 +69,12 @@ func TestParseTargetErrors(t *testing.T) {
 	f("rtmp://h ost/app/SECRET", "", "host")
 }
 
+// TestRedirect: where a server may send us, and so our key: to itself, its own
+// registered domain, and what the user named.
 func TestRedirect(t *testing.T) {
-	from := parse(t, "rtmps://u:pw@host:444/app/key", "")
-	f := func(to, want string) {
+	f := func(from, to, want string, also ...string) {
 		t.Helper()
-		got, err := from.Redirect(secret.New(to))
+		got, err := parse(t, from, "").Redirect(secret.New(to), also)
 		text := "error"
 		if err == nil {
 			text = got.String() + " " + got.App.Reveal() + " " + got.Key.Reveal() + " " + got.User
@@ -81,14 +82,32 @@ func TestRedirect(t *testing.T) {
 			t.Errorf("the error tells a secret: %v", err)
 		}
 		if text != want {
-			t.Errorf("%s: %s, want %s", to, text, want)
+			t.Errorf("%s: %s, want %s (%v)", to, text, want, err)
 		}
 	}
-	f("rtmps://other/app2", "rtmps://other:443 app2 key u")
-	f("/app2?t=1", "rtmps://host:444 app2?t=1 key u")
-	f("rtmp://other/SECRET", "error")
-	f("//other/SECRET", "error")
-	f("", "error")
+	const host = "rtmps://u:pw@a.live.example.com:444/app/key"
+	f(host, "rtmps://a.live.example.com/app2", "rtmps://a.live.example.com:443 app2 key u")
+	f(host, "rtmps://B.example.com./app2", "rtmps://B.example.com.:443 app2 key u")
+	f(host, "/app2?t=1", "rtmps://a.live.example.com:444 app2?t=1 key u")
+	f(host, "app2", "rtmps://a.live.example.com:444 app2 key u")
+	f(host, "rtmps://evil.com/SECRET", "error")
+	f(host, "rtmps://example.com.evil.com/SECRET", "error")
+	f(host, "rtmps://evilexample.com/SECRET", "error")
+	f(host, "rtmps://192.0.2.1/SECRET", "error")
+	f(host, "rtmps://169.254.169.254/SECRET", "error")
+	f(host, "rtmps://cdn.net/app", "rtmps://cdn.net:443 app key u", "cdn.net")
+	f(host, "rtmps://x.cdn.net/app", "rtmps://x.cdn.net:443 app key u", "CDN.net")
+	f(host, "rtmps://xcdn.net/SECRET", "error", "cdn.net")
+	f(host, "rtmps://192.0.2.1/app", "rtmps://192.0.2.1:443 app key u", "192.0.2.1")
+	f(host, "rtmp://a.live.example.com/SECRET", "error")
+	f(host, "//a.live.example.com/SECRET", "error")
+	// Two tenants of one public suffix are strangers.
+	f("rtmp://a.co.uk/app/key", "rtmp://b.co.uk/SECRET", "error")
+	f("rtmp://one.github.io/app/key", "rtmp://two.github.io/SECRET", "error")
+	f("rtmp://localhost/app/key", "rtmp://otherhost/SECRET", "error")
+	f("rtmp://192.0.2.1/app/key", "rtmp://192.0.2.1:1936/app2", "rtmp://192.0.2.1:1936 app2 key ")
+	f("rtmp://192.0.2.1/app/key", "rtmp://192.0.2.2/SECRET", "error")
+	f("rtmp://[2001:db8::1]/app/key", "rtmp://[2001:db8::2]/SECRET", "error")
 }
 
 func FuzzParseTarget(f *testing.F) {

@@ -136,7 +136,11 @@ func (r *receiver) all(t testing.TB) []rtmp.Message {
 	case <-time.After(10 * time.Second):
 		t.Fatal("the publication does not end")
 	}
-	var list []rtmp.Message
+	return r.drained()
+}
+
+// drained returns what was received so far.
+func (r *receiver) drained() (list []rtmp.Message) {
 	for {
 		select {
 		case m := <-r.messages:

@@ -1,41 +1,45 @@
 package egressrtmp
 
 import (
+	"slices"
 	"time"
 
 	"github.com/headgate/gateway/sdk/media"
 )
 
 const (
-	// mergeWindow is how much media of one track waits for the other.
+	// mergeWindow is how much media of one track waits for the others.
 	mergeWindow = 200 * time.Millisecond
 	// mergeGiveUp is how far a track may be behind before nothing waits for it any
 	// more: it is muted, or gone.
 	mergeGiveUp = time.Second
 )
 
-// A merger orders the units of two tracks by decoding time. It waits for the
-// slower one, but for no more media than mergeWindow: what comes later than that
+// A merger orders the units of several tracks by decoding time. It waits for the
+// slowest one, but for no more media than mergeWindow: what comes later than that
 // is out of order. The zero value waits for nothing.
 type merger struct {
-	tracks [2]mergeTrack
+	tracks []mergeTrack // of equal units the first track's goes first
 	newest time.Duration
 }
 
 type mergeTrack struct {
-	id    media.TrackID // 0: there is none
+	id    media.TrackID
 	queue []*media.AccessUnit
 	seen  bool
 	last  time.Duration // decoding time of the newest unit so far
 }
 
 // expect sets the tracks. The queues have to be empty.
-func (m *merger) expect(ids ...media.TrackID) {
-	for i, id := range ids {
-		if m.tracks[i].id != id {
-			m.tracks[i] = mergeTrack{id: id}
+func (m *merger) expect(tracks []sinkTrack) {
+	now := make([]mergeTrack, len(tracks))
+	for i := range tracks {
+		now[i] = mergeTrack{id: tracks[i].ID}
+		if j := slices.IndexFunc(m.tracks, func(t mergeTrack) bool { return t.id == tracks[i].ID }); j >= 0 {
+			now[i] = m.tracks[j]
 		}
 	}
+	m.tracks = now
 }
 
 func (m *merger) push(u *media.AccessUnit) {
@@ -50,46 +54,39 @@ func (m *merger) push(u *media.AccessUnit) {
 
 // pop returns the next unit if its turn has come, otherwise nil.
 func (m *merger) pop() *media.AccessUnit {
-	first, other := m.first()
+	first := m.first()
 	if first == nil {
 		return nil
 	}
 	head := first.queue[0].DTS
-	wait := other.id != 0 && len(other.queue) == 0 && m.newest-head < mergeWindow
-	if wait && other.seen && head-other.last > mergeGiveUp {
-		wait = false
-	}
-	if wait {
-		return nil
+	if m.newest-head < mergeWindow {
+		for i := range m.tracks {
+			t := &m.tracks[i]
+			if len(t.queue) == 0 && (!t.seen || head-t.last <= mergeGiveUp) {
+				return nil
+			}
+		}
 	}
 	return first.take()
 }
 
 // drain returns the next unit, nil if there is none.
 func (m *merger) drain() *media.AccessUnit {
-	first, _ := m.first()
-	if first == nil {
-		return nil
+	if first := m.first(); first != nil {
+		return first.take()
 	}
-	return first.take()
+	return nil
 }
 
-func (m *merger) empty() bool { return len(m.tracks[0].queue)+len(m.tracks[1].queue) == 0 }
-
-// first returns the track with the earliest unit, the video if both are equal,
-// and the other one.
-func (m *merger) first() (first, other *mergeTrack) {
-	a, b := &m.tracks[0], &m.tracks[1]
-	switch {
-	case len(a.queue) == 0 && len(b.queue) == 0:
-		return nil, nil
-	case len(a.queue) == 0:
-		return b, a
-	case len(b.queue) == 0 || a.queue[0].DTS <= b.queue[0].DTS:
-		return a, b
-	default:
-		return b, a
+// first returns the track with the earliest unit.
+func (m *merger) first() (first *mergeTrack) {
+	for i := range m.tracks {
+		t := &m.tracks[i]
+		if len(t.queue) > 0 && (first == nil || t.queue[0].DTS < first.queue[0].DTS) {
+			first = t
+		}
 	}
+	return first
 }
 
 func (t *mergeTrack) take() *media.AccessUnit {

@@ -122,39 +122,6 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// TestReconnectRequest: where the server sends us counts for the next attempt,
-// and for that alone.
-func TestReconnectRequest(t *testing.T) {
-	first, second := receive(t), receive(t)
-	e := &egress{}
-	to := target("rtmp://" + first.addr + "/app/key")
-	openAt := func(r *receiver) {
-		t.Helper()
-		s, err := e.open(t.Context(), to, Options{Interleave: InterleaveLow}, []media.Track{h264A})
-		if err != nil {
-			t.Fatal(err)
-		}
-		write(t, s, video(0, true))
-		closeSink(t, s)
-		if got := r.all(t); len(got) != 3 {
-			t.Errorf("%d messages", len(got))
-		}
-	}
-	openAt(first)
-	s, err := e.open(t.Context(), to, Options{Interleave: InterleaveLow}, []media.Track{h264A})
-	if err != nil {
-		t.Fatal(err)
-	}
-	werr := s.(*sink).explain(&rtmp.ReconnectError{TCURL: secret.New("rtmp://" + second.addr + "/app2")})
-	if werr == nil || sdk.IsPermanent(werr) {
-		t.Errorf("%v", werr)
-	}
-	closeSink(t, s)
-	first.all(t)
-	openAt(second)
-	openAt(first)
-}
-
 func TestPlugin(t *testing.T) {
 	p := Plugin()
 	if p.Egress == nil || !p.Egress.OpensEarly || len(p.Transforms) != 1 || p.Transforms[0].From != media.Opus || p.Transforms[0].To != media.AAC {

@@ -38,35 +38,18 @@ func Plugin() sdk.Plugin {
 	}
 }
 
-// accepts is what every RTMP server takes.
+// accepts is what every RTMP server takes, and what some take.
 func accepts() sdk.Accepts {
-	return sdk.Accepts{Codecs: []media.Codec{media.H264, media.AAC}, VideoTracks: 1, AudioTracks: 1}
+	return sdk.Accepts{
+		Codecs: []media.Codec{media.H264, media.AAC}, VideoTracks: 1, AudioTracks: 1,
+		Optional: optional(),
+	}
 }
-
-// Options are those of one target.
-type Options struct {
-	// CA is a file of root certificates (PEM) that verify the server of an rtmps
-	// target instead of those of the system.
-	CA sdk.File `json:"ca,omitzero" jsonschema:"description=file of root certificates (PEM) that verify the server instead of those of the system"`
-	// Interleave is low or strict.
-	Interleave Interleave `json:"interleave,omitempty" jsonschema:"enum=low,enum=strict,default=low,description=low sends every unit at once; strict orders audio and video by time and waits for it"`
-}
-
-// Interleave says in which order audio and video leave.
-type Interleave string
-
-// The ways to interleave.
-const (
-	// InterleaveLow sends each unit as it comes: timestamps rise on each track, not
-	// across them.
-	InterleaveLow Interleave = "low"
-	// InterleaveStrict merges both tracks by time and waits for the slower one, for
-	// servers that package what arrives in the order of arrival.
-	InterleaveStrict Interleave = "strict"
-)
 
 // An egress opens targets.
 type egress struct {
+	once sync.Once // of unmeasured
+
 	mu sync.Mutex // guards the field below
 	// redirects are where servers asked to reconnect to, by target; each counts for
 	// one attempt.
@@ -78,7 +61,7 @@ type targetName struct{ stream, target string }
 
 // Open implements [sdk.Egress].
 func (e *egress) Open(ctx context.Context, target sdk.Target, tracks []media.Track) (sdk.Sink, error) {
-	opts := Options{Interleave: InterleaveLow}
+	var opts Options
 	if err := target.Options(&opts); err != nil {
 		return nil, configError(err)
 	}
@@ -86,36 +69,47 @@ func (e *egress) Open(ctx context.Context, target sdk.Target, tracks []media.Tra
 }
 
 func (e *egress) open(ctx context.Context, target sdk.Target, opts Options, tracks []media.Track) (sdk.Sink, error) {
+	opts.defaults()
 	at, err := rtmp.ParseTarget(target.URL, target.Key)
 	if err != nil {
 		return nil, configError(err)
 	}
-	roots, err := opts.roots(at)
+	client, err := opts.client(target, at)
 	if err != nil {
 		return nil, configError(err)
 	}
-	switch opts.Interleave {
-	case InterleaveLow, InterleaveStrict:
-	default:
-		return nil, configError(errors.New("interleave: want low or strict"))
-	}
 	name := targetName{target.Stream, target.Name}
-	if to, ok := e.redirected(name); ok {
-		if at, err = at.Redirect(to); err != nil {
-			return nil, &sdk.Error{Cause: sdk.CauseRemote, Err: err}
-		}
-	}
-	s := newSink(opts.Interleave)
+	s := newSink(target, opts)
+	s.client = client
+	s.noteRedirect = func(to secret.String) { e.redirect(name, to) }
 	if err := s.setTracks(tracks); err != nil {
 		return nil, err
 	}
-	conn, err := rtmp.Dial(ctx, rtmp.ClientConfig{Target: at, RootCAs: roots, Control: target.Control})
-	if err != nil {
-		return nil, explain(at, err)
+	if to, ok := e.redirected(name); ok {
+		// One that does not lead anywhere good is as none.
+		if elsewhere, err := at.Redirect(to, opts.ReconnectTo); err == nil {
+			client.Target = elsewhere
+		}
 	}
-	s.target, s.conn = at, conn
-	s.onReconnect = func(to secret.String) { e.redirect(name, to) }
+	conn, err := rtmp.Dial(ctx, client)
+	if err != nil {
+		return nil, explain(client.Target, err)
+	}
+	e.unmeasured(conn)
+	s.start(newLeg(client.Target, conn))
 	return s, nil
+}
+
+// unmeasured says once what is missing where the kernel tells nothing of a
+// connection.
+func (e *egress) unmeasured(conn *rtmp.Conn) {
+	if conn.Stats().Kernel {
+		return
+	}
+	e.once.Do(func() {
+		sdk.Logger().Warn("this system tells nothing of its connections: lag counts without what waits in sockets, " +
+			"there is no round trip, rate or count of retransmits, and a target that takes nothing is noticed later")
+	})
 }
 
 // redirect notes where the next attempt for a target goes.
@@ -124,6 +118,10 @@ func (e *egress) redirect(name targetName, to secret.String) {
 	defer e.mu.Unlock()
 	if e.redirects == nil {
 		e.redirects = make(map[targetName]secret.String)
+	}
+	if to.Empty() {
+		delete(e.redirects, name)
+		return
 	}
 	e.redirects[name] = to
 }
@@ -137,56 +135,51 @@ func (e *egress) redirected(name targetName) (secret.String, bool) {
 	return to, ok
 }
 
-// roots returns the certificates that verify the server; nil for the system's.
-func (o Options) roots(at rtmp.Target) (*x509.CertPool, error) {
-	if o.CA.Name == "" && len(o.CA.Content) == 0 {
-		return nil, nil
-	}
-	if !at.TLS {
-		return nil, errors.New("ca: the target's URL is rtmp, which is not secured; want rtmps")
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(o.CA.Content) {
-		return nil, fmt.Errorf("ca: no certificate in %s; want PEM", o.CA.Name)
-	}
-	return pool, nil
-}
-
 // configError is a fault of the configuration, which no retry cures.
 func configError(err error) error {
 	return sdk.Permanent(&sdk.Error{Cause: sdk.CauseConfig, Err: err})
 }
 
-// explain says whose fault err is and whether trying again soon may help.
+// explain says whose fault err is, what kind of failure it is, and whether trying
+// again soon may help.
 func explain(at rtmp.Target, err error) error {
+	class := rtmp.Class(err)
+	e := &sdk.Error{Cause: sdk.CauseRemote, Class: class, Err: err}
 	var status *rtmp.StatusError
 	if errors.As(err, &status) {
-		err = fmt.Errorf("%s: %w", at, err)
-		switch status.Kind() {
-		case rtmp.RefusedKey:
-			return configError(fmt.Errorf("%w (the server refuses the stream key or the login: check it)", err))
-		case rtmp.RefusedApp:
-			return configError(fmt.Errorf("%w (the server knows no such app: check the path of the URL)", err))
-		default:
-			return &sdk.Error{Cause: sdk.CauseRemote, Err: err}
-		}
+		e.Err = fmt.Errorf("%s: %w", at, err)
+	}
+	ours := func(remedy string) error {
+		e.Cause, e.Err = sdk.CauseConfig, fmt.Errorf("%w (%s)", e.Err, remedy)
+		return sdk.Permanent(e)
 	}
 	var (
+		refused   *sdk.RefusedAddressError
 		authority x509.UnknownAuthorityError
 		host      x509.HostnameError
 		invalid   x509.CertificateInvalidError
 	)
-	var refused *sdk.RefusedAddressError
 	switch {
 	case errors.As(err, &refused):
-		return configError(refused)
+		return sdk.Permanent(&sdk.Error{Cause: sdk.CauseConfig, Class: "address", Err: refused})
+	case class == string(rtmp.RefusedKey):
+		return ours("the server refuses the stream key: check it")
+	case class == string(rtmp.RefusedLogin):
+		return ours("the server refuses the login: check user and password")
+	case class == string(rtmp.RefusedApp):
+		return ours("the server knows no such app: check the path of the URL")
+	case errors.Is(err, rtmp.ErrFingerprint):
+		return ours("if its certificate was renewed, put the new fingerprint into the configuration")
+	case errors.Is(err, rtmp.ErrProxyLogin):
+		return ours("check user and password in the option proxy")
 	case errors.As(err, &authority):
-		return configError(fmt.Errorf("%w (name its root certificates with the option ca)", err))
+		return ours("name its root certificates with the option ca")
 	case errors.As(err, &host):
-		return configError(err)
+		e.Cause = sdk.CauseConfig
+		return sdk.Permanent(e)
 	case errors.As(err, &invalid):
-		return sdk.Permanent(&sdk.Error{Cause: sdk.CauseRemote, Err: err})
+		return sdk.Permanent(e)
 	default:
-		return &sdk.Error{Cause: sdk.CauseRemote, Err: err}
+		return e
 	}
 }

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,48 +17,67 @@ import (
 	"github.com/headgate/gateway/sdk/secret"
 )
 
-// A sink is one target's session. Its fields are those of the goroutine that
-// writes, apart from the atomic ones and conn.
+// A sink is one target's session. It has one connection; while the server asks it to
+// move to another it has two, and changes over at a keyframe. Its fields are those
+// of the goroutine that writes, apart from the atomic ones, those that mu guards and
+// those that never change.
 type sink struct {
-	target      rtmp.Target
-	conn        *rtmp.Conn
-	onReconnect func(to secret.String)
+	opts   Options
+	target sdk.Target
+	client rtmp.ClientConfig // of the present connection, with any Target
+	// noteRedirect says where the next session of this target should go.
+	noteRedirect func(to secret.String)
 
-	video, audio trackState
-	metadata     rtmp.Metadata // as the tracks have it
-	announced    rtmp.Metadata // as the server was told
-	merge        *merger       // nil for InterleaveLow
-
-	started bool
-	waits   bool          // sound waits for the first picture
-	waited  time.Duration // decoding time from which on
-	base    int64         // ms on the stream's timeline that are 0 here
-	last    int64         // ms, of the last unit of any track
+	tracks   []sinkTrack   // the video first
+	metadata rtmp.Metadata // as the tracks have it
+	version  int           // of metadata
+	merge    *merger       // nil for InterleaveLow
 
 	dropped atomic.Uint64
 	writing atomic.Bool
 	armed   <-chan struct{} // Done of the context that aborts writes
 	disarm  func() bool
+
+	ctx    context.Context // of the goroutines
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // of them
+	failed chan struct{}
+
+	mu     sync.Mutex // guards the fields below
+	now    *leg       // that media is written to
+	next   *leg       // that waits for a keyframe; nil if there is none
+	closed bool       // no further goroutine is started
+	err    error      // why failed is closed
 }
 
-// A trackState is what a sink knows of its video or its audio.
-type trackState struct {
-	track   media.Track // ID 0: there is none
-	header  []byte      // the decoder config that the server has
-	running bool        // units have been sent since the track came
-	last    int64       // ms, of the last of them
+// A sinkTrack is a track with its number among those of its kind.
+type sinkTrack struct {
+	media.Track
+	number uint8
 }
 
-// pictureWait is how much sound waits for the first picture of an announced video,
-// beside what the gateway has waited for it before.
-const pictureWait = time.Second
+func (t *sinkTrack) video() bool { return t.Codec.Kind() == media.Video }
 
-func newSink(interleave Interleave) *sink {
-	s := &sink{}
-	if interleave == InterleaveStrict {
+// settle is how long a connection must have been used before a request to leave it
+// is followed: servers that send each other's clients in circles shall not keep us
+// running.
+const settle = 5 * time.Second
+
+func newSink(target sdk.Target, opts Options) *sink {
+	s := &sink{opts: opts, target: target, failed: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if opts.Interleave == InterleaveStrict {
 		s.merge = &merger{}
 	}
 	return s
+}
+
+// start makes l the sink's connection.
+func (s *sink) start(l *leg) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now = l
+	s.wg.Go(func() { s.watch(l) })
 }
 
 // SetTracks implements [sdk.TrackSetter]. Headers go out with the next unit of
@@ -65,46 +87,104 @@ func (s *sink) SetTracks(ctx context.Context, tracks []media.Track) error {
 	if err := s.flush(ctx); err != nil {
 		return err
 	}
+	if s.mustReopen(tracks) {
+		return sdk.ErrReopen
+	}
 	return s.setTracks(tracks)
 }
 
-func (s *sink) setTracks(tracks []media.Track) error {
-	var video, audio media.Track
-	for _, t := range tracks {
-		switch {
-		case t.Codec == media.H264 && video.ID == 0:
-			video = t
-		case t.Codec == media.AAC && audio.ID == 0:
-			audio = t
-		case t.Codec != media.H264 && t.Codec != media.AAC:
-			return sdk.Permanent(&sdk.Error{
-				Cause: sdk.CauseGateway,
-				Err:   fmt.Errorf("rtmp carries h264 and aac, and was given %s", t.Codec),
-			})
+// mustReopen reports whether the tracks change in a way that the server would not
+// follow.
+func (s *sink) mustReopen(tracks []media.Track) bool {
+	l := s.current()
+	for i := range s.tracks {
+		was := &s.tracks[i]
+		at := l.of(was.ID)
+		if !at.running {
+			continue
+		}
+		for _, t := range tracks {
+			if t.ID != was.ID {
+				continue
+			}
+			config := len(t.DecoderConfig) > 0 && !bytes.Equal(t.DecoderConfig, at.header)
+			if t.Codec != was.Codec || config && s.opts.OnChange == ChangeReconnect {
+				return true
+			}
 		}
 	}
-	s.video.set(video)
-	s.audio.set(audio)
-	s.metadata = rtmp.Metadata{
-		Video: video.ID != 0, Width: video.Width, Height: video.Height,
-		FrameRate: video.FrameRate, VideoBitsPerSecond: video.BitrateBitsPerSecond,
-		Audio: audio.ID != 0, SampleRateHz: audio.SampleRateHz,
-		Channels: audio.Channels, AudioBitsPerSecond: audio.BitrateBitsPerSecond,
-		Encoder: "Headgate " + sdk.Version,
+	return false
+}
+
+func (s *sink) setTracks(tracks []media.Track) error {
+	var list []sinkTrack
+	var audio []media.Track
+	var video *media.Track
+	for _, t := range tracks {
+		if !slices.Contains(carried(), t.Codec) {
+			return sdk.Permanent(&sdk.Error{
+				Cause: sdk.CauseGateway,
+				Err:   fmt.Errorf("rtmp carries %v, and was given %s", carried(), t.Codec),
+			})
+		}
+		if err := checkConfig(t); err != nil {
+			return &sdk.Error{Cause: sdk.CauseGateway, Err: err}
+		}
+		switch {
+		case t.Codec.Kind() == media.Audio:
+			audio = append(audio, t)
+		case video == nil:
+			video = &t
+			list = append(list, sinkTrack{Track: t})
+		}
 	}
+	audio = audio[:min(len(audio), max(s.opts.AudioTracks, announcedAudioTracks))]
+	for i, t := range audio {
+		list = append(list, sinkTrack{Track: t, number: uint8(i)})
+	}
+	s.tracks = list
+	m := rtmp.Metadata{Video: video, Audio: audio, Encoder: "Headgate " + sdk.Version}
+	if s.version == 0 || !told(s.metadata, m) {
+		s.version++
+	}
+	s.metadata = m
 	if s.merge != nil {
-		s.merge.expect(video.ID, audio.ID)
+		s.merge.expect(list)
+	}
+	if s.now != nil {
+		s.current().keep(list)
 	}
 	return nil
 }
 
-// set replaces the track. Another track, even with the same config, begins anew.
-func (t *trackState) set(track media.Track) {
-	if track.ID != t.track.ID {
-		t.running = false
+// told reports whether a and b tell a server the same.
+func told(a, b rtmp.Metadata) bool {
+	strip := func(m rtmp.Metadata) rtmp.Metadata {
+		if m.Video != nil {
+			v := *m.Video
+			v.ID, v.DecoderConfig = 0, nil
+			m.Video = &v
+		}
+		m.Audio = slices.Clone(m.Audio)
+		for i := range m.Audio {
+			m.Audio[i].ID, m.Audio[i].DecoderConfig = 0, nil
+		}
+		return m
 	}
-	t.track = track
+	return reflect.DeepEqual(strip(a), strip(b))
 }
+
+// checkConfig looks at what goes out as it is: a server would take what is wrong
+// with it for a fault of ours.
+func checkConfig(t media.Track) error {
+	const av1Marker = 0x81 // and version 1
+	if c := t.DecoderConfig; t.Codec == media.AV1 && len(c) > 0 && (len(c) < 4 || c[0] != av1Marker) {
+		return errors.New("the decoder config of the av1 track is no av1C")
+	}
+	return nil
+}
+
+func (s *sink) hasVideo() bool { return len(s.tracks) > 0 && s.tracks[0].video() }
 
 // WriteAccessUnit implements [sdk.Sink].
 func (s *sink) WriteAccessUnit(ctx context.Context, u *media.AccessUnit) error {
@@ -118,29 +198,25 @@ func (s *sink) WriteAccessUnit(ctx context.Context, u *media.AccessUnit) error {
 		return err
 	}
 	if s.merge == nil {
-		return s.explain(s.send(t, u))
+		return s.send(t, u)
 	}
 	s.merge.push(u)
 	for u := s.merge.pop(); u != nil; u = s.merge.pop() {
 		if err := s.send(s.of(u.Track), u); err != nil {
-			return s.explain(err)
+			return err
 		}
 	}
 	return nil
 }
 
-// of returns the state of a track, nil if it is not carried.
-func (s *sink) of(id media.TrackID) *trackState {
-	switch id {
-	case 0:
-		return nil
-	case s.video.track.ID:
-		return &s.video
-	case s.audio.track.ID:
-		return &s.audio
-	default:
-		return nil
+// of returns a track, nil if it is not carried.
+func (s *sink) of(id media.TrackID) *sinkTrack {
+	for i := range s.tracks {
+		if s.tracks[i].ID == id {
+			return &s.tracks[i]
+		}
 	}
+	return nil
 }
 
 // guard lets the end of ctx cut off what is written until the returned function
@@ -154,7 +230,7 @@ func (s *sink) guard(ctx context.Context) func() {
 		s.armed = done
 		s.disarm = context.AfterFunc(ctx, func() {
 			if s.writing.Load() {
-				s.conn.Abort()
+				s.current().conn.Abort()
 			}
 		})
 	}
@@ -162,121 +238,91 @@ func (s *sink) guard(ctx context.Context) func() {
 	return func() { s.writing.Store(false) }
 }
 
-// send writes a unit with what has to go before it.
-func (s *sink) send(t *trackState, u *media.AccessUnit) error {
-	dts := roundMS(u.DTS)
-	if !t.track.Complete() || !s.joins(t, u, dts) {
+// send writes a unit to the present connection, or, from a keyframe on, to the one
+// that waits to follow it.
+func (s *sink) send(t *sinkTrack, u *media.AccessUnit) error {
+	l := s.current()
+	if s.changesOver(t, u) {
+		l = s.changeOver()
+	}
+	sent, err := l.send(s, t, u)
+	if err != nil {
+		if s.changeOver() != l {
+			s.dropped.Add(1)
+			return nil // it goes on at the next keyframe
+		}
+		return explain(l.target, err)
+	}
+	if !sent {
 		s.dropped.Add(1)
-		return nil
-	}
-	if !s.started {
-		s.started, s.base, s.last = true, dts, 0
-	}
-	at := s.stamp(t, dts)
-	if err := s.headers(t, at); err != nil {
-		return err
-	}
-	if err := s.conn.WriteTag(s.tag(u, t, int32(at-(dts-s.base))), uint32(at)); err != nil {
-		return err
-	}
-	t.running, t.last = true, at
-	s.last = max(s.last, at)
-	return nil
-}
-
-// joins reports whether a unit can be sent: the first one has to be a random
-// access point, of the video if that comes in time, and nothing may be before it.
-func (s *sink) joins(t *trackState, u *media.AccessUnit, dts int64) bool {
-	isVideo := t == &s.video
-	if !t.running && isVideo && !u.RandomAccess {
-		return false
-	}
-	if !s.started {
-		return isVideo || s.video.track.ID == 0 || s.soundAlone(u)
-	}
-	return t.running || dts >= s.base
-}
-
-// soundAlone reports whether sound has waited long enough for the first picture:
-// a camera that is switched off must not cost the listeners their sound.
-func (s *sink) soundAlone(u *media.AccessUnit) bool {
-	if !s.waits {
-		s.waits, s.waited = true, u.DTS
-	}
-	return u.DTS-s.waited >= pictureWait
-}
-
-// stamp returns the timestamp of a unit whose decoding time is dts: it rises on
-// each track whatever rounding makes of it, and with strict interleaving never
-// falls across them.
-func (s *sink) stamp(t *trackState, dts int64) int64 {
-	at := max(dts-s.base, 0)
-	if t.running {
-		at = max(at, t.last+1)
-	}
-	if s.merge != nil {
-		at = max(at, s.last)
-	}
-	return at
-}
-
-// headers writes what the server does not know yet and needs for a unit of t.
-func (s *sink) headers(t *trackState, at int64) error {
-	tracks := []*trackState{t}
-	if s.announced == (rtmp.Metadata{}) {
-		// The start of the connection: all that there is, the video first.
-		tracks = []*trackState{&s.video, &s.audio}
-	}
-	if s.announced != s.metadata {
-		if err := s.conn.WriteTag(s.metadata.Tag(), uint32(at)); err != nil {
-			return err
-		}
-		s.announced = s.metadata
-	}
-	for _, t := range tracks {
-		config := t.track.DecoderConfig
-		if len(config) == 0 || bytes.Equal(config, t.header) {
-			continue
-		}
-		tag := rtmp.AACHeaderTag(config)
-		if t == &s.video {
-			tag = rtmp.H264HeaderTag(config)
-		}
-		if err := s.conn.WriteTag(tag, uint32(at)); err != nil {
-			return err
-		}
-		t.header = config
 	}
 	return nil
 }
 
-// tagKey is the key under which all sinks of a process share the muxed form of a
-// unit.
-type tagKey struct{}
+// changesOver reports whether u is where a connection can begin that waits to.
+func (s *sink) changesOver(t *sinkTrack, u *media.AccessUnit) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.next != nil && (u.RandomAccess && (t.video() || !s.hasVideo()) || s.now.conn.Err() != nil)
+}
+
+// changeOver makes the next connection, if there is one, the present one, and takes
+// leave of the other.
+func (s *sink) changeOver() *leg {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next == nil {
+		return s.now
+	}
+	old := s.now
+	s.now, s.next = s.next, nil
+	if !s.closed {
+		s.wg.Go(func() { s.leave(old) })
+	}
+	sdk.Logger().Info("moved to where the server asked to", "stream", s.target.Stream, "target", s.target.Name,
+		"from", old.target.String(), "to", s.now.target.String())
+	return s.now
+}
+
+// leave ends a connection that is not used any more.
+func (s *sink) leave(l *leg) {
+	if err := l.conn.Close(context.Background()); err != nil {
+		sdk.Logger().Debug("taking leave of a server", "target", s.target.Name, "error", err)
+	}
+}
+
+func (s *sink) current() *leg {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now
+}
+
+// tagKey is the number of the track under which all sinks of a process share the
+// muxed form of a unit.
+type tagKey uint8
 
 // tag returns the muxed form of u. moved is by how many milliseconds its
 // timestamp is later than its decoding time; only then it is not shared.
-func (s *sink) tag(u *media.AccessUnit, t *trackState, moved int32) *rtmp.Tag {
-	if t == &s.audio {
-		return u.Derived(tagKey{}, func() any { return rtmp.AACTag(u.Payload) }).(*rtmp.Tag)
+func (s *sink) tag(u *media.AccessUnit, t *sinkTrack, moved int32) *rtmp.Tag {
+	key := tagKey(t.number)
+	if !t.video() {
+		return u.Derived(key, func() any { return rtmp.AudioTag(t.Codec, t.number, u.Payload) }).(*rtmp.Tag)
 	}
 	if moved != 0 {
-		return videoTag(u, moved)
+		return videoTag(u, t, moved)
 	}
-	return u.Derived(tagKey{}, func() any { return videoTag(u, 0) }).(*rtmp.Tag)
+	return u.Derived(key, func() any { return videoTag(u, t, 0) }).(*rtmp.Tag)
 }
 
 // videoTag muxes a picture. Both times are rounded before the difference is
 // taken, so that a constant difference stays one.
-func videoTag(u *media.AccessUnit, moved int32) *rtmp.Tag {
-	return rtmp.H264Tag(u.Payload, u.RandomAccess, int32(roundMS(u.PTS)-roundMS(u.DTS))-moved)
+func videoTag(u *media.AccessUnit, t *sinkTrack, moved int32) *rtmp.Tag {
+	return rtmp.VideoTag(t.Codec, t.number, u.Payload, u.RandomAccess, int32(roundMS(u.PTS)-roundMS(u.DTS))-moved)
 }
-
-func roundMS(d time.Duration) int64 { return int64(d.Round(time.Millisecond) / time.Millisecond) }
 
 // flush sends what waits to be merged.
 func (s *sink) flush(ctx context.Context) error {
-	if s.merge == nil || s.merge.empty() {
+	if s.merge == nil {
 		return nil
 	}
 	defer s.guard(ctx)()
@@ -284,63 +330,171 @@ func (s *sink) flush(ctx context.Context) error {
 		return err
 	}
 	for u := s.merge.drain(); u != nil; u = s.merge.drain() {
-		t := s.of(u.Track)
-		if t == nil {
-			continue
-		}
-		if err := s.send(t, u); err != nil {
-			return s.explain(err)
+		if err := s.send(s.of(u.Track), u); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// explain words an error of the connection, and notes a redirection.
-func (s *sink) explain(err error) error {
-	if err == nil {
-		return nil
+// watch looks after a connection until it or the sink ends.
+func (s *sink) watch(l *leg) {
+	for {
+		select {
+		case <-l.conn.Failed():
+			s.lost(l)
+			return
+		case r := <-l.conn.ReconnectRequests():
+			s.move(l, r)
+		case <-s.ctx.Done():
+			return
+		}
 	}
-	var reconnect *rtmp.ReconnectError
-	if errors.As(err, &reconnect) && !reconnect.TCURL.Empty() {
-		s.onReconnect(reconnect.TCURL)
-	}
-	return explain(s.target, err)
 }
+
+// lost takes in that a connection ended by itself.
+func (s *sink) lost(l *leg) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.next == l:
+		s.next = nil
+		s.wg.Go(func() { s.leave(l) })
+	case s.now == l && s.next == nil && s.err == nil:
+		s.err = explain(l.target, l.conn.Err())
+		close(s.failed)
+	}
+}
+
+// fail ends the sink for a reason that its connection does not know.
+func (s *sink) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
+		close(s.failed)
+	}
+}
+
+// move connects to where the server of l wants us, and lets the media change over at
+// the next keyframe; until then it stays where it is.
+func (s *sink) move(l *leg, r rtmp.ReconnectRequest) {
+	log := sdk.Logger().With("stream", s.target.Stream, "target", s.target.Name, "server", l.target.String())
+	if r.Description != "" {
+		log = log.With("reason", r.Description)
+	}
+	s.mu.Lock()
+	busy := s.now != l || s.next != nil
+	s.mu.Unlock()
+	if busy || s.moved() && time.Since(l.since) < settle {
+		log.Warn("the server asks to move again; it is left alone")
+		return
+	}
+	to := l.target
+	if !r.TCURL.Empty() {
+		var err error
+		if to, err = l.target.Redirect(r.TCURL, s.opts.ReconnectTo); err != nil {
+			log.Warn("the server asks to move; it is not followed", "error", err)
+			return
+		}
+	}
+	log.Info("the server asks to move", "to", to.String())
+	client := s.client
+	client.Target = to
+	conn, err := rtmp.Dial(s.ctx, client)
+	switch {
+	case s.ctx.Err() != nil:
+		if err == nil {
+			s.leave(newLeg(to, conn))
+		}
+		return
+	case rtmp.Class(err) == string(rtmp.RefusedBusy):
+		// The server takes the key only once: leave before coming back.
+		s.noteRedirect(r.TCURL)
+		s.fail(&sdk.Error{Cause: sdk.CauseRemote, Class: "reconnect", Err: fmt.Errorf("%s asks to reconnect", l.target)})
+		return
+	case err != nil:
+		// When this connection ends the next session tries it, once.
+		if !r.TCURL.Empty() {
+			s.noteRedirect(r.TCURL)
+		}
+		log.Warn("the server asks to move; that did not succeed", "error", explain(to, err))
+		return
+	}
+	next := newLeg(to, conn)
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		s.leave(next)
+		return
+	}
+	s.next = next
+	s.wg.Go(func() { s.watch(next) })
+	s.mu.Unlock()
+	s.target.RequestKeyframe()
+}
+
+// moved reports whether the present connection is not the first.
+func (s *sink) moved() bool { return s.current().target != s.client.Target }
 
 // Close implements [sdk.Sink].
 func (s *sink) Close(ctx context.Context) error {
 	var err error
-	if s.conn.Err() == nil {
+	if s.current().conn.Err() == nil {
 		err = s.flush(ctx)
 	}
 	if s.disarm != nil {
 		s.disarm()
 	}
-	if cerr := s.conn.Close(ctx); err == nil && cerr != nil {
-		err = s.explain(cerr)
+	s.mu.Lock()
+	s.closed = true
+	now, next := s.now, s.next
+	s.next = nil
+	s.mu.Unlock()
+	s.cancel()
+	if next != nil {
+		s.leave(next)
 	}
+	if cerr := now.conn.Close(ctx); err == nil && cerr != nil {
+		err = explain(now.target, cerr)
+	}
+	s.wg.Wait()
 	return err
 }
 
 // Accepts implements [sdk.Accepter].
-func (s *sink) Accepts() sdk.Accepts { return accepts() }
+func (s *sink) Accepts() sdk.Accepts { return s.opts.accepts(s.current().conn.Capabilities()) }
 
 // Failed implements [sdk.Failer].
-func (s *sink) Failed() <-chan struct{} { return s.conn.Failed() }
+func (s *sink) Failed() <-chan struct{} { return s.failed }
 
 // Err says why Failed is closed.
-func (s *sink) Err() error { return s.explain(s.conn.Err()) }
+func (s *sink) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// queuedLeast is what the network may hold back before it counts as lag: below are
+// acknowledgements that the peer delays.
+const queuedLeast = 250 * time.Millisecond
 
 // Stats implements [sdk.StatsReporter].
 func (s *sink) Stats() sdk.SinkStats {
-	st := s.conn.Stats()
+	st := s.current().conn.Stats()
+	waits := st.UnsentAge
+	if queued := st.UnackedAge - st.MinRTT; queued > queuedLeast {
+		waits = max(waits, queued)
+	}
 	return sdk.SinkStats{
 		Bytes:        st.Written,
 		AckedBytes:   st.Acked,
 		UnsentBytes:  st.Unsent,
-		UnsentAge:    st.UnsentAge,
+		UnsentAge:    waits,
+		UnackedAge:   st.UnackedAge,
 		DeliveryBPS:  st.DeliveryBPS,
 		RTT:          st.RTT,
+		Retransmits:  st.Retransmits,
 		UnitsDropped: s.dropped.Load(),
 		Values:       map[string]float64{"rtmp_acknowledged_bytes": float64(st.PeerAcknowledged)},
 	}
