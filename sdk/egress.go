@@ -24,8 +24,11 @@ const (
 	closeTimeout = 5 * time.Second
 	// lostTimeout bounds Sink.Close when the gateway is gone.
 	lostTimeout = 2 * time.Second
-	// statsInterval is how often a session reports its figures.
+	// statsInterval is how often a session reports its figures, and lagInterval how
+	// often while bytes wait in its socket: the gateway counts them as lag, and drops
+	// by that.
 	statsInterval = time.Second
+	lagInterval   = statsInterval / 5
 )
 
 // egressSession is one target: a goroutine that opens a sink and writes to it.
@@ -268,22 +271,34 @@ func (s *egressSession) whyFailed() error {
 	return errors.New("the peer ended the connection")
 }
 
-// report sends the session's figures until stop is closed.
+// report sends the session's figures until stop is closed, more often while bytes
+// wait in the sink's socket.
 func (s *egressSession) report(stop <-chan struct{}) {
-	tick := time.NewTicker(statsInterval)
+	tick := time.NewTicker(lagInterval)
 	defer tick.Stop()
-	for {
+	waited := false // when last looked
+	for n := 1; ; n++ {
 		select {
 		case <-stop:
 			return
 		case <-tick.C:
 		}
+		due := n%int(statsInterval/lagInterval) == 0
+		r, ok := s.current().(StatsReporter)
+		if !due && !ok {
+			continue
+		}
 		m := &wire.SessionStats{Session: s.id, Bytes: s.bytes.Load(), UnitsDropped: s.dropped.Load()}
-		if r, ok := s.current().(StatsReporter); ok {
+		if ok {
 			var st SinkStats
 			if s.guard(s.ctx, func() error { st = r.Stats(); return nil }) != nil {
 				return // logged; the figures are no reason to end the session
 			}
+			waits := st.UnsentAge > 0
+			if !due && !waits && !waited {
+				continue
+			}
+			waited = waits
 			m.Bytes = st.Bytes
 			m.AckedBytes = st.AckedBytes
 			m.UnsentBytes = st.UnsentBytes

@@ -136,7 +136,7 @@ type Accepter interface {
 }
 
 // A StatsReporter is a Sink that knows more than the bytes that it was given.
-// Stats is called about once a second, concurrently with the other methods.
+// Stats is called several times a second, concurrently with the other methods.
 type StatsReporter interface {
 	Stats() SinkStats
 }

@@ -110,8 +110,8 @@ func allowed(dir, imported string, test bool) bool {
 	if dir == imported {
 		return true // a test of the package from outside
 	}
-	if test && (imported == "test/peers" || imported == "test/faultlab") && withinAny(dir, "plugins", "internal") {
-		return true // the real programs at the other end of a wire
+	if test && withinAny(imported, "test/peers", "test/badrtmp", "test/faultlab") && withinAny(dir, "plugins", "internal") {
+		return true // what is at the other end of a wire, and the wire
 	}
 	switch {
 	case within(dir, "cmd"), within(dir, "test"):
