@@ -18,6 +18,7 @@ step() { printf '\n== %s (%dm%02ds)\n' "$1" $(((SECONDS - started) / 60)) $(((SE
 
 step "peers"
 ./test/peers/install.sh
+[ "$HEADGATE_TEST_PEERS" = none ] || GO=$GO ./test/peers/mediamtx.sh || [ "$HEADGATE_TEST_PEERS" != required ]
 
 race=-race
 if ! command -v gcc >/dev/null 2>&1 && ! command -v cc >/dev/null 2>&1; then

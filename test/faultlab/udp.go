@@ -1,9 +1,10 @@
-// Package faultlab makes networks bad on purpose, for tests: a [UDP] proxy stands
-// between two peers on loopback and delays, loses, reorders and repeats their
-// datagrams. What it does with the n-th datagram of a direction depends on the seed
-// alone, so that a test that failed can be run again.
+// Package faultlab makes networks bad on purpose, for tests. A [TCP] relay reads as
+// slowly as a peer that cannot keep up. A [UDP] proxy stands between two peers on
+// loopback and delays, loses, reorders and repeats their datagrams. What it does
+// with the n-th datagram of a direction depends on the seed alone, so that a test
+// that failed can be run again.
 //
-// It knows datagrams and time, and nothing of what is in them.
+// It knows bytes, datagrams and time, and nothing of what is in them.
 package faultlab
 
 import (
