@@ -493,11 +493,20 @@ func (g *Gateway) Plugins() []status.Plugin {
 		out[i] = status.Plugin{
 			Name: p.Name, Process: p.Process, Version: p.Version, State: string(p.State), Since: p.Since.UTC(), PID: p.PID,
 			Restarts: p.Restarts, LastError: p.LastError, Sessions: p.Sessions,
-			MemoryBytes: p.MemoryBytes, MemoryNote: p.MemoryNote,
+			RetryAt: nextRetry(p.RetryAt), MemoryBytes: p.MemoryBytes, MemoryNote: p.MemoryNote,
 		}
 	}
 	slices.SortStableFunc(out, func(a, b status.Plugin) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// nextRetry is a time as the API has it; nil for none.
+func nextRetry(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
 }
 
 // Mounts are the HTTP path prefixes that the plugins serve. It is empty before

@@ -457,6 +457,31 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// A plugin that claims what another one serves is not used, and the finding names both.
+func TestClaimsOfAnother(t *testing.T) {
+	f := func(info *wire.DescribeResponse, want string) {
+		t.Helper()
+		o := testOptions()
+		o.Describe = func(_ context.Context, p Plugin) (*wire.DescribeResponse, error) {
+			if p.Name == "first" {
+				return &wire.DescribeResponse{Egress: &wire.EgressInfo{Schemes: []string{"file"}}}, nil
+			}
+			return info, nil
+		}
+		cfg, ds := parse(t, `
+plugins:
+  first: {path: /plugin, insecure_unpinned: true}
+  greedy: {path: /plugin, insecure_unpinned: true}
+routes: {studio: {publish: {open: true}, to: {cdn: {url: "rtmp://host/app"}}}}
+`, o)
+		if cfg != nil || !strings.Contains(ds.String(), "gateway.yaml:4:3: plugins.greedy: "+want) {
+			t.Errorf("found:\n%s\nwant %s", ds, want)
+		}
+	}
+	f(&wire.DescribeResponse{Mounts: []string{"/whip/"}}, "it serves /whip/, as ingest-webrtc does, use one of the two")
+	f(&wire.DescribeResponse{Egress: &wire.EgressInfo{Schemes: []string{"file"}}}, "it serves file:// URLs, as first does, use one of the two")
+}
+
 // What a plugin's processes are given, and a route that has its own.
 func TestProcesses(t *testing.T) {
 	cfg := mustParse(t, `

@@ -407,7 +407,7 @@ func Describe(ctx context.Context, spec Spec, log *slog.Logger) (_ *wire.Describ
 	defer cancel()
 	info, err := wire.NewPluginClient(p.conn).Describe(ctx, &wire.DescribeRequest{})
 	if err != nil {
-		return nil, explain(fmt.Errorf("asking what it is: %w", err), p)
+		return nil, explain(fmt.Errorf("asking what it is: %w", told(err)), p)
 	}
 	return info, nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +17,6 @@ import (
 	goplugin "github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
 
 	"github.com/headgate/gateway/sdk/wire"
 )
@@ -86,7 +86,12 @@ func (l launcher) launch(ctx context.Context, spec Spec) (*launched, error) {
 	}
 	p := &launched{
 		stderr: &logWriter{log: l.log, veil: l.veil, stream: "stderr"},
-		child:  &child{ctx: ctx, spawn: l.spawn, memory: l.memory, log: l.log, spec: spec, env: []string{wire.LogLevelEnv + "=" + level}},
+		child: &child{
+			ctx: ctx, spawn: l.spawn, memory: l.memory, log: l.log, spec: spec,
+			gone:    make(chan struct{}),
+			printed: &logWriter{log: l.log, veil: l.veil, stream: "stdout"},
+			env:     []string{wire.LogLevelEnv + "=" + level},
+		},
 	}
 	var refused error // why there was no process at all; go-plugin flattens errors
 	p.client = goplugin.NewClient(&goplugin.ClientConfig{
@@ -121,26 +126,39 @@ func (l launcher) launch(ctx context.Context, spec Spec) (*launched, error) {
 	timeout := time.NewTimer(l.startTimeout)
 	defer timeout.Stop()
 	var err error
+	late := false
 	select {
 	case err = <-started:
 	case <-timeout.C:
 		_ = p.child.Kill(ctx)
 		<-started
-		err = fmt.Errorf("it did not answer within %v", l.startTimeout)
+		late = true
 	case <-ctx.Done():
 		_ = p.child.Kill(ctx)
 		<-started
 		err = ctx.Err()
 	}
-	if err == nil {
+	if err == nil && !late {
 		return p, nil
 	}
-	p.kill()
-	if refused != nil {
-		err = refused
+	if err != nil && silent(err) {
+		p.child.awaitEnd(endGrace)
 	}
-	return nil, explain(err, p)
+	ended := p.exitStatus() // by itself
+	p.kill()
+	switch {
+	case refused != nil:
+		err = refused
+	case late:
+		err = fmt.Errorf("it did not answer within %v of its start; %s", l.startTimeout, remedy)
+	case ctx.Err() == nil:
+		err = notStarted(err, ended)
+	}
+	return nil, explained(err, ended, p.stderr.lastWords())
 }
+
+// endGrace is how long the end of a process may take that closed its standard output.
+const endGrace = time.Second
 
 // connect starts the process and takes the connection from go-plugin.
 func (p *launched) connect() error {
@@ -156,49 +174,21 @@ func (p *launched) connect() error {
 	return nil
 }
 
-// errBroken: the Attach stream ended without having been asked to.
-var errBroken = errors.New("the connection to its process broke")
-
 // explain says how the process ended, if it did, and what it said last.
 func explain(err error, p *launched) error {
 	return explained(err, p.exitStatus(), p.stderr.lastWords())
 }
 
 func explained(err error, exit, words string) error {
-	var parts []string
-	if exit != "" {
-		parts = append(parts, exit)
-	}
-	if words != "" {
-		parts = append(parts, words)
-	}
-	how := strings.Join(parts, ": ")
+	how := strings.Join(slices.DeleteFunc([]string{exit, words}, func(s string) bool { return s == "" }), ": ")
 	switch {
 	case how == "":
-		return inWords(err)
+		return err
 	case errors.Is(err, errBroken) && exit != "":
 		return fmt.Errorf("its process ended: %s", how) // that the connection broke goes without saying
 	default:
-		return fmt.Errorf("%w (%s)", inWords(err), how)
+		return fmt.Errorf("%w (%s)", err, how)
 	}
-}
-
-// inWords is what an error of gRPC says, without its code and what was around it.
-func inWords(err error) error {
-	if errors.Is(err, errBroken) {
-		return errBroken
-	}
-	var s interface{ GRPCStatus() *status.Status }
-	if !errors.As(err, &s) {
-		return err
-	}
-	inner := s.GRPCStatus()
-	said := strings.TrimSpace(inner.Message())
-	if said == "" {
-		said = inner.Code().String()
-	}
-	before, _, _ := strings.Cut(err.Error(), "rpc error: ")
-	return errors.New(before + said)
 }
 
 // exitStatus says how the process ended; empty while it has not.

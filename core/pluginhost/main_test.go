@@ -40,6 +40,10 @@ func TestMain(m *testing.M) {
 
 // servePlugin is the main function of the plugin process.
 func servePlugin(mode string) {
+	if strings.HasPrefix(mode, "bad-") {
+		serveHostile(mode)
+		return
+	}
 	switch mode {
 	case "exit":
 		os.Exit(7)

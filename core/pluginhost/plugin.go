@@ -99,7 +99,11 @@ func (pl *plugin) supervise(ctx context.Context) {
 		if broken {
 			state = Broken
 		}
-		pl.log.Error("plugin died", "error", err, "after", up.Round(time.Millisecond), "restart_in", wait.Round(time.Millisecond))
+		what := "plugin died"
+		if broken {
+			what = "plugin died too often and rests; until then its sessions fail"
+		}
+		pl.log.Error(what, "error", err, "after", up.Round(time.Millisecond), "restart_in", wait.Round(time.Millisecond))
 		pl.died(state, err, wait, up == 0)
 		t := time.NewTimer(wait)
 		select {
@@ -258,6 +262,10 @@ func (pl *plugin) status() Status {
 	}
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
+	var retryAt time.Time
+	if pl.state == Backoff || pl.state == Broken {
+		retryAt = pl.retryAt
+	}
 	st := Status{
 		Name:      pl.spec.Name,
 		Process:   pl.name,
@@ -267,6 +275,7 @@ func (pl *plugin) status() Status {
 		Restarts:  pl.restarts,
 		LastError: pl.lastError,
 		Sessions:  len(pl.waiting),
+		RetryAt:   retryAt,
 
 		MemoryBytes: pl.spec.MemoryBytes,
 		MemoryNote:  note,

@@ -221,6 +221,7 @@ type Status struct {
 	Restarts  int
 	LastError string
 	Sessions  int
+	RetryAt   time.Time // when it is started again; zero if it need not be
 	// MemoryBytes is what the process may use, 0 for no limit; MemoryNote says why the
 	// kernel does not see to it, where it does not.
 	MemoryBytes int64

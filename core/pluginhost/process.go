@@ -4,18 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
@@ -32,7 +28,7 @@ type process struct {
 	out       *wire.Outbox[*wire.HostMsg]
 	transport *http.Transport // to its mounts; nil if there are none
 	complain  complaint       // the receiving goroutine's
-	silent    atomic.Int32    // pings since the last message
+	silent    atomic.Int32    // pings since the last answer to one
 
 	mu       sync.Mutex // guards the fields below
 	why      error      // it is to die, or died
@@ -60,15 +56,23 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 	}
 	streamCtx, detach := context.WithCancel(context.Background())
 	p.detach = detach
+	var tooLate atomic.Bool
 	defer func() {
-		if err != nil {
-			detach()
-			l.kill()
-			err = explain(err, l)
+		if err == nil {
+			return
 		}
+		if tooLate.Load() {
+			err = fmt.Errorf("it did not answer within %v of its start; %s", h.timings.start, remedy)
+		}
+		detach()
+		l.kill()
+		err = explain(err, l)
 	}()
 	// No wait below has a bound of its own; without the stream they end.
-	late := time.AfterFunc(h.timings.start, detach)
+	late := time.AfterFunc(h.timings.start, func() {
+		tooLate.Store(true)
+		detach()
+	})
 	defer late.Stop()
 	stopWaiting := context.AfterFunc(ctx, detach)
 	defer stopWaiting()
@@ -78,12 +82,12 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 	if info == nil {
 		info, err = client.Describe(streamCtx, &wire.DescribeRequest{CoreVersion: h.version})
 		if err != nil {
-			return nil, fmt.Errorf("asking what it is: %w", err)
+			return nil, fmt.Errorf("asking what it is: %w", told(err))
 		}
 		pl.describe(info)
 	}
 	if p.stream, err = client.Attach(streamCtx); err != nil {
-		return nil, fmt.Errorf("attaching: %w", err)
+		return nil, fmt.Errorf("attaching: %w", told(err))
 	}
 	err = p.stream.Send(&wire.HostMsg{M: &wire.HostMsg_Hello{Hello: &wire.Hello{
 		CoreVersion:     h.version,
@@ -92,16 +96,16 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 		Files:           pl.spec.Files,
 	}}})
 	if err != nil {
-		return nil, fmt.Errorf("attaching: %w", err)
+		return nil, fmt.Errorf("attaching: %w", told(err))
 	}
 	first, err := p.stream.Recv()
 	if err != nil {
-		return nil, fmt.Errorf("attaching: %w", err)
+		return nil, fmt.Errorf("attaching: %w", told(err))
 	}
 	ack := first.GetHello()
 	switch {
 	case ack == nil:
-		return nil, errors.New("its first message is no HelloAck")
+		return nil, errors.New("its first message is no HelloAck; " + remedy)
 	case ack.GetError() != "":
 		return nil, &refusedError{cut(ack.GetError(), messageBytesMax)}
 	}
@@ -266,13 +270,29 @@ func (p *process) ping(ctx context.Context) {
 		}
 		// One that was started by hand stands still in a debugger.
 		if n := p.silent.Add(1); time.Duration(n-1)*t.ping >= t.silence && !p.launched.byHand() {
-			p.fail(fmt.Errorf("it did not answer for %v and was killed", t.silence))
-			_ = p.launched.child.Kill(ctx)
+			p.kill(fmt.Errorf("it did not answer for %v and was killed; if it does so again, %s", t.silence, remedy))
+			return
+		}
+		if p.out.Backlog() > backlogMax {
+			p.kill(errBacklog)
 			return
 		}
 		id++
 		p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Ping{Ping: &wire.Ping{Id: id}}})
 	}
+}
+
+// errBacklog is the end of a plugin that makes the gateway say more than it reads.
+var errBacklog = errors.New("it does not read what the gateway says to it, and was killed; " + remedy)
+
+// kill ends the process at once. One that a person started is only let go.
+func (p *process) kill(why error) {
+	p.fail(why)
+	if p.launched.byHand() {
+		p.detach()
+		return
+	}
+	_ = p.launched.child.Kill(context.Background()) // it is dead already then
 }
 
 // add opens the session in this process. It reports false if the process takes no
@@ -333,12 +353,8 @@ func (p *process) receive() error {
 	in.MaxAge = wire.MaxAge
 	for {
 		if err := p.stream.RecvMsg(&in); err != nil {
-			if code := status.Code(err); errors.Is(err, io.EOF) || code == codes.Unavailable || code == codes.Canceled {
-				return errBroken
-			}
-			return fmt.Errorf("reading what it says: %w", err)
+			return told(err)
 		}
-		p.silent.Store(0)
 		if in.Msg == nil {
 			for _, u := range in.Units {
 				p.unit(u)
@@ -372,8 +388,11 @@ func (p *process) receive() error {
 			}
 		case *wire.PluginMsg_Offer:
 			p.offer(m.Offer)
-		case *wire.PluginMsg_Hello, *wire.PluginMsg_Configured, *wire.PluginMsg_Pong:
-			// Nothing to do: a sign of life.
+		case *wire.PluginMsg_Pong:
+			// The only sign of life: one that talks and does not listen is of no use.
+			p.silent.Store(0)
+		case *wire.PluginMsg_Hello, *wire.PluginMsg_Configured:
+			// Nothing to do.
 		default:
 			p.complain.about(0, errors.New("a message that this version does not know"))
 		}
@@ -461,6 +480,11 @@ func (p *process) state(m *wire.SessionState) {
 	}
 	switch m.GetState() {
 	case wire.SessionState_READY:
+		if s.in.ready {
+			p.complain.about(m.GetSession(), errors.New("READY a second time"))
+			return
+		}
+		s.in.ready = true
 		s.deliver(func(h SessionHandler) { h.Ready(acceptsOf(m.GetAccepts())) })
 		if s.source != nil {
 			p.out.SetWindow(m.GetSession(), window(m.GetWindowBytes()))
@@ -504,6 +528,10 @@ func (p *process) closed(s *session, m *wire.SessionState) End {
 func (p *process) offer(m *wire.Offer) {
 	pl := p.plugin
 	reject := func(r Rejection) {
+		if p.out.Backlog() > backlogMax {
+			p.kill(errBacklog)
+			return
+		}
 		p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Reject{Reject: &wire.OfferRejected{
 			Offer: m.GetOffer(), Reason: r.Reason, Message: r.Message, RetryAfterNs: uint64(max(r.RetryAfter, 0)),
 		}}})
@@ -514,9 +542,11 @@ func (p *process) offer(m *wire.Offer) {
 		p.offers++
 	}
 	p.mu.Unlock()
-	if full || pl.host.offers == nil || len(m.GetName()) > nameBytesMax {
+	if full || pl.host.offers == nil || len(m.GetName()) > nameBytesMax || len(m.GetOffer()) > nameBytesMax || len(m.GetCredentials()) > secretBytesMax {
 		if !full {
 			p.decided()
+		} else {
+			p.complain.about(0, fmt.Errorf("more than %d offers at once", offersMax))
 		}
 		reject(Rejection{Reason: wire.OfferRejected_BUSY, Message: "the gateway cannot decide on this now", RetryAfter: time.Second})
 		return
@@ -540,16 +570,12 @@ func (p *process) offer(m *wire.Offer) {
 		})
 		return s
 	}
-	codecs := make([]media.Codec, len(m.GetCodecs()))
-	for i, c := range m.GetCodecs() {
-		codecs[i] = media.Codec(c)
-	}
 	pl.host.offers.Offer(pl.spec.Name, Offer{
 		Name:        m.GetName(),
 		Credentials: secret.New(string(m.GetCredentials())),
 		Remote:      cut(m.GetRemote(), nameBytesMax),
 		Agent:       cut(m.GetAgent(), nameBytesMax),
-		Codecs:      codecs,
+		Codecs:      codecs(m.GetCodecs()),
 	}, accept, func(r Rejection) {
 		once.Do(func() {
 			p.decided()
@@ -573,12 +599,7 @@ func (p *process) sessionCount() int {
 
 func acceptsOf(m *wire.Accepts) Accepts {
 	a := Accepts{VideoTracks: int(min(m.GetVideoTracks(), tracksMax)), AudioTracks: int(min(m.GetAudioTracks(), tracksMax))}
-	for _, c := range m.GetCodecs() {
-		a.Codecs = append(a.Codecs, media.Codec(strings.ToLower(c)))
-	}
-	for _, c := range m.GetOptionalCodecs() {
-		a.Optional = append(a.Optional, media.Codec(strings.ToLower(c)))
-	}
+	a.Codecs, a.Optional = codecs(m.GetCodecs()), codecs(m.GetOptionalCodecs())
 	return a
 }
 
@@ -592,10 +613,10 @@ func statsOf(m *wire.SessionStats) Stats {
 		RTT:          wire.Duration(m.GetRttNs()),
 		UnitsLost:    m.GetUnitsLost(),
 		UnitsDropped: m.GetUnitsDropped(),
-		Values:       m.GetValues(),
+		Values:       figures(m.GetValues()),
 		Retransmits:  m.GetRetransmits(),
 		UnackedAge:   wire.Duration(m.GetUnackedAgeNs()),
-		Info:         m.GetInfo(),
+		Info:         facts(m.GetInfo()),
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/headgate/gateway/sdk/wire"
 )
@@ -55,12 +56,15 @@ func (s *spawner) start(ctx context.Context, cmd *exec.Cmd) error {
 // A child is one process of a plugin, the runner of go-plugin. It is the only
 // handle by which the process is killed.
 type child struct {
-	ctx    context.Context // of starting
-	spawn  *spawner
-	memory *memoryController // nil: the kernel does not limit memory
-	log    *slog.Logger
-	spec   Spec
-	env    []string // beside what go-plugin and the allow-list add
+	ctx     context.Context // of starting
+	spawn   *spawner
+	memory  *memoryController // nil: the kernel does not limit memory
+	log     *slog.Logger
+	spec    Spec
+	env     []string   // beside what go-plugin and the allow-list add
+	printed *logWriter // takes standard output
+
+	gone chan struct{} // closed once the process is reaped
 
 	// Set by prepare, before go-plugin knows the child.
 	cmd            *exec.Cmd
@@ -197,7 +201,18 @@ func (c *child) Wait(context.Context) error {
 	c.mu.Lock()
 	c.exit = exit
 	c.mu.Unlock()
+	close(c.gone)
 	return err
+}
+
+// awaitEnd returns when the process has ended by itself, or after limit.
+func (c *child) awaitEnd(limit time.Duration) {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-c.gone:
+	case <-t.C:
+	}
 }
 
 // exitStatus says how the process ended; empty while it has not.
@@ -237,9 +252,11 @@ func (c *child) socketDir() string {
 
 // The rest of go-plugin's runner.
 
-func (c *child) ID() string                      { return strconv.Itoa(c.pid()) }
-func (c *child) Name() string                    { return c.cmd.Args[0] }
-func (c *child) Stdout() io.ReadCloser           { return c.stdout }
+func (c *child) ID() string   { return strconv.Itoa(c.pid()) }
+func (c *child) Name() string { return c.cmd.Args[0] }
+func (c *child) Stdout() io.ReadCloser {
+	return &handshakeReader{ReadCloser: c.stdout, rest: c.printed}
+}
 func (c *child) Stderr() io.ReadCloser           { return c.stderr }
 func (c *child) Diagnose(context.Context) string { return "" }
 

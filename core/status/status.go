@@ -168,6 +168,8 @@ type Plugin struct {
 	Restarts  int       `json:"restarts"`
 	LastError string    `json:"last_error,omitempty"`
 	Sessions  int       `json:"sessions"`
+	// RetryAt is when a process that died is started again.
+	RetryAt *time.Time `json:"next_retry,omitempty"`
 	// MemoryBytes is what the process may use; MemoryNote says why the kernel does
 	// not see to it, where it does not.
 	MemoryBytes int64  `json:"memory_limit_bytes,omitempty"`

@@ -89,6 +89,13 @@ func (o *Outbox[M]) Control(m ...M) {
 	o.signal()
 }
 
+// Backlog is how many control messages wait to be sent.
+func (o *Outbox[M]) Backlog() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.control)
+}
+
 // Open adds a session with credit for window bytes; zero lets nothing pass until
 // [Outbox.SetWindow]. control is sent before its media. A session that sends
 // none has no source.
