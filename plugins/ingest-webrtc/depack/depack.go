@@ -1,6 +1,8 @@
 // Package depack makes access units of the RTP payloads of one track: H.264
-// (RFC 6184) and Opus (RFC 7587). Payloads are born in the normal form of
-// sdk/media with one copy out of the packets.
+// (RFC 6184), H.265 (RFC 7798), AV1 (the format of the Alliance for Open Media),
+// VP9 (RFC 9628) and Opus (RFC 7587, with redundancy as in RFC 2198). Those of
+// H.264 and Opus are born in the normal form of sdk/media with one copy out of the
+// packets, the others are put together first.
 //
 // It takes packets in order and is told where some are missing. It does not know
 // sockets, sessions or the mapping of RTP time: that is clock's.
@@ -22,6 +24,7 @@ type Unit struct {
 	Duration    time.Duration // zero if unknown
 
 	RandomAccess  bool
+	Leading       bool
 	Disposable    bool
 	Discontinuity bool
 
