@@ -155,6 +155,7 @@ type Publication struct {
 	a          *attachment
 	id         uint32
 	window     int // credit to start with
+	codecs     []media.Codec
 	onKeyframe func(media.TrackID)
 	onBitrate  func(uint64)
 	ctx        context.Context // ends with the publication
@@ -185,6 +186,9 @@ func newPublication(a *attachment, o *wire.Open) *Publication {
 	p := &Publication{a: a, id: o.GetSession(), lanes: make(map[media.TrackID]*lane)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.window = int(min(o.GetInitialCreditBytes(), wire.MaxMessageBytes))
+	for _, c := range o.GetCodecs() {
+		p.codecs = append(p.codecs, media.Codec(c))
+	}
 	return p
 }
 
@@ -199,6 +203,10 @@ func (p *Publication) ready(state *wire.SessionState) {
 	state.Session, state.State = p.id, wire.SessionState_READY
 	p.a.out.Open(p.id, p, p.window, stateMsg(state))
 }
+
+// Codecs are those of the offered codecs that every target of the stream can carry:
+// who can choose, receives one of them. Empty if the gateway does not know.
+func (p *Publication) Codecs() []media.Codec { return p.codecs }
 
 // SetTracks announces the tracks, or their change, before the first unit that
 // needs them.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
@@ -213,7 +214,7 @@ func (c *checker) congestion(p path) Congestion {
 	}
 	if f := p.child("floor"); c.present(f) {
 		if s, ok := c.text(f); ok {
-			bps, err := ParseBitrate(s)
+			bps, err := media.ParseBitrate(s)
 			switch {
 			case err != nil:
 				c.value(f, fault{c.show(f) + " is not a bitrate", "write a number and its unit, for example 500kbps or 2.5mbps"})
@@ -225,25 +226,6 @@ func (c *checker) congestion(p path) Congestion {
 		}
 	}
 	return out
-}
-
-// ParseBitrate reads a bitrate such as 500kbps or 2.5mbps: bits per second.
-func ParseBitrate(s string) (uint64, error) {
-	for _, u := range []struct {
-		unit   string
-		factor float64
-	}{{"kbps", 1e3}, {"mbps", 1e6}, {"bps", 1}} {
-		number, ok := strings.CutSuffix(strings.ToLower(s), u.unit)
-		if !ok {
-			continue
-		}
-		v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if err != nil || !(v >= 0 && v*u.factor < 1e15) {
-			break
-		}
-		return uint64(v * u.factor), nil
-	}
-	return 0, fmt.Errorf("%q is not a bitrate", s)
 }
 
 // isolated checks that each plugin of the route can have a second process.

@@ -212,6 +212,12 @@ func names(codecs []media.Codec) string {
 	return strings.Join(s, ", ")
 }
 
+// Carried reports whether a target that accepts a gets a track of codec c, as it is
+// or transformed.
+func Carried(c media.Codec, a pluginhost.Accepts, ts Transforms) bool {
+	return limit(a, c.Kind()) > 0 && (accepts(a, c) || ts.makes(c, a) != "")
+}
+
 // Usable says why a target that accepts a could not be served by a publisher who
 // can send these codecs; empty if it could, or nothing is known.
 func Usable(codecs []media.Codec, a pluginhost.Accepts, ts Transforms) string {

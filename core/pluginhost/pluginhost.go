@@ -53,6 +53,12 @@ type Accepts struct {
 	Optional []media.Codec
 }
 
+// A CodecChooser is a [SessionHandler] of a publisher that knows which of the codecs
+// he offered all targets can carry. It is asked once, when the offer is accepted.
+type CodecChooser interface {
+	Codecs() []media.Codec
+}
+
 // Stats are the figures that a session reports about once a second.
 type Stats struct {
 	Bytes, AckedBytes, UnsentBytes uint64

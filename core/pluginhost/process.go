@@ -560,6 +560,11 @@ func (p *process) offer(m *wire.Offer) {
 			Offer:              m.GetOffer(),
 			InitialCreditBytes: wire.IngestWindowBytes,
 		}}
+		if c, ok := h.(CodecChooser); ok {
+			for _, codec := range c.Codecs() {
+				s.open.Codecs = append(s.open.Codecs, string(codec))
+			}
+		}
 		once.Do(func() {
 			p.decided()
 			if !p.add(s) {

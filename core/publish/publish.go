@@ -84,6 +84,7 @@ func (d *Door) Offer(plugin string, o pluginhost.Offer, accept func(uint64, plug
 	}
 	ok := d.streams.Claim(route, o.Name, func(s *Stream) {
 		p := s.attach(plugin, o.Remote)
+		p.offered = d.carried(route, o.Codecs)
 		p.bind(accept(s.router.ID(), p))
 	})
 	if !ok {
@@ -127,6 +128,16 @@ func (d *Door) decide(o pluginhost.Offer) (*config.Route, *pluginhost.Rejection)
 		return no(wire.OfferRejected_UNUSABLE, why)
 	}
 	return route, nil
+}
+
+// carried are those of codecs that every target of the route can carry for certain.
+func (d *Door) carried(route *config.Route, codecs []media.Codec) []media.Codec {
+	return slices.DeleteFunc(slices.Clone(codecs), func(c media.Codec) bool {
+		return slices.ContainsFunc(route.To, func(t config.Target) bool {
+			a, known := d.egress(t.Plugin)
+			return t.Enabled && known && !derive.Carried(c, a, d.transforms)
+		})
+	})
 }
 
 // unusable says why no target of the route could use what the publisher can send;

@@ -183,6 +183,25 @@ func TestDecide(t *testing.T) {
 	f("live/b", "", webrtc, "BUSY: the gateway is shutting down")
 }
 
+// A publisher is told which of the codecs that he offers every target can carry.
+func TestCodecs(t *testing.T) {
+	h := newHouse(t,
+		config.Route{Name: "cdn", To: []config.Target{to("a", "egress-rtmp"), to("b", "egress-file")}},
+		config.Route{Name: "disk", To: []config.Target{to("b", "egress-file"), {Name: "off", Plugin: "egress-rtmp"}, to("c", "mine")}},
+		config.Route{Name: "none"},
+	)
+	f := func(name, want string) {
+		t.Helper()
+		i := h.offer(name, "", media.VP9, media.H264, media.Opus)
+		if got := fmt.Sprint(i.h.(pluginhost.CodecChooser).Codecs()); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	f("cdn", "[h264 opus]") // opus as aac
+	f("disk", "[vp9 h264 opus]")
+	f("none", "[vp9 h264 opus]")
+}
+
 func TestTakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, config.Route{Name: "studio", Hold: 30 * time.Second})

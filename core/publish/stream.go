@@ -159,6 +159,8 @@ type publisher struct {
 	since  time.Time
 	pub    *router.Publication
 	ended  func(pluginhost.End) // for a pull; nil for an offer
+	// offered are those of the offered codecs that all targets can carry.
+	offered []media.Codec
 
 	// Used by the receiving goroutine alone.
 	codecs map[media.TrackID]media.Codec
@@ -177,6 +179,7 @@ type publisher struct {
 var (
 	_ pluginhost.SessionHandler = (*publisher)(nil)
 	_ pluginhost.SilenceHandler = (*publisher)(nil)
+	_ pluginhost.CodecChooser   = (*publisher)(nil)
 	_ router.Source             = (*publisher)(nil)
 )
 
@@ -238,6 +241,9 @@ func (p *publisher) Superseded() { p.close("another publisher took over") }
 
 // Ready implements [pluginhost.SessionHandler].
 func (p *publisher) Ready(pluginhost.Accepts) {}
+
+// Codecs implements [pluginhost.CodecChooser].
+func (p *publisher) Codecs() []media.Codec { return p.offered }
 
 // Credited implements [pluginhost.SessionHandler].
 func (p *publisher) Credited(int) {}

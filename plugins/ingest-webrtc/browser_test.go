@@ -106,6 +106,8 @@ func (p *publicationFake) WriteAccessUnit(u *media.AccessUnit) {
 
 func (p *publicationFake) ReportSilence(bool) {}
 
+func (p *publicationFake) Codecs() []media.Codec { return nil }
+
 func (p *publicationFake) ReportStats(s sdk.IngestStats) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

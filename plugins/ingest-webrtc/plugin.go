@@ -24,6 +24,9 @@ import (
 	"github.com/headgate/gateway/sdk/secret"
 )
 
+// leastMaxBPS is the least that max_bitrate can be: less carries no picture.
+const leastMaxBPS = 100_000
+
 // DefaultUDP is the address of the UDP port where the options name none.
 const DefaultUDP = "127.0.0.1:8189"
 
@@ -46,6 +49,8 @@ type Options struct {
 	PublisherICEServers []ICEServer `json:"publisher_ice_servers,omitempty" jsonschema:"description=STUN and TURN servers that publishers are told to use"`
 	// TURN is a TURN server in the gateway itself.
 	TURN string `json:"turn,omitempty" jsonschema:"description=Address of a TURN server of the gateway's own (UDP and TCP) that leads to its media port and nowhere else; none if absent"`
+	// MaxBitrate is what publishers are asked not to exceed.
+	MaxBitrate string `json:"max_bitrate,omitempty" jsonschema:"description=Bitrate of video that publishers are asked not to exceed such as 6mbps; who sends twice as much is sent away"`
 }
 
 // PublicIPs is the option public_ips: "auto" or a list of addresses.
@@ -94,6 +99,13 @@ func (o *Options) config() (session.Config, error) {
 	if c.UDP == "" {
 		c.UDP = DefaultUDP
 	}
+	if o.MaxBitrate != "" {
+		bps, err := media.ParseBitrate(o.MaxBitrate)
+		if err != nil || bps < leastMaxBPS {
+			return c, fmt.Errorf("max_bitrate: %q is not a bitrate of at least 100kbps, such as 6mbps", o.MaxBitrate)
+		}
+		c.MaxBPS = bps
+	}
 	switch {
 	case o.PublicIPs.Auto && len(o.STUNServers) == 0:
 		return c, errors.New("public_ips: auto needs stun_servers to ask, such as [\"stun.example.org:3478\"]")
@@ -121,7 +133,7 @@ func Plugin() sdk.Plugin {
 		Options: &Options{},
 		Ingest: &sdk.IngestPlugin{
 			Ingest: ingest{},
-			Codecs: []media.Codec{media.H264, media.Opus},
+			Codecs: []media.Codec{media.H264, media.H265, media.AV1, media.VP9, media.Opus},
 			Mounts: []string{whip.Prefix, page.Prefix},
 		},
 	}

@@ -25,8 +25,9 @@ const (
 	maxAnswerBytes = 8192
 )
 
-// Finish returns the answer of the peer connection as it goes to the publisher.
-func Finish(answer string) (string, error) {
+// Finish returns the answer of the peer connection as it goes to the publisher, who
+// is to send no more than maxBPS bits per second of video; 0 is no limit.
+func Finish(answer string, maxBPS uint64) (string, error) {
 	var d sdp.SessionDescription
 	if err := d.UnmarshalString(answer); err != nil {
 		return "", fmt.Errorf("parsing answer: %w", err)
@@ -34,6 +35,9 @@ func Finish(answer string) (string, error) {
 	setAttribute(&d.Attributes, "ice-options", "trickle ice2")
 	for _, m := range d.MediaDescriptions {
 		finishSection(m)
+		if m.MediaName.Media == "video" && maxBPS > 0 {
+			m.Bandwidth = []sdp.Bandwidth{{Type: "AS", Bandwidth: maxBPS / 1000}, {Type: "TIAS", Bandwidth: maxBPS}}
+		}
 	}
 	out, err := d.Marshal()
 	if err != nil {
@@ -71,6 +75,9 @@ func finishSection(m *sdp.MediaDescription) {
 				a.Value = pt + " " + opusParameters(value)
 			case "H264":
 				a.Value = pt + " " + h264Parameters(value)
+			case "H265", "AV1", "VP9":
+				out := []string{"x-google-start-bitrate=" + strconv.Itoa(startKilobits)}
+				a.Value = pt + " " + strings.Join(appendOthers(out, value, "sprop-vps", "sprop-sps", "sprop-pps"), ";")
 			}
 		}
 		rest = append(rest, a)

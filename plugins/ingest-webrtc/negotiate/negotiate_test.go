@@ -28,7 +28,10 @@ func fixture(t testing.TB, name string) string {
 
 func refused(t *testing.T, offer string, want negotiate.Reason, words ...string) {
 	t.Helper()
-	_, err := negotiate.Parse([]byte(offer))
+	o, err := negotiate.Parse([]byte(offer))
+	if err == nil {
+		err = o.Choose(nil)
+	}
 	var r *negotiate.Refusal
 	if !errors.As(err, &r) || r.Reason != want {
 		t.Errorf("error %v, want %s", err, want)
@@ -150,7 +153,7 @@ const plainAnswer = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BU
 	"a=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\na=recvonly\r\n"
 
 func TestFinish(t *testing.T) {
-	got, err := negotiate.Finish(plainAnswer)
+	got, err := negotiate.Finish(plainAnswer, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,9 +170,21 @@ func TestFinish(t *testing.T) {
 	if got != string(want) {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
-	again, err := negotiate.Finish(got)
+	again, err := negotiate.Finish(got, 0)
 	if err != nil || again != got {
 		t.Errorf("finished twice: %v\n%s", err, again)
+	}
+}
+
+// The video has the ceiling that is set, the sound has none.
+func TestCeiling(t *testing.T) {
+	got, err := negotiate.Finish(plainAnswer, 6_000_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	audio, video, _ := strings.Cut(got, "m=video")
+	if strings.Contains(audio, "b=") || !strings.Contains(video, "b=AS:6000\r\nb=TIAS:6000000\r\n") {
+		t.Error(got)
 	}
 }
 

@@ -67,11 +67,14 @@ type Offer struct {
 
 // A Section is one m-line that will be received.
 type Section struct {
-	MID     string
+	MID string
+	// Codec is the one that will be received, in Formats. For video that is H.264
+	// until [Offer.Choose], and empty if the offer has none.
+	Codec   media.Codec
 	Formats []Format
 	// SSRC is the one that the sender announces; zero if it does not.
 	SSRC uint32
-	// ParameterSets are the H.264 SPS and PPS of sprop-parameter-sets.
+	// ParameterSets are those of H.264 and H.265 that the offer has.
 	ParameterSets [][]byte
 	// Resent are the formats of retransmissions (RTX, RFC 4588) of Formats.
 	Resent []Format
@@ -81,6 +84,8 @@ type Section struct {
 	// TransportCC is the number of the header extension that counts the packets of
 	// the whole transport; 0 if the section has none.
 	TransportCC uint8
+
+	all []namedFormat
 }
 
 // Resends reports whether the publisher sends again what it is asked for.
@@ -235,44 +240,87 @@ func auxiliary(name string) bool {
 func (o *Offer) section(m *sdp.MediaDescription) (*Section, error) {
 	s := &Section{SSRC: firstSSRC(m), TransportCC: extension(m, sdp.TransportCCURI)}
 	s.MID, _ = m.Attribute("mid")
-	want := media.H264
-	if m.MediaName.Media == "audio" {
-		want = media.Opus
+	s.all = formats(m)
+	want := []media.Codec{media.Opus}
+	if m.MediaName.Media == "video" {
+		want = videoCodecs
 	}
-	var offered []string
-	var single []Format // H.264 with packetization-mode 0
-	for _, f := range formats(m) {
-		if !auxiliary(f.name) && !slices.Contains(offered, f.name) {
-			offered = append(offered, f.name)
-		}
+	var there []media.Codec
+	for _, f := range s.all {
 		c := known(f.name)
 		if c != "" && !slices.Contains(o.Codecs, c) {
 			o.Codecs = append(o.Codecs, c)
 		}
-		if c != want {
-			continue
+		if slices.Contains(want, c) {
+			there = append(there, c)
 		}
-		if c == media.H264 && parameter(f.Parameters, "packetization-mode") != "1" {
+	}
+	switch {
+	case len(there) == 0:
+		return nil, s.unusable(want[0])
+	case slices.Contains(there, want[0]):
+		s.use(want[0])
+	}
+	return s, nil
+}
+
+// videoCodecs are those that can be received, the one that every target carries
+// first.
+var videoCodecs = []media.Codec{media.H264, media.H265, media.AV1, media.VP9}
+
+// unusable is the refusal of a section without a codec that can be used.
+func (s *Section) unusable(need media.Codec) *Refusal {
+	var offered []string
+	for _, f := range s.all {
+		if !auxiliary(f.name) && !slices.Contains(offered, f.name) {
+			offered = append(offered, f.name)
+		}
+	}
+	name := "H264"
+	if need == media.Opus {
+		name = "Opus"
+	}
+	return &Refusal{UnusableCodec, fmt.Sprintf("your browser offered %s; this route needs %s", list(offered), name)}
+}
+
+// Choose decides on the codec of the video: H.264 where it is offered, else another
+// one that all targets of the route carry. The error is a *[Refusal].
+func (o *Offer) Choose(carried []media.Codec) error {
+	if o.Video == nil || o.Video.Codec != "" {
+		return nil
+	}
+	for _, c := range videoCodecs {
+		if slices.Contains(carried, c) && o.Video.use(c) {
+			return nil
+		}
+	}
+	return o.Video.unusable(media.H264)
+}
+
+// use takes the formats of c; false if there are none.
+func (s *Section) use(c media.Codec) bool {
+	var single []Format // H.264 with packetization-mode 0
+	for _, f := range s.all {
+		switch {
+		case known(f.name) != c:
+		case c == media.H264 && parameter(f.Parameters, "packetization-mode") != "1":
 			single = append(single, f.Format)
-			continue
+		default:
+			s.Formats = append(s.Formats, f.Format)
 		}
-		s.Formats = append(s.Formats, f.Format)
 	}
 	if len(s.Formats) == 0 {
 		s.Formats = single
 	}
 	if len(s.Formats) == 0 {
-		name := "H264"
-		if want == media.Opus {
-			name = "Opus"
-		}
-		return nil, &Refusal{UnusableCodec, fmt.Sprintf("your browser offered %s; this route needs %s", list(offered), name)}
+		return false
 	}
+	s.Codec = c
 	for _, f := range s.Formats {
 		s.ParameterSets = append(s.ParameterSets, parameterSets(f.Parameters)...)
 	}
-	s.repair(formats(m))
-	return s, nil
+	s.repair(s.all)
+	return true
 }
 
 // repair finds the formats that help where packets are lost.
@@ -394,9 +442,11 @@ func parameter(fmtp, name string) string {
 
 func parameterSets(fmtp string) [][]byte {
 	var out [][]byte
-	for text := range strings.SplitSeq(parameter(fmtp, "sprop-parameter-sets"), ",") {
-		if b, err := base64.StdEncoding.DecodeString(text); err == nil && len(b) > 0 {
-			out = append(out, b)
+	for _, name := range []string{"sprop-parameter-sets", "sprop-vps", "sprop-sps", "sprop-pps"} {
+		for text := range strings.SplitSeq(parameter(fmtp, name), ",") {
+			if b, err := base64.StdEncoding.DecodeString(text); err == nil && len(b) > 0 {
+				out = append(out, b)
+			}
 		}
 	}
 	return out

@@ -76,7 +76,7 @@ func TestAnswers(t *testing.T) {
 		}
 		for setup, want := range map[string]string{"actpass": "passive", "active": "passive", "passive": "active"} {
 			t.Run(name+" "+setup, func(t *testing.T) {
-				status, header, answer := post(t, g.url, strings.ReplaceAll(string(b), "a=setup:actpass", "a=setup:"+setup))
+				status, header, answer := post(t, g.url+"-"+strings.ReplaceAll(t.Name(), "/", "-"), strings.ReplaceAll(string(b), "a=setup:actpass", "a=setup:"+setup))
 				if strings.HasPrefix(name, "firefox") {
 					if status != http.StatusUnprocessableEntity || !strings.Contains(answer, "your browser offered VP8, VP9, AV1; this route needs H264") {
 						t.Errorf("%d %s", status, answer)

@@ -29,6 +29,7 @@ const (
 
 // connect makes the peer connection and returns the answer.
 func (s *session) connect(ctx context.Context) (string, error) {
+	s.receiver = newReceiver(s)
 	api, err := s.newAPI()
 	if err != nil {
 		return "", fmt.Errorf("preparing peer connection: %w", err)
@@ -108,13 +109,12 @@ func registerCodecs(m *webrtc.MediaEngine, o *negotiate.Offer) error {
 	type kind struct {
 		section  *negotiate.Section
 		typ      webrtc.RTPCodecType
-		mime     string
 		rateHz   uint32
 		channels uint16
 	}
 	for _, k := range []kind{
-		{o.Video, webrtc.RTPCodecTypeVideo, webrtc.MimeTypeH264, videoRateHz, 0},
-		{o.Audio, webrtc.RTPCodecTypeAudio, webrtc.MimeTypeOpus, audioRateHz, 2},
+		{o.Video, webrtc.RTPCodecTypeVideo, videoRateHz, 0},
+		{o.Audio, webrtc.RTPCodecTypeAudio, audioRateHz, 2},
 	} {
 		if k.section == nil {
 			continue
@@ -134,7 +134,7 @@ func registerCodecs(m *webrtc.MediaEngine, o *negotiate.Offer) error {
 			return nil
 		}
 		if err := errors.Join(
-			register(k.mime, k.channels, k.section.Formats),
+			register(k.typ.String()+"/"+string(k.section.Codec), k.channels, k.section.Formats),
 			register(k.typ.String()+"/rtx", 0, k.section.Resent),
 			register(k.typ.String()+"/red", k.channels, k.section.Redundant),
 		); err != nil {

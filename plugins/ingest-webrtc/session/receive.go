@@ -107,7 +107,7 @@ func newReceiver(s *session) *receiver {
 		t := &track{receiver: r, announced: section.SSRC}
 		if section == s.offer.Video {
 			t.id, t.time, t.arrivals.rateHz = videoTrack, s.clock.AddTrack(videoRateHz, false), videoRateHz
-			t.frames = depack.NewH264(t.emit, section.ParameterSets...)
+			t.frames = t.pictures(section)
 		} else {
 			t.id, t.time, t.arrivals.rateHz = audioTrack, s.clock.AddTrack(audioRateHz, true), audioRateHz
 			t.frames = depack.NewOpus(t.emit)
@@ -133,6 +133,20 @@ func newReceiver(s *session) *receiver {
 	r.timer = time.AfterFunc(time.Hour, r.expire)
 	r.timer.Stop()
 	return r
+}
+
+// pictures returns what makes access units of the section's codec.
+func (t *track) pictures(s *negotiate.Section) depacketizer {
+	switch s.Codec {
+	case media.H265:
+		return depack.NewH265(t.emit, s.ParameterSets...)
+	case media.AV1:
+		return depack.NewAV1(t.emit)
+	case media.VP9:
+		return depack.NewVP9(t.emit)
+	default:
+		return depack.NewH264(t.emit, s.ParameterSets...)
+	}
 }
 
 // buffer is pion's BufferFactory: what it decrypts is written here, and nobody
@@ -465,7 +479,7 @@ func (t *track) emit(u depack.Unit) {
 	s.figures.units.Add(1)
 	s.pub.WriteAccessUnit(&media.AccessUnit{
 		Track: t.id, PTS: at.PTS, DTS: at.DTS, Duration: u.Duration,
-		RandomAccess: u.RandomAccess, Disposable: u.Disposable, Discontinuity: u.Discontinuity || at.Jumped,
+		RandomAccess: u.RandomAccess, Leading: u.Leading, Disposable: u.Disposable, Discontinuity: u.Discontinuity || at.Jumped,
 		Received: u.Last, Payload: u.Payload,
 	})
 }

@@ -131,7 +131,7 @@ func (s *session) answer(ctx context.Context, offer string) (string, error) {
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
-	return negotiate.Finish(s.pc.LocalDescription().SDP)
+	return negotiate.Finish(s.pc.LocalDescription().SDP, s.server.maxBPS)
 }
 
 // withCredentials is offer with the credentials and candidates of f.

@@ -42,6 +42,7 @@ type Publication interface {
 	WriteAccessUnit(unit *media.AccessUnit)
 	ReportStats(s sdk.IngestStats)
 	ReportSilence(silent bool)
+	Codecs() []media.Codec
 	Done() <-chan struct{}
 	Err() error
 	Close(lost error)
@@ -71,15 +72,22 @@ type Config struct {
 	// Relay is the address of a TURN server of the gateway's own, for UDP and TCP;
 	// none if empty.
 	Relay string
-	Log   *slog.Logger
+	// MaxBPS is how many bits per second a publisher is asked not to exceed; 0 for
+	// no limit. Who sends twice as much is sent away.
+	MaxBPS uint64
+	Log    *slog.Logger
 }
 
 // Limits of a Server.
 const (
 	maxSessions = 1000
-	// maxConnecting is how many sessions of one address may be without a
-	// connection at a time.
+	// maxPerAddress is how many sessions one address may have, and maxConnecting how
+	// many of them without a connection at a time.
+	maxPerAddress = 256
 	maxConnecting = 64
+	// maxPerStream is how many sessions may be for one stream: the one that feeds it,
+	// and those who are about to take it over.
+	maxPerStream = 8
 	// certificateLife is how long one DTLS certificate is used for new sessions.
 	certificateLife = 24 * time.Hour
 )
@@ -95,6 +103,7 @@ type Server struct {
 
 	publishers  []ICEServer // servers for publishers
 	relaySecret secret.String
+	maxBPS      uint64 // of a publisher; 0 for no limit
 
 	running sync.WaitGroup  // one per session
 	ctx     context.Context // of all sessions, done when Run ends
@@ -102,7 +111,8 @@ type Server struct {
 
 	mu          sync.Mutex // guards the fields below
 	closed      bool
-	places      int // taken by sessions, also by those that are being made
+	taken       int            // places of sessions, also of those that are being made
+	places      map[string]int // the same by remote host, and by stream behind a slash
 	sessions    map[string]*session
 	connecting  map[string]int // by remote host
 	certificate *webrtc.Certificate
@@ -124,7 +134,7 @@ func Listen(cfg Config, host Host) (*Server, error) {
 	}
 	s := &Server{
 		host: host, log: cfg.Log, port: p, publishers: cfg.Publishers,
-		sessions: map[string]*session{}, connecting: map[string]int{},
+		sessions: map[string]*session{}, connecting: map[string]int{}, places: map[string]int{}, maxBPS: cfg.MaxBPS,
 	}
 	if s.reach, err = newReach(p, cfg); err != nil {
 		return nil, errors.Join(err, p.close())
@@ -243,6 +253,10 @@ func (s *Server) Publish(ctx context.Context, r whip.Request) (whip.Created, err
 		return whip.Created{}, fmt.Errorf("offering stream %s: %w", r.Stream, err)
 	}
 	sess.pub = pub
+	if err := offer.Choose(pub.Codecs()); err != nil {
+		pub.Close(err)
+		return whip.Created{}, refusal(err)
+	}
 	s.reach.wait(ctx)
 	answer, err := sess.connect(ctx)
 	if err != nil {
@@ -280,13 +294,19 @@ func (s *Server) enter(sess *session) error {
 	switch {
 	case s.closed:
 		return &whip.Problem{Status: http.StatusServiceUnavailable, Type: "stopping", Detail: "the gateway is stopping", RetryAfter: 2 * time.Second}
-	case s.places >= maxSessions:
+	case s.taken >= maxSessions:
 		return &whip.Problem{Status: http.StatusServiceUnavailable, Type: "busy", Detail: "the gateway has as many publishers as it takes", RetryAfter: 10 * time.Second}
 	case s.connecting[sess.remoteHost] >= maxConnecting:
 		return &whip.Problem{Status: http.StatusTooManyRequests, Type: "too-many-requests", Detail: "too many publishers of your address are still connecting", RetryAfter: connectTimeout}
+	case s.places[sess.remoteHost] >= maxPerAddress:
+		return &whip.Problem{Status: http.StatusTooManyRequests, Type: "too-many-requests", Detail: "your address has as many publishers as it may", RetryAfter: 10 * time.Second}
+	case s.places["/"+sess.stream] >= maxPerStream:
+		return &whip.Problem{Status: http.StatusTooManyRequests, Type: "too-many-requests", Detail: "others are taking this stream over right now", RetryAfter: 2 * time.Second}
 	}
 	s.running.Add(1)
-	s.places++
+	s.taken++
+	s.places[sess.remoteHost]++
+	s.places["/"+sess.stream]++
 	s.connecting[sess.remoteHost]++
 	return nil
 }
@@ -312,7 +332,12 @@ func (s *Server) leave(sess *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.connectedLocked(sess)
-	s.places--
+	s.taken--
+	for _, place := range []string{sess.remoteHost, "/" + sess.stream} {
+		if s.places[place]--; s.places[place] == 0 {
+			delete(s.places, place)
+		}
+	}
 	delete(s.sessions, sess.id)
 }
 

@@ -31,6 +31,8 @@ const (
 	iceFailed       = 7 * time.Second // after disconnected
 	iceKeepalive    = time.Second
 
+	// excessSeconds is how long a publisher may send twice what it was asked to.
+	excessSeconds = 5
 	// silentAfter is when the gateway is told that no media come.
 	silentAfter = 500 * time.Millisecond
 
@@ -50,6 +52,7 @@ var (
 	errConnect    = fmt.Errorf("publisher did not connect within %v", connectTimeout)
 	errFirstMedia = fmt.Errorf("publisher connected but sent no media within %v", firstMediaTimeout)
 	errSilence    = fmt.Errorf("publisher sent no media for %v", silenceTimeout)
+	errExcess     = errors.New("publisher sent more than twice max_bitrate")
 	errStopping   = errors.New("ingest is stopping")
 	errEnded      = errors.New("publication ended by the gateway")
 )
@@ -62,6 +65,7 @@ type session struct {
 	id         string
 	ice        iceSession
 	remoteHost string
+	stream     string // its name
 	offer      *negotiate.Offer
 	pub        Publication
 	pc         *webrtc.PeerConnection
@@ -96,14 +100,13 @@ func newSession(server *Server, offer *negotiate.Offer, r whip.Request) *session
 	id := newID()
 	s := &session{
 		server: server, log: server.log.With("stream", r.Stream, "remote", r.Remote, "session", id[:8]),
-		id: id, remoteHost: host, offer: offer,
+		id: id, remoteHost: host, stream: r.Stream, offer: offer,
 		clock: clock.New(now), epoch: now,
 		deleted: make(chan struct{}), done: make(chan struct{}),
 		states: make(chan webrtc.PeerConnectionState, 8), keyframe: make(chan struct{}, 1), bitrate: make(chan struct{}, 1),
 		ssrc: rand.Uint32() | 1,
 	}
 	s.ice.begin(offer.Ufrag, 0)
-	s.receiver = newReceiver(s)
 	return s
 }
 
@@ -147,7 +150,7 @@ func (s *session) announce() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.offer.Video != nil {
-		s.tracks = append(s.tracks, media.Track{ID: videoTrack, Codec: media.H264})
+		s.tracks = append(s.tracks, media.Track{ID: videoTrack, Codec: s.offer.Video.Codec})
 	}
 	if s.offer.Audio != nil {
 		// Packets of one channel decode to two: the description holds for both.
@@ -288,6 +291,7 @@ type life struct {
 	bytesAt    time.Time // the last tick
 	bytes      uint64    // received then
 	receivedBS float64   // bits per second since the tick before
+	excess     int       // seconds in a row of twice the most that is wanted
 	roundTrip  time.Duration
 }
 
@@ -325,6 +329,17 @@ func (l *life) limit() time.Time {
 		l.deadline, l.missed = l.epoch.Add(time.Duration(at)).Add(silenceTimeout), errSilence
 	}
 	return l.deadline
+}
+
+// excessive reports whether the publisher has sent far more than it was asked to for
+// a while. It is called once a second.
+func (l *life) excessive() bool {
+	if l.server.maxBPS == 0 || l.receivedBS <= 2*float64(l.server.maxBPS) {
+		l.excess = 0
+		return false
+	}
+	l.excess++
+	return l.excess >= excessSeconds
 }
 
 // watchSilence tells the gateway when media stop and when they go on, long before

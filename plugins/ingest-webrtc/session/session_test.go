@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -39,6 +40,8 @@ type host struct {
 	mu     sync.Mutex
 	offers int
 	pubs   []*publication
+	// carried is what publications say that the targets carry.
+	carried []media.Codec
 }
 
 func (h *host) Offer(_ context.Context, o sdk.Offer) (session.Publication, error) {
@@ -48,7 +51,7 @@ func (h *host) Offer(_ context.Context, o sdk.Offer) (session.Publication, error
 	if o.Credentials.Reveal() != goodToken {
 		return nil, &sdk.RejectedError{Reason: sdk.Unauthenticated, Message: "wrong token"}
 	}
-	p := &publication{offer: o, done: make(chan struct{}), closed: make(chan error, 1), changed: make(chan struct{}, 1)}
+	p := &publication{offer: o, codecs: h.carried, done: make(chan struct{}), closed: make(chan error, 1), changed: make(chan struct{}, 1)}
 	h.pubs = append(h.pubs, p)
 	return p, nil
 }
@@ -61,6 +64,7 @@ func (h *host) last() *publication {
 
 type publication struct {
 	offer   sdk.Offer
+	codecs  []media.Codec
 	done    chan struct{}
 	closed  chan error
 	changed chan struct{}
@@ -107,6 +111,7 @@ func (p *publication) ReportSilence(silent bool) {
 	p.mu.Unlock()
 	p.note()
 }
+func (p *publication) Codecs() []media.Codec { return p.codecs }
 func (p *publication) Done() <-chan struct{} { return p.done }
 func (p *publication) Err() error            { return errors.New("taken over") }
 func (p *publication) Close(lost error) {
@@ -481,7 +486,7 @@ func TestGarbageOffers(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	counts := map[int]int{}
-	for range 150 {
+	for i := range 150 {
 		lines := strings.SplitAfter(string(b), "\n")
 		for range 1 + r.IntN(3) {
 			i := r.IntN(len(lines))
@@ -500,7 +505,7 @@ func TestGarbageOffers(t *testing.T) {
 				lines[i] = string(x)
 			}
 		}
-		status, header, body := post(t, g.url, strings.Join(lines, ""))
+		status, header, body := post(t, fmt.Sprintf("%s-%d", g.url, i), strings.Join(lines, ""))
 		counts[status]++
 		switch {
 		case status >= 500:
@@ -596,6 +601,62 @@ func TestWrongTokenAllocatesNothing(t *testing.T) {
 	}
 	if after := runtime.NumGoroutine(); after > before+5 {
 		t.Errorf("%d goroutines, %d before", after, before)
+	}
+}
+
+// One stream has room for its publisher and a few who take it over.
+func TestPlacesPerStream(t *testing.T) {
+	g := start(t)
+	b, err := os.ReadFile(filepath.Join("..", "negotiate", "testdata", "chromium-156-opus-h264.sdp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 9 {
+		status, header, body := post(t, g.url, string(b))
+		switch {
+		case i < 8 && status != http.StatusCreated:
+			t.Errorf("publisher %d: %d %s", i, status, body)
+		case i == 8 && (status != http.StatusTooManyRequests || header.Get("Retry-After") == ""):
+			t.Errorf("one too many: %d %v %s", status, header, body)
+		}
+	}
+	if status, _, body := post(t, g.url+"-other", string(b)); status != http.StatusCreated {
+		t.Errorf("another stream: %d %s", status, body)
+	}
+}
+
+// What all targets of the route carry is received where H.264 is not offered.
+func TestCodecsOfTheRoute(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "negotiate", "testdata", "firefox-esr-153-no-h264.sdp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		carried []media.Codec
+		want    string // in the answer; empty for a refusal
+		codec   media.Codec
+	}{
+		{nil, "", ""},
+		{[]media.Codec{media.H264, media.Opus}, "", ""},
+		{[]media.Codec{media.VP9, media.Opus}, "VP9/90000", media.VP9},
+		{[]media.Codec{media.VP8, media.VP9, media.AV1, media.Opus}, "AV1/90000", media.AV1},
+	} {
+		g := start(t)
+		g.host.carried = c.carried
+		status, _, answer := post(t, g.url, string(b))
+		if c.want == "" {
+			if status != http.StatusUnprocessableEntity || !strings.Contains(answer, "this route needs H264") {
+				t.Errorf("%v: %d %s", c.carried, status, answer)
+			}
+			continue
+		}
+		if status != http.StatusCreated || !strings.Contains(answer, c.want) || strings.Contains(answer, "H264") || strings.Contains(answer, "VP8") {
+			t.Errorf("%v: %d %s", c.carried, status, answer)
+			continue
+		}
+		if p := g.host.last(); p.tracks[0][0].Codec != c.codec {
+			t.Errorf("%v: announced %+v", c.carried, p.tracks[0])
+		}
 	}
 }
 
