@@ -11,7 +11,7 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT_VERSION := $(shell sed -n 's/.*golangci\/golangci-lint\/v2 \(v[0-9.]*\).*/\1/p' tools/go.mod)
 LINT         := bin/tools/golangci-lint-$(LINT_VERSION)
 
-.PHONY: help build run test test-nat lint gen cross soak fuzz bench bench-boundary audio-bench clean
+.PHONY: help build run test test-nat lint gen cross soak fuzz bench bench-receive bench-boundary audio-bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r t d; do printf '  make %-14s %s\n' "$$t" "$$d"; done
@@ -57,6 +57,9 @@ fuzz: ## run every fuzz target for FUZZTIME (default 5m)
 
 bench: build ## measure what the gateway must reach, and print asked beside measured
 	@$(GO) run ./test/bench -gateway bin/gateway $(ARGS)
+
+bench-receive: build ## measure what receiving WebRTC costs per packet, beside stock pion
+	@$(GO) build -o bin/bench-receive ./test/bench/receive && bin/bench-receive -gateway bin/gateway $(ARGS)
 
 bench-boundary: ## measure what the process boundary alone costs, beside plain protobuf and no boundary
 	@$(GO) test ./core/pluginhost -run xxx -bench Boundary -benchtime 1x -timeout 30m $(ARGS)
