@@ -39,6 +39,7 @@ type H264 struct {
 	sets        h264.ParameterSets
 	spsPending  bool // the SPS changed since the last Config
 	ppsPending  bool
+	ready       bool // the sets make up a config
 	picture     h264.Picture
 	naluScratch [][]byte
 
@@ -296,7 +297,11 @@ func (d *H264) updateSets() {
 // with the open picture, and whether there is any. A new SPS waits for a random
 // access point, a new PPS does not.
 func (d *H264) config() (c *Config, ready bool) {
+	if !d.spsPending && !d.ppsPending {
+		return nil, d.ready // nearly always
+	}
 	sets, ready := d.sets.Config()
+	d.ready = ready
 	changes := d.spsPending && d.picture.RandomAccess || d.ppsPending && !d.spsPending
 	if !ready || !changes {
 		return nil, ready

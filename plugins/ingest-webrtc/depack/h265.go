@@ -24,6 +24,7 @@ type h265Scheme struct {
 
 	sets    h265.ParameterSets
 	pending bool // the sets changed since the last Config
+	ready   bool // they make up a config
 	picture h265.Picture
 }
 
@@ -141,9 +142,12 @@ func (s *h265Scheme) finish() picture {
 	if !p.coded {
 		return p
 	}
-	sets, ready := s.sets.Config()
-	p.ready = ready
-	if ready && s.pending && p.randomAccess {
+	if s.pending {
+		_, s.ready = s.sets.Config()
+	}
+	p.ready = s.ready
+	if s.ready && s.pending && p.randomAccess {
+		sets, _ := s.sets.Config()
 		hvcC, err := sets.Marshal()
 		if err != nil {
 			p.ready = false

@@ -37,6 +37,7 @@ type receiver struct {
 	session *session
 	formats [128]format // by payload type
 	twccID  uint8       // of the header extension; 0 if there is none
+	send    func(rtcp.Packet)
 
 	mu      sync.Mutex // guards the fields below and the tracks
 	closed  bool
@@ -99,7 +100,7 @@ type depacketizer interface {
 }
 
 func newReceiver(s *session) *receiver {
-	r := &receiver{session: s, twccAt: s.epoch}
+	r := &receiver{session: s, twccAt: s.epoch, send: s.write}
 	for _, section := range []*negotiate.Section{s.offer.Video, s.offer.Audio} {
 		if section == nil {
 			continue
@@ -241,7 +242,7 @@ func (r *receiver) finish(now time.Time) {
 	r.out = nil
 	r.mu.Unlock()
 	for _, p := range out {
-		r.session.write(p) // each alone: congestion reports must not be part of a compound
+		r.send(p) // each alone: congestion reports must not be part of a compound
 	}
 }
 
