@@ -260,7 +260,7 @@ func (b *Buffer) miss(seq int64, arrival time.Time) {
 		from = b.highest + 1
 	}
 	for n := from; n < seq; n++ {
-		*b.request(n) = request{open: true, missed: arrival, due: arrival.Add(b.tolerance)}
+		*b.request(n) = request{open: true, missed: arrival, due: arrival.Add(b.tolerance + b.tolerance/4)}
 		b.missing++
 	}
 	b.highest = seq

@@ -177,15 +177,115 @@ func TestProperties(t *testing.T) {
 	}
 }
 
+// Packets that come after they were given up, or again, are told apart.
+func TestLateAndTwice(t *testing.T) {
+	_, b := trace("1@0 2@1 2@2 4@3 expire@110 3@111 3@112 1@113 4@114")
+	want := reorder.Counts{Lost: 1, Late: 1, Duplicates: 4}
+	if b.Counts != want {
+		t.Errorf("%+v, want %+v", b.Counts, want)
+	}
+}
+
+// How long an answer takes says when to ask again, and whether to ask at all.
+func TestRoundTrip(t *testing.T) {
+	start := time.Unix(1000, 0)
+	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
+	b := reorder.New(true, func(reorder.Packet) {})
+	b.SetRoundTrip(40 * time.Millisecond)
+	b.Push(reorder.Packet{Seq: 1, Arrival: at(0)})
+	b.Push(reorder.Packet{Seq: 3, Arrival: at(10)})
+	if got := b.Requests(nil, at(10)); !slices.Equal(got, []uint16{2}) {
+		t.Errorf("asked for %v at once", got)
+	}
+	if next, ok := b.NextRequest(); !ok || !next.Equal(at(62)) {
+		t.Errorf("again after %v", next.Sub(at(10)))
+	}
+	if got := b.Requests(nil, at(62)); !slices.Equal(got, []uint16{2}) {
+		t.Errorf("asked again for %v", got)
+	}
+	b.Push(reorder.Packet{Seq: 2, Arrival: at(102)})
+	if median, most := b.Recovery(); median != 92*time.Millisecond || most != median || b.Counts.Recovered != 1 || b.Counts.Requested != 2 {
+		t.Errorf("recovered after %v, %+v", median, b.Counts)
+	}
+	b.SetRoundTrip(120 * time.Millisecond)
+	b.Push(reorder.Packet{Seq: 5, Arrival: at(200)})
+	if got := b.Requests(nil, at(200)); got != nil {
+		t.Errorf("asked for %v, which would come too late", got)
+	}
+	if deadline, _ := b.Deadline(); !deadline.Equal(at(230)) {
+		t.Errorf("held for %v although nothing can come", deadline.Sub(at(200)))
+	}
+}
+
+// Where packets overtake each other, nobody is asked for them at once; where they
+// do not any more, that is forgotten.
+func TestOvertaking(t *testing.T) {
+	now := time.Unix(1000, 0)
+	b := reorder.New(true, func(reorder.Packet) {})
+	b.SetRoundTrip(50 * time.Millisecond)
+	seq := uint16(0)
+	asked := 0
+	swap := func() {
+		b.Push(reorder.Packet{Seq: seq + 1, Arrival: now})
+		now = now.Add(5 * time.Millisecond)
+		asked += len(b.Requests(nil, now))
+		b.Push(reorder.Packet{Seq: seq, Arrival: now})
+		seq += 2
+		now = now.Add(5 * time.Millisecond)
+	}
+	b.Push(reorder.Packet{Seq: 65535, Arrival: now})
+	for range 20 {
+		swap()
+	}
+	if asked > 2 || b.Counts.Overtaken < 18 || b.Counts.Lost != 0 {
+		t.Errorf("asked %d times, %+v", asked, b.Counts)
+	}
+}
+
+// A model of what a Buffer is to do: sequence numbers that do not wrap, and what has
+// come. What goes out rises, says where something is missing, and is never asked for.
 func FuzzBuffer(f *testing.F) {
-	f.Add([]byte{0, 1, 1, 0, 3, 1, 0, 2, 1})
-	f.Fuzz(func(t *testing.T, script []byte) {
+	f.Add([]byte{0, 1, 1, 0, 3, 1, 0, 2, 1}, uint16(65530))
+	f.Add([]byte{0, 1, 1, 2, 200, 9, 0, 2, 1, 0, 7, 120}, uint16(0))
+	f.Fuzz(func(t *testing.T, script []byte, first uint16) {
 		now := time.Unix(1000, 0)
-		b := reorder.New(true, func(reorder.Packet) {})
+		came := map[int64]bool{}
+		at, last, started := int64(first), int64(-1), false
+		jumped := false
+		b := reorder.New(true, func(p reorder.Packet) {
+			// The number without wrapping, next to the newest.
+			n := at + int64(int16(p.Seq-uint16(at)))
+			switch {
+			case !came[n]:
+				t.Fatalf("%d went out and never came", n)
+			case started && !jumped && (n <= last || p.AfterGap != (n > last+1)):
+				t.Fatalf("%d after %d, gap %v", n, last, p.AfterGap)
+			}
+			started, last = true, n
+		})
 		for len(script) >= 3 {
-			seq := uint16(script[0])<<8 | uint16(script[1])
+			// Steps forth and back around the newest, and a jump now and then.
+			step := int64(int8(script[1]))
+			if script[0] == 0xff {
+				step, jumped = 30000, true
+			}
 			now = now.Add(time.Duration(script[2]) * time.Millisecond)
-			b.Push(reorder.Packet{Seq: seq, Arrival: now})
+			n := max(0, at+step)
+			came[n] = true
+			newest := max(at, n)
+			if script[0] == 0xff {
+				newest = n
+			}
+			at = newest
+			b.Push(reorder.Packet{Seq: uint16(n), Arrival: now, Resent: script[0]&1 != 0})
+			for _, seq := range b.Requests(nil, now) {
+				if m := at + int64(int16(seq-uint16(at))); came[m] && !jumped {
+					t.Fatalf("%d is asked for and has come", m)
+				}
+			}
+			if deadline, ok := b.Deadline(); ok && !deadline.After(now) {
+				t.Fatal("the deadline has passed")
+			}
 			script = script[3:]
 		}
 	})
