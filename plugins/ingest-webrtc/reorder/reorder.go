@@ -25,6 +25,9 @@ type Packet struct {
 // window is how many packets a Buffer looks ahead, and back; a power of two.
 const window = 1024
 
+// maxFree is how many stored packets are kept for the next gap.
+const maxFree = 64
+
 // How long a missing packet is waited for: for its retransmission, where those are
 // asked for and can come in time, else for a packet that others have overtaken.
 const (
@@ -72,24 +75,27 @@ type Buffer struct {
 	oldest  time.Time // the earliest arrival among the stored ones
 	slots   [window]slot
 
-	highest  int64 // of the stored ones
-	missing  int   // requests that are open
-	requests [window]request
+	highest int64 // of the stored ones
+	missing int   // requests that are open
+
+	// Of packets and requests that are not in a slot: to be used again.
+	freePackets  []*Packet
+	freeRequests []*request
 
 	recovery  [64]time.Duration // how long the last recovered packets were missing
 	recovered int
 }
 
+// A slot is what is known of one sequence number.
 type slot struct {
-	used bool // a packet is stored
+	packet  *Packet  // stored; nil if none is
+	request *request // open; nil if there is none
 	// done: of those behind next, the packet was delivered; not that it was lost.
 	done bool
-	Packet
 }
 
-// request is what is known of a missing packet.
+// A request is what is known of a missing packet.
 type request struct {
-	open   bool
 	tries  int
 	missed time.Time // when it was found missing
 	wait   time.Duration
@@ -203,8 +209,8 @@ func (b *Buffer) Requests(dst []uint16, now time.Time) []uint16 {
 		return dst
 	}
 	for seq := b.next; seq < b.highest; seq++ {
-		r := b.request(seq)
-		if !r.open || r.tries == maxTries || now.Before(r.due) {
+		r := b.slot(seq).request
+		if r == nil || r.tries == maxTries || now.Before(r.due) {
 			continue
 		}
 		dst = append(dst, uint16(seq))
@@ -227,7 +233,7 @@ func (b *Buffer) NextRequest() (at time.Time, ok bool) {
 		return time.Time{}, false
 	}
 	for seq := b.next; seq < b.highest; seq++ {
-		if r := b.request(seq); r.open && r.tries < maxTries && (!ok || r.due.Before(at)) {
+		if r := b.slot(seq).request; r != nil && r.tries < maxTries && (!ok || r.due.Before(at)) {
 			at, ok = r.due, true
 		}
 	}
@@ -246,8 +252,6 @@ func (b *Buffer) Recovery() (median, most time.Duration) {
 	return d[n/2], d[n-1]
 }
 
-func (b *Buffer) request(seq int64) *request { return &b.requests[uint64(seq)%window] }
-
 func (b *Buffer) slot(seq int64) *slot { return &b.slots[uint64(seq)%window] }
 
 // miss opens requests for what is missing before seq, which is to be stored.
@@ -260,20 +264,37 @@ func (b *Buffer) miss(seq int64, arrival time.Time) {
 		from = b.highest + 1
 	}
 	for n := from; n < seq; n++ {
-		*b.request(n) = request{open: true, missed: arrival, due: arrival.Add(b.tolerance + b.tolerance/4)}
+		var r *request
+		if k := len(b.freeRequests); k > 0 {
+			r, b.freeRequests = b.freeRequests[k-1], b.freeRequests[:k-1]
+		} else {
+			r = new(request)
+		}
+		*r = request{missed: arrival, due: arrival.Add(b.tolerance + b.tolerance/4)}
+		b.slot(n).request = r
 		b.missing++
 	}
 	b.highest = seq
 }
 
+// close ends the request for seq and returns it; nil if there is none.
+func (b *Buffer) close(seq int64) *request {
+	s := b.slot(seq)
+	r := s.request
+	if r != nil {
+		s.request = nil
+		b.missing--
+		b.freeRequests = append(b.freeRequests, r)
+	}
+	return r
+}
+
 // settle closes the request for a packet that has come.
 func (b *Buffer) settle(seq int64, p Packet) {
-	r := b.request(seq)
-	if !r.open {
+	r := b.close(seq)
+	if r == nil {
 		return
 	}
-	r.open = false
-	b.missing--
 	late := p.Arrival.Sub(r.missed)
 	if r.tries > 0 && (p.Resent || late >= b.roundTrip*4/5) {
 		b.Counts.Recovered++
@@ -289,9 +310,7 @@ func (b *Buffer) settle(seq int64, p Packet) {
 // giveUp closes the request for a packet that will not come.
 func (b *Buffer) giveUp(seq int64) {
 	b.slot(seq).done = false
-	if r := b.request(seq); r.open {
-		r.open = false
-		b.missing--
+	if b.close(seq) != nil {
 		b.tolerance -= b.tolerance / 16
 	}
 }
@@ -299,7 +318,7 @@ func (b *Buffer) giveUp(seq int64) {
 // first returns the number of the first packet that is stored.
 func (b *Buffer) first() int64 {
 	for seq := b.next; ; seq++ {
-		if b.slot(seq).used {
+		if b.slot(seq).packet != nil {
 			return seq
 		}
 	}
@@ -307,7 +326,7 @@ func (b *Buffer) first() int64 {
 
 func (b *Buffer) store(seq int64, p Packet) {
 	s := b.slot(seq)
-	if s.used {
+	if s.packet != nil {
 		b.Counts.Duplicates++
 		return
 	}
@@ -316,8 +335,13 @@ func (b *Buffer) store(seq int64, p Packet) {
 	if b.stored == 0 || p.Arrival.Before(b.oldest) {
 		b.oldest = p.Arrival
 	}
-	p.Payload = append(s.Payload[:0], p.Payload...)
-	*s = slot{used: true, Packet: p}
+	kept := new(Packet)
+	if k := len(b.freePackets); k > 0 {
+		kept, b.freePackets = b.freePackets[k-1], b.freePackets[:k-1]
+	}
+	p.Payload = append(kept.Payload[:0], p.Payload...)
+	*kept = p
+	s.packet, s.done = kept, false
 	b.stored++
 }
 
@@ -331,11 +355,15 @@ func (b *Buffer) deliver(p Packet) {
 // drain delivers the stored packets up to the next missing one.
 func (b *Buffer) drain() {
 	delivered := false
-	for b.stored > 0 && b.slot(b.next).used {
+	for b.stored > 0 && b.slot(b.next).packet != nil {
 		s := b.slot(b.next)
-		s.used = false
+		p := s.packet
+		s.packet = nil
 		b.stored--
-		b.deliver(s.Packet)
+		b.deliver(*p)
+		if len(b.freePackets) < maxFree {
+			b.freePackets = append(b.freePackets, p)
+		}
 		delivered = true
 	}
 	if delivered && b.stored > 0 {
@@ -346,9 +374,9 @@ func (b *Buffer) drain() {
 func (b *Buffer) findOldest() {
 	b.oldest = time.Time{}
 	for seq, left := b.next, b.stored; left > 0; seq++ {
-		if s := b.slot(seq); s.used {
-			if left--; b.oldest.IsZero() || s.Arrival.Before(b.oldest) {
-				b.oldest = s.Arrival
+		if p := b.slot(seq).packet; p != nil {
+			if left--; b.oldest.IsZero() || p.Arrival.Before(b.oldest) {
+				b.oldest = p.Arrival
 			}
 		}
 	}
@@ -375,5 +403,5 @@ func (b *Buffer) Misses(seq uint16) bool {
 		return false
 	}
 	n := b.extend(seq)
-	return n >= b.next && n-b.next < window && !b.slot(n).used
+	return n >= b.next && n-b.next < window && b.slot(n).packet == nil
 }
