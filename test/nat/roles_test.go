@@ -95,6 +95,7 @@ type publication struct {
 func (*publication) SetTracks([]media.Track)     {}
 func (*publication) ReportStats(sdk.IngestStats) {}
 func (*publication) ReportSilence(bool)          {}
+func (*publication) Codecs() []media.Codec       { return nil }
 func (*publication) Done() <-chan struct{}       { return nil }
 func (*publication) Err() error                  { return nil }
 func (*publication) Close(error)                 {}
