@@ -3,6 +3,8 @@ package core
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -193,4 +195,105 @@ func TestTargets(t *testing.T) {
 		_, _, err = g.PutTarget("studio", "late", []byte(`{"url": "rtmp://h/app", "key": "k"}`), anyTag)
 		no(err, status.ErrEnding)
 	})
+}
+
+// TestTargetsAtRandom changes the targets of a live stream in every way, at moments
+// of chance, with servers that refuse, stall and die. The one that nobody touches
+// loses nothing, the list is what was asked for, and nothing is left behind.
+func TestTargetsAtRandom(t *testing.T) {
+	for seed := range uint64(8) {
+		synctest.Test(t, func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 1))
+			p := &plugins{}
+			g := gateway(p)
+			cfg := conf()
+			for i := range cfg.Routes[0].To {
+				to := &cfg.Routes[0].To[i]
+				to.Definition = secret.New(fmt.Sprintf(`{"url": "rtmp://h/app", "key": "k%d", "enabled": %v}`, i, to.Enabled))
+			}
+			cfg.Catalog = config.Catalog{"egress-rtmp": &wire.DescribeResponse{Egress: &wire.EgressInfo{Schemes: []string{"rtmp"}}}}
+			stop := runsWith(t, g, cfg)
+			pub := p.publish("studio", "t")
+			pub.tracks()
+			synctest.Wait()
+			there := map[string]bool{"one": true, "off": true} // beside two, which stays
+			fed := time.Duration(0)
+			for range 150 {
+				name := fmt.Sprintf("t%d", rnd.IntN(4))
+				if rnd.IntN(3) == 0 {
+					name = []string{"one", "off"}[rnd.IntN(2)]
+				}
+				var err error
+				switch rnd.IntN(6) {
+				case 0:
+					_, _, err = g.PutTarget("studio", name, fmt.Appendf(nil, `{"url": "rtmp://h/app", "key": "p%d"}`, rnd.IntN(1000)), anyTag)
+					there[name] = true
+				case 1:
+					err = g.RemoveTarget("studio", name, anyTag)
+				case 2:
+					_, err = g.PatchTarget("studio", name, fmt.Appendf(nil, `{"enabled": %v}`, rnd.IntN(2) == 0), anyTag)
+				case 3:
+					_, err = g.PatchTarget("studio", name, fmt.Appendf(nil, `{"key": "r%d"}`, rnd.IntN(1000)), anyTag)
+				case 4:
+					_, err = g.PatchTarget("studio", name, []byte(`{"backup": "rtmp://b/app", "mode": "`+[]string{"both", "failover"}[rnd.IntN(2)]+`"}`), anyTag)
+				case 5:
+					// One of the sessions that are not two's ends by itself.
+					p.mu.Lock()
+					var ends []*conn
+					for c := range p.open {
+						if strings.Contains(c.name, " to ") && !strings.Contains(c.name, "to two") && c.src != nil && !c.copy {
+							ends = append(ends, c)
+						}
+					}
+					p.mu.Unlock()
+					slices.SortFunc(ends, func(a, b *conn) int { return strings.Compare(a.name, b.name) })
+					if len(ends) > 0 {
+						e := pluginhost.End{Failed: true, Cause: pluginhost.CauseRemote, Message: "gone", Permanent: rnd.IntN(4) == 0}
+						ends[rnd.IntN(len(ends))].end(e)
+					}
+					err = status.ErrNoTarget
+				}
+				if err != nil && !errors.Is(err, status.ErrNoTarget) {
+					t.Errorf("%s: %v", name, err)
+				}
+				if errors.Is(err, status.ErrNoTarget) && name != "" {
+					_, _, err := g.Target("studio", name)
+					there[name] = err == nil
+				} else if _, _, err := g.Target("studio", name); err != nil {
+					there[name] = false
+				}
+				if rnd.IntN(3) == 0 {
+					step := time.Duration(1+rnd.IntN(20)) * 40 * time.Millisecond
+					pub.feedFrom(fed, fed+step)
+					fed += step
+				}
+			}
+			synctest.Wait()
+			st, _, err := g.Target("studio", "two")
+			units := uint64(fed/(20*time.Millisecond)) + uint64(fed/(40*time.Millisecond))
+			if err != nil || st.UnitsSent != units || len(st.UnitsDropped) > 0 || st.Attempt != 1 {
+				t.Errorf("seed %d: two got %d of %d units in %d sessions, dropped %v, %v", seed, st.UnitsSent, units, st.Attempt, st.UnitsDropped, err)
+			}
+			for _, s := range g.Streams() {
+				if s.Name != "studio" {
+					continue
+				}
+				for _, tg := range s.Targets {
+					name, _ := strings.CutSuffix(tg.Name, "~backup")
+					if name != "two" && !there[name] {
+						t.Errorf("seed %d: %s is listed and was removed", seed, tg.Name)
+					}
+				}
+			}
+			pub.end(pluginhost.End{})
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if len(p.open) > 0 {
+				t.Errorf("seed %d: %d sessions are left", seed, len(p.open))
+			}
+		})
+	}
 }
