@@ -154,7 +154,7 @@ func New(c Config) *Target {
 	t := &Target{
 		log:   c.Log.With("stream", c.Stream.Name(), "target", c.Target.Name),
 		needs: make(map[derive.Need]func()),
-		set:   c.Settings.complete(), updated: make(chan struct{}),
+		set:   c.complete(), updated: make(chan struct{}),
 		state: status.TargetIdle, since: time.Now(),
 		dropped: make(map[router.Reason]uint64),
 	}
@@ -202,7 +202,7 @@ func (t *Target) Status() status.Target {
 	c := &t.set.Target
 	st := status.Target{
 		Name: c.Name, State: t.state, Disabled: !c.Enabled, Since: t.since.UTC(), Attempt: t.attempt,
-		Preset: c.Preset.GetName(), Address: config.Address(c.URL), OnBackup: t.backup, ByAPI: c.Restricted,
+		Preset: c.Preset.GetName(), PresetUnverified: c.Preset.GetUnverified(), Address: config.Address(c.URL), OnBackup: t.backup, ByAPI: c.Restricted,
 		BytesSent: t.bytes, UnitsSent: t.units, UnitsDropped: make(map[string]uint64, len(t.dropped)),
 		Warnings: t.figures.warnings,
 	}

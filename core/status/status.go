@@ -94,9 +94,11 @@ type Target struct {
 	Since    time.Time `json:"since"`
 	// Preset is the service that the target is; Address scheme and host of where
 	// the present or next session leads, which is the backup if OnBackup.
-	Preset   string `json:"preset,omitempty"`
-	Address  string `json:"address,omitempty"`
-	OnBackup bool   `json:"on_backup,omitempty"`
+	Preset string `json:"preset,omitempty"`
+	// PresetUnverified: what is known of the service was not found on a page of its own.
+	PresetUnverified bool   `json:"preset_unverified,omitempty"`
+	Address          string `json:"address,omitempty"`
+	OnBackup         bool   `json:"on_backup,omitempty"`
 	// ByAPI: the API gave the target its destination.
 	ByAPI bool `json:"by_api,omitempty"`
 	// Attempt counts the sessions opened since the gateway knows the target.
