@@ -183,6 +183,9 @@ func newSink(a *app) *cobra.Command {
 }
 
 func (a *app) sinkRTMP(ctx context.Context, listen, record string) error {
+	if _, _, err := net.SplitHostPort(listen); err != nil {
+		return coded{exitUsage, fmt.Errorf("--listen %q: want host:port, for example 127.0.0.1:1935", listen)}
+	}
 	l, err := listenOn(ctx, "--listen", listen, "choose another with --listen")
 	if err != nil {
 		return err

@@ -54,6 +54,7 @@ func main() {
 	flag.BoolVar(&o.timing, "timing", false, "put the time of sending in front of each picture")
 	flag.StringVar(&o.video, "video", "", "H.264 byte stream with 30 pictures per second; the test card if empty")
 	flag.StringVar(&o.audio, "audio", "", "Ogg file with one Opus packet of 20 ms per page")
+	flag.BoolVar(&o.deaf, "ignore-keyframe-requests", false, "send keyframes where the file has them and nowhere else, as OBS does")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	err := o.run(ctx, os.Stdout)
@@ -68,11 +69,11 @@ type options struct {
 	url, tokenEnv, video, audio string
 	streams                     int
 	stagger, shift              time.Duration
-	timing                      bool
+	timing, deaf                bool
 }
 
 func (o options) run(ctx context.Context, out io.Writer) error {
-	cfg := whipclient.Config{Token: secret.New(os.Getenv(o.tokenEnv)), AudioShift: o.shift, Timing: o.timing}
+	cfg := whipclient.Config{Token: secret.New(os.Getenv(o.tokenEnv)), AudioShift: o.shift, Timing: o.timing, IgnoreKeyframeRequests: o.deaf}
 	var err error
 	if o.video == "" {
 		err = loadCard(&cfg)
