@@ -1,7 +1,11 @@
 // Command bench measures what the gateway must reach, with real processes: WHIP
 // publishers in Go send 720p H.264 and Opus, RTMP receivers look at what arrives
-// and when. It prints what was asked beside what was measured. Its own work is
-// not counted in the gateway's; the machine should have nothing else to do.
+// and when. It prints what was asked beside what was measured, then what one, ten
+// and more streams cost, and with -peer what they cost another server under the
+// same load in the same run. Processor time and memory are those of all processes
+// of a server as the system counts them; the work of publishers and receivers is
+// not in them. The machine should have nothing else to do. Run it from the top of
+// the repository.
 package main
 
 import (
@@ -9,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -20,19 +25,28 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/headgate/gateway/core/pluginhost"
 )
 
 func main() {
 	var o options
 	flag.StringVar(&o.gateway, "gateway", "bin/gateway", "binary to measure")
-	flag.IntVar(&o.streams, "n", 1, "number of streams in the steady part")
-	flag.IntVar(&o.targets, "targets", 2, "targets per stream")
-	flag.IntVar(&o.runs, "runs", 20, "publications for the time to the first picture")
+	flag.StringVar(&o.peer, "peer", "", "server to compare with: mediamtx")
+	flag.Func("streams", "numbers of streams, 0 for none of the table (default 1,10,25,50)", list(&o.streams))
+	flag.Func("fanout", "numbers of targets per stream (default 1,3)", list(&o.fanout))
+	flag.IntVar(&o.runs, "runs", 20, "publications for the time to the first picture; 0 leaves out what is asked")
 	flag.DurationVar(&o.idle, "idle", 10*time.Second, "length of the idle part")
-	flag.DurationVar(&o.steady, "steady", 20*time.Second, "length of the steady part")
-	flag.StringVar(&o.pprof, "pprof", "", "folder for a CPU profile of the core during the steady part")
-	flag.BoolVar(&o.verbose, "v", false, "show what the gateway logs")
+	flag.DurationVar(&o.steady, "steady", 20*time.Second, "length of each steady part")
+	flag.StringVar(&o.pprof, "pprof", "", "folder for a CPU profile of the core during the first steady part")
+	flag.BoolVar(&o.verbose, "v", false, "show what the servers log")
 	flag.Parse()
+	if o.streams == nil {
+		o.streams = []int{1, 10, 25, 50}
+	}
+	if o.fanout == nil {
+		o.fanout = []int{1, 3}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	err := o.run(ctx, os.Stdout)
 	stop()
@@ -42,20 +56,40 @@ func main() {
 	}
 }
 
-type options struct {
-	gateway, pprof         string
-	streams, targets, runs int
-	idle, steady           time.Duration
-	verbose                bool
+// list parses numbers with commas between them.
+func list(into *[]int) func(string) error {
+	return func(s string) error {
+		*into = []int{}
+		for f := range strings.SplitSeq(s, ",") {
+			n, err := strconv.Atoi(f)
+			if err != nil || n < 0 {
+				return fmt.Errorf("%q is no number", f)
+			}
+			if n > 0 {
+				*into = append(*into, n)
+			}
+		}
+		return nil
+	}
 }
 
-// What is asked of one stream to two targets.
+type options struct {
+	gateway, peer, pprof string
+	streams, fanout      []int
+	runs                 int
+	idle, steady         time.Duration
+	verbose              bool
+}
+
+// What is asked of one stream to two targets, and of a plugin that has nothing to do.
 const (
 	askedSetup   = 300 * time.Millisecond
 	askedLatency = 5 * time.Millisecond
 	askedCPU     = 8.0 // percent of one core
 	askedRSS     = 130 // MB
 	askedIdle    = 0.5 // percent of one core
+	askedAtRest  = 12  // MB of its own
+	askedReady   = 100 * time.Millisecond
 )
 
 func (o options) run(ctx context.Context, out io.Writer) error {
@@ -64,70 +98,78 @@ func (o options) run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	b := &bench{options: o, dir: dir}
+	b := &bench{options: o, dir: dir, out: out}
+	if b.peer != "" && b.peer != "mediamtx" {
+		return fmt.Errorf("-peer %s: want mediamtx", b.peer)
+	}
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	recv, err := startReceivers(ctx, o.targets)
-	if err != nil {
+	if b.recv, err = startReceivers(ctx, slices.Max(append(o.fanout, 2))); err != nil {
 		return err
 	}
-	defer recv.stop()
-	b.recv = recv
-	stop, err := b.startGateway(ctx)
-	if err != nil {
-		return err
+	defer b.recv.stop()
+	fmt.Fprintf(out, "720p30 2 Mb/s H.264 and Opus 64 kb/s by WHIP, RTMP out; %s\n", machine())
+	if o.runs > 0 {
+		if err := b.asked(ctx); err != nil {
+			return err
+		}
 	}
-	defer stop()
+	return b.table(ctx)
+}
 
-	fmt.Fprintf(out, "%d x 720p30 2 Mb/s H.264 + Opus, to %d targets each as H.264 + AAC; %s\n", o.streams, o.targets, machine())
-	fmt.Fprintln(out, "measuring: idle")
-	idle, err := b.measureIdle(ctx)
+// asked measures one stream to two targets and prints it beside what is asked.
+func (b *bench) asked(ctx context.Context) error {
+	one := load{streams: 1, targets: 2, sound: true}
+	ready, err := b.measureReady(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "measuring: %d x POST to first picture\n", o.runs)
-	setups, err := b.measureSetup(ctx)
+	s, err := b.startGateway(ctx, one)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "measuring: %v of %d streams\n", o.steady, o.streams)
-	s, err := b.measureSteady(ctx)
+	defer s.stop()
+	fmt.Fprintln(b.out, "measuring: idle")
+	idle, private, err := b.measureIdle(ctx, s)
 	if err != nil {
 		return err
 	}
-	perStream := s.cpu / float64(o.streams)
-	fmt.Fprintln(out)
+	fmt.Fprintf(b.out, "measuring: %d x POST to first picture\n", b.runs)
+	setups, err := b.measureSetup(ctx, s)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(b.out, "measuring: %v of one stream to two targets\n\n", b.steady)
+	m, err := b.measureSteady(ctx, s, one)
+	if err != nil {
+		return err
+	}
 	row := func(what, asked, measured string, ok bool) {
 		verdict := "ok"
-		if !ok {
+		switch {
+		case asked == "":
+			verdict = ""
+		case !ok:
 			verdict = "MISSED"
 		}
-		if asked == "" {
-			verdict = ""
-		}
-		fmt.Fprintf(out, "%-42s %-12s %-50s %s\n", what, asked, measured, verdict)
+		fmt.Fprintf(b.out, "%-42s %-12s %-50s %s\n", what, asked, measured, verdict)
 	}
-	single := o.streams == 1 && o.targets == 2
-	asked := func(text string) string {
-		if single {
-			return text
-		}
-		return ""
-	}
-	fmt.Fprintf(out, "%-42s %-12s %s\n", "", "asked", "measured")
+	fmt.Fprintf(b.out, "%-42s %-12s %s\n", "", "asked", "measured")
 	row("idle gateway, % of a core", fmt.Sprintf("<= %.1f", askedIdle), fmt.Sprintf("%.2f", idle), idle <= askedIdle)
+	row("plugin at rest, MB of its own, largest", fmt.Sprintf("<= %d", askedAtRest), fmt.Sprintf("%.1f", float64(private)/(1<<20)), private <= askedAtRest<<20)
+	row("plugin, start to described and gone, median", "<= "+ms(askedReady), fmt.Sprintf("%s (max %s)", ms(quantile(ready, 0.5)), ms(quantile(ready, 1))), quantile(ready, 0.5) <= askedReady)
 	row("POST to first RTMP picture, median", "<= "+ms(askedSetup), fmt.Sprintf("%s (max %s)", ms(quantile(setups, 0.5)), ms(quantile(setups, 1))), quantile(setups, 0.5) <= askedSetup)
-	row("picture, send to parsed arrival, p50", asked("<= "+ms(askedLatency)), fmt.Sprintf("%s (p95 %s, p99 %s, max %s)", ms(quantile(s.latency, 0.5)), ms(quantile(s.latency, 0.95)), ms(quantile(s.latency, 0.99)), ms(quantile(s.latency, 1))), quantile(s.latency, 0.5) <= askedLatency)
-	row("all processes, % of a core", asked(fmt.Sprintf("<= %.0f", askedCPU)), fmt.Sprintf("%.1f (%.2f CPU-s per stream-minute)", s.cpu, perStream*0.6), s.cpu <= askedCPU)
-	for _, name := range slices.Sorted(keys(s.cpuOf)) {
-		row("  "+name, "", fmt.Sprintf("%.1f %%, %d MB", s.cpuOf[name], s.rssOf[name]>>20), true)
+	row("picture, send to parsed arrival, p50", "<= "+ms(askedLatency), fmt.Sprintf("%s (p95 %s, p99 %s, max %s)", ms(quantile(m.latency, 0.5)), ms(quantile(m.latency, 0.95)), ms(quantile(m.latency, 0.99)), ms(quantile(m.latency, 1))), quantile(m.latency, 0.5) <= askedLatency)
+	row("all processes, % of a core", fmt.Sprintf("<= %.0f", askedCPU), fmt.Sprintf("%.1f (%.2f CPU-s per stream-minute)", m.cpu, m.cpu*0.6), m.cpu <= askedCPU)
+	for _, name := range slices.Sorted(keys(m.cpuOf)) {
+		row("  "+name, "", fmt.Sprintf("%.1f %%, %d MB", m.cpuOf[name], m.rssOf[name]>>20), true)
 	}
-	row("all processes, resident MB", asked(fmt.Sprintf("<= %d", askedRSS)), fmt.Sprintf("%d", s.rss>>20), s.rss>>20 <= askedRSS)
-	row("pictures received / lost / out of order", "", fmt.Sprintf("%d / %d / %d", s.pictures, s.lost, s.disordered), true)
-	row("audio units per picture", "", fmt.Sprintf("%.2f (46.9/30 = 1.56 is whole)", float64(s.audio)/float64(max(s.pictures, 1))), true)
-	row("pictures that the publisher sent late", "", fmt.Sprint(s.late), true)
-	row("UDP packets dropped by the kernel", "", fmt.Sprint(s.udpDrops), true)
+	row("all processes, resident MB", fmt.Sprintf("<= %d", askedRSS), fmt.Sprintf("%d", m.rss>>20), m.rss>>20 <= askedRSS)
+	row("pictures received / lost / out of order", "", fmt.Sprintf("%d / %d / %d", m.pictures, m.lost, m.disordered), true)
+	row("audio units per picture", "", fmt.Sprintf("%.2f (46.9/30 = 1.56 is whole)", float64(m.audio)/float64(max(m.pictures, 1))), true)
+	row("pictures that the publisher sent late", "", fmt.Sprint(m.late), true)
+	row("UDP packets dropped by the kernel", "", fmt.Sprint(m.udpDrops), true)
 	return nil
 }
 
@@ -161,12 +203,17 @@ func machine() string {
 // A bench holds what one run works with.
 type bench struct {
 	options
-	dir               string
-	publisher         string // its program
-	video, audio      string // its media
-	recv              *receivers
-	listen, adminAddr string
-	pid               int // of the gateway
+	out          io.Writer
+	dir          string
+	publisher    string // its program
+	video, audio string // its media
+	recv         *receivers
+}
+
+// A load is what a server has to carry.
+type load struct {
+	streams, targets int
+	sound            bool // Opus that has to arrive as AAC, or none
 }
 
 // prepare builds the publisher and makes the media.
@@ -187,73 +234,6 @@ func (b *bench) prepare(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (b *bench) startGateway(ctx context.Context) (stop func(), err error) {
-	if b.listen, err = freeAddr(); err != nil {
-		return nil, err
-	}
-	if b.adminAddr, err = freeAddr(); err != nil {
-		return nil, err
-	}
-	udp, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	var y strings.Builder
-	fmt.Fprintf(&y, "listen: %s\nadmin: %s\nplugins:\n  ingest-webrtc: {options: {udp: %q}}\nroutes:\n  bench/*:\n    to:\n", b.listen, b.adminAddr, udp)
-	for i, addr := range b.recv.addrs {
-		fmt.Fprintf(&y, "      target%d: {url: \"rtmp://%s/live\", key: \"${stream}\", interleave: low}\n", i, addr)
-	}
-	file := filepath.Join(b.dir, "gateway.yaml")
-	if err := os.WriteFile(file, []byte(y.String()), 0o600); err != nil {
-		return nil, err
-	}
-	path, err := filepath.Abs(b.gateway)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(path, "run", file)
-	logs := filepath.Join(b.dir, "gateway.log")
-	log, err := os.Create(logs)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = log.Close() }()
-	cmd.Stdout, cmd.Stderr = log, log
-	if b.verbose {
-		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting the gateway: %w", err)
-	}
-	b.pid = cmd.Process.Pid
-	stop = func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	}
-	err = until(ctx, 15*time.Second, func() error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.listen+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = resp.Body.Close() }()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("not ready: %s", resp.Status)
-		}
-		return nil
-	})
-	if err != nil {
-		stop()
-		text, _ := os.ReadFile(logs)
-		return nil, fmt.Errorf("starting the gateway: %w\n%s", err, text)
-	}
-	return stop, nil
 }
 
 // freeAddr returns an address of 127.0.0.1 on which nobody listens over TCP.
@@ -296,25 +276,54 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// measureReady returns how long a plugin process takes from its start until it has
+// said what it is and was ended again.
+func (b *bench) measureReady(ctx context.Context) ([]time.Duration, error) {
+	path, err := filepath.Abs(b.gateway)
+	if err != nil {
+		return nil, err
+	}
+	var took []time.Duration
+	for range 10 {
+		began := time.Now()
+		spec := pluginhost.Spec{Name: "egress-rtmp", Command: []string{path, "plugin", "egress-rtmp"}}
+		if _, err := pluginhost.Describe(ctx, spec, slog.New(slog.DiscardHandler)); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(began))
+	}
+	return took, nil
+}
+
 // measureIdle returns the CPU of a gateway that nobody publishes to, in percent
-// of a core.
-func (b *bench) measureIdle(ctx context.Context) (float64, error) {
+// of a core, and the most memory that one of its plugins has for itself.
+func (b *bench) measureIdle(ctx context.Context, s *server) (cpu float64, private int64, err error) {
 	if err := sleep(ctx, 3*time.Second); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	before, at := tree(b.pid), time.Now()
+	before, at := tree(s.pid), time.Now()
 	if err := sleep(ctx, b.idle); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	cpu, _ := tree(b.pid).since(before)
-	return percent(cpu, time.Since(at)), nil
+	now := tree(s.pid)
+	used, _ := now.since(before)
+	for pid := range now {
+		if pid != s.pid {
+			private = max(private, privateBytes(pid))
+		}
+	}
+	return percent(used, time.Since(at)), private, nil
 }
 
 // publish starts the publisher with n streams; stop ends it and returns what it
 // said.
-func (b *bench) publish(ctx context.Context, name string, n int) (stop func() (string, error), err error) {
+func (b *bench) publish(ctx context.Context, s *server, name string, n int, sound bool) (stop func() (string, error), err error) {
 	var said strings.Builder
-	cmd := exec.CommandContext(ctx, b.publisher, "-url", "http://"+b.listen+"/whip/bench/"+name, "-n", strconv.Itoa(n), "-timing", "-video", b.video, "-audio", b.audio)
+	args := []string{"-url", strings.ReplaceAll(s.whip, "NAME", name), "-n", strconv.Itoa(n), "-timing", "-video", b.video}
+	if sound {
+		args = append(args, "-audio", b.audio)
+	}
+	cmd := exec.CommandContext(ctx, b.publisher, args...)
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -332,17 +341,17 @@ func (b *bench) publish(ctx context.Context, name string, n int) (stop func() (s
 
 // measureSetup publishes again and again and returns the times from the POST to
 // the first picture, of all targets.
-func (b *bench) measureSetup(ctx context.Context) ([]time.Duration, error) {
+func (b *bench) measureSetup(ctx context.Context, s *server) ([]time.Duration, error) {
 	var all []time.Duration
 	for i := range b.runs {
 		b.recv.reset()
-		stop, err := b.publish(ctx, fmt.Sprintf("setup-%d", i), 1)
+		stop, err := b.publish(ctx, s, fmt.Sprintf("setup-%d", i), 1, true)
 		if err != nil {
 			return nil, err
 		}
 		err = until(ctx, 10*time.Second, func() error {
-			if n := len(b.recv.setups()); n < b.targets {
-				return fmt.Errorf("%d of %d targets have a picture", n, b.targets)
+			if n := len(b.recv.setups()); n < 2 {
+				return fmt.Errorf("%d of 2 targets have a picture", n)
 			}
 			return nil
 		})
@@ -358,11 +367,16 @@ func (b *bench) measureSetup(ctx context.Context) ([]time.Duration, error) {
 	return all, nil
 }
 
+// settle is how long a load runs before it is looked at.
+const settle = 5 * time.Second
+
 // steady is what the steady part has shown.
 type steady struct {
 	cpu                        float64 // percent of a core
 	cpuOf                      map[string]float64
 	rss                        int64
+	rssPer                     int64 // more than at rest, per stream
+	setups                     []time.Duration
 	rssOf                      map[string]int64
 	latency                    []time.Duration
 	pictures, lost, disordered int
@@ -370,34 +384,45 @@ type steady struct {
 	udpDrops                   int
 }
 
-func (b *bench) measureSteady(ctx context.Context) (steady, error) {
+// measureSteady publishes and looks at the server once everything has arrived.
+func (b *bench) measureSteady(ctx context.Context, srv *server, l load) (steady, error) {
 	b.recv.reset()
-	dropped := udpDrops()
-	stop, err := b.publish(ctx, "steady-%d", b.streams)
+	dropped, atRest := udpDrops(srv.udp), tree(srv.pid)
+	stop, err := b.publish(ctx, srv, "steady-%d", l.streams, l.sound)
 	if err != nil {
 		return steady{}, err
 	}
-	warm := 5*time.Second + time.Duration(b.streams)*40*time.Millisecond
-	if err := sleep(ctx, warm); err != nil {
-		return steady{}, err
+	err = until(ctx, 20*time.Second+time.Duration(l.streams)*200*time.Millisecond, func() error {
+		if n := len(b.recv.setups()); n < l.streams*l.targets {
+			return fmt.Errorf("%d of %d targets have a picture", n, l.streams*l.targets)
+		}
+		return nil
+	})
+	if err == nil {
+		err = sleep(ctx, settle)
+	}
+	if err != nil {
+		said, _ := stop()
+		return steady{}, fmt.Errorf("%w\n%s", err, said)
 	}
 	b.recv.measure(true)
-	profiled := b.profile(ctx)
-	before, at := tree(b.pid), time.Now()
+	profiled := b.profile(ctx, srv)
+	before, at := tree(srv.pid), time.Now()
 	if err := sleep(ctx, b.steady); err != nil {
 		return steady{}, err
 	}
-	now := tree(b.pid)
+	now := tree(srv.pid)
 	took := time.Since(at)
 	b.recv.measure(false)
 	if err := <-profiled; err != nil {
 		return steady{}, err
 	}
+	drops := udpDrops(srv.udp)
 	said, err := stop()
 	if err != nil {
 		return steady{}, err
 	}
-	s := steady{cpuOf: map[string]float64{}, rssOf: map[string]int64{}, udpDrops: udpDrops() - dropped}
+	s := steady{cpuOf: map[string]float64{}, rssOf: map[string]int64{}, udpDrops: drops - dropped}
 	cpu, of := now.since(before)
 	s.cpu = percent(cpu, took)
 	for name, c := range of {
@@ -407,6 +432,12 @@ func (b *bench) measureSteady(ctx context.Context) (steady, error) {
 		s.rss += p.rss
 		s.rssOf[p.name] += p.rss
 	}
+	s.rssPer = s.rss
+	for _, p := range atRest {
+		s.rssPer -= p.rss
+	}
+	s.rssPer /= int64(l.streams)
+	s.setups = b.recv.setups()
 	b.recv.fill(&s)
 	for _, part := range strings.Split(said, `"late":`)[1:] {
 		n, _ := strconv.Atoi(part[:strings.IndexAny(part, ",}")])
@@ -416,15 +447,15 @@ func (b *bench) measureSteady(ctx context.Context) (steady, error) {
 }
 
 // profile takes a CPU profile of the core while the steady part lasts, if asked.
-func (b *bench) profile(ctx context.Context) <-chan error {
+func (b *bench) profile(ctx context.Context, s *server) <-chan error {
 	done := make(chan error, 1)
-	if b.pprof == "" {
+	if b.pprof == "" || s.admin == "" {
 		done <- nil
 		return done
 	}
 	go func() {
 		done <- func() error {
-			url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.adminAddr, int(b.steady.Seconds()))
+			url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.admin, int(b.steady.Seconds()))
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 			if err != nil {
 				return err

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -82,26 +84,36 @@ func (p processes) since(before processes) (time.Duration, map[string]time.Durat
 
 func percent(cpu, wall time.Duration) float64 { return 100 * float64(cpu) / float64(wall) }
 
-// udpDrops returns how many datagrams the kernel has thrown away for want of
-// room in a socket's buffer.
-func udpDrops() int {
-	b, _ := os.ReadFile("/proc/net/snmp")
-	var names []string
+// privateBytes returns the memory that a process shares with no other; 0 if it has
+// ended.
+func privateBytes(pid int) int64 {
+	b, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
+	var sum int64
 	for line := range strings.Lines(string(b)) {
 		f := strings.Fields(line)
-		if len(f) == 0 || f[0] != "Udp:" {
-			continue
+		if len(f) == 3 && (f[0] == "Private_Clean:" || f[0] == "Private_Dirty:") {
+			n, _ := strconv.ParseInt(f[1], 10, 64)
+			sum += n << 10
 		}
-		if names == nil {
-			names = f
-			continue
-		}
-		for i, name := range names {
-			if name == "RcvbufErrors" && i < len(f) {
-				n, _ := strconv.Atoi(f[i])
-				return n
+	}
+	return sum
+}
+
+// udpDrops returns how many datagrams the kernel has thrown away for want of room in
+// the buffers of the sockets at addr, host:port.
+func udpDrops(addr string) int {
+	_, port, _ := net.SplitHostPort(addr)
+	number, _ := strconv.Atoi(port)
+	suffix := fmt.Sprintf(":%04X", number)
+	drops := 0
+	for _, table := range []string{"/proc/net/udp", "/proc/net/udp6"} {
+		b, _ := os.ReadFile(table)
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) >= 13 && strings.HasSuffix(f[1], suffix) {
+				n, _ := strconv.Atoi(f[12])
+				drops += n
 			}
 		}
 	}
-	return 0
+	return drops
 }

@@ -152,7 +152,7 @@ func TestEgressKilledAgainAndAgain(t *testing.T) {
 	disk := t.TempDir()
 	targets := []*watcher{watch(t), watch(t)}
 	g := startGatewayOf(t, "gateway-plain",
-		fmt.Sprintf("  egress-file: {path: %q, sha256: %q}\n", other, hex.EncodeToString(sum[:])),
+		fmt.Sprintf("  egress-file: {path: %q, sha256: %q, files: [%q]}\n", other, hex.EncodeToString(sum[:]), disk),
 		route("studio",
 			fmt.Sprintf(`first: {url: "rtmp://%s/live/x", interleave: low}`, targets[0].addr),
 			fmt.Sprintf(`second: {url: "rtmp://%s/live/x"}`, targets[1].addr),
@@ -264,9 +264,11 @@ func TestEgressKilledAgainAndAgain(t *testing.T) {
 
 // killPause is how long the process lives before kill i: mostly long enough to count
 // as healthy, so that the next one comes at once, and a random part of a group of
-// pictures; now and then only a moment, but not as often as opens the circuit.
+// pictures; now and then only a moment, but no more often than five times a minute,
+// which opens the circuit.
 func killPause(i int) time.Duration {
-	if i%3 == 1 || i < 6 && i%3 == 2 {
+	early := slices.Contains([]int{1, 2, 4, 5, 7}, i)
+	if early || i > 12 && i%3 == 1 {
 		return time.Duration(rand.Int64N(int64(2 * time.Second)))
 	}
 	return 10*time.Second + time.Duration(rand.Int64N(int64(2*time.Second)))

@@ -53,7 +53,7 @@ func main() {
 	flag.DurationVar(&o.shift, "audio-shift", 0, "delay of the sound against the picture")
 	flag.BoolVar(&o.timing, "timing", false, "put the time of sending in front of each picture")
 	flag.StringVar(&o.video, "video", "", "H.264 byte stream with 30 pictures per second; the test card if empty")
-	flag.StringVar(&o.audio, "audio", "", "Ogg file with one Opus packet of 20 ms per page")
+	flag.StringVar(&o.audio, "audio", "", "Ogg file with one Opus packet of 20 ms per page; without it, and with -video, there is no sound")
 	flag.BoolVar(&o.deaf, "ignore-keyframe-requests", false, "send keyframes where the file has them and nowhere else, as OBS does")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
@@ -194,8 +194,8 @@ const (
 	opusDuration = 20 * time.Millisecond
 )
 
-// loadFiles reads a byte stream with one slice per picture, and an Ogg file. The
-// length is that of the shorter one, in whole seconds.
+// loadFiles reads a byte stream with one slice per picture, and an Ogg file unless
+// audio is empty. The length is that of the shorter one, in whole seconds.
 func loadFiles(cfg *whipclient.Config, video, audio string) error {
 	stream, err := os.ReadFile(video)
 	if err != nil {
@@ -204,6 +204,15 @@ func loadFiles(cfg *whipclient.Config, video, audio string) error {
 	v, err := pictures(stream)
 	if err != nil {
 		return fmt.Errorf("loading video %s: %w", video, err)
+	}
+	if audio == "" {
+		seconds := len(v.Units) / pictureRate
+		if seconds == 0 {
+			return errors.New("loading media: less than a second of it")
+		}
+		v.Units = v.Units[:seconds*pictureRate]
+		cfg.Video, cfg.Length = v, time.Duration(seconds)*time.Second
+		return nil
 	}
 	packets, err := opusPackets(audio)
 	if err != nil {
