@@ -59,11 +59,12 @@ const (
 	newsItem   news = iota
 	newsClosed      // closed, and everything before it was returned
 	newsFailed      // the channel failed was closed and nothing is queued
+	newsQuiet       // nothing came until the channel quiet had a value
 )
 
-// next waits for an item, or for what ends the session. It calls idle before it
-// waits.
-func (b *inbox) next(failed <-chan struct{}, idle func()) (wire.Item, news) {
+// next waits for an item, for what ends the session, or for quiet, which may be
+// nil. It calls idle before it waits.
+func (b *inbox) next(failed <-chan struct{}, quiet <-chan time.Time, idle func()) (wire.Item, news) {
 	for {
 		b.mu.Lock()
 		if len(b.items) > 0 {
@@ -87,6 +88,8 @@ func (b *inbox) next(failed <-chan struct{}, idle func()) (wire.Item, news) {
 		case <-b.notify:
 		case <-failed:
 			return wire.Item{}, newsFailed
+		case <-quiet:
+			return wire.Item{}, newsQuiet
 		}
 	}
 }

@@ -264,10 +264,13 @@ type Transform struct {
 type TransformSettings struct {
 	Bitrate  int // bits per second
 	Channels int
+	// Quality is "high" or "fast": how much work to put into it.
+	Quality string
 }
 
 // A Transformer turns the units of one track into those of another. Its methods
-// are called from one goroutine.
+// are called from one goroutine. Transformers that implement [Idler] or
+// [TransformReporter] can do more.
 type Transformer interface {
 	// Track describes the derived track; its ID is set by the gateway. It is
 	// called after Open and after each SetTrack.
@@ -279,6 +282,25 @@ type Transformer interface {
 	// what comes out, the unit behind that says Discontinuity by itself.
 	Transform(unit *media.AccessUnit, emit func(*media.AccessUnit)) error
 	Close()
+}
+
+// An Idler is a Transformer that has something to say while nothing comes in, such
+// as the silence of a publisher who is muted. Idle is called, about every
+// [IdleInterval], while no unit comes; quiet is how long ago the newest was taken.
+// An error counts as one of [Transformer.Transform].
+type Idler interface {
+	Idle(quiet time.Duration, emit func(*media.AccessUnit)) error
+}
+
+// IdleInterval is the pace of [Idler.Idle]; the first call is twice as late.
+const IdleInterval = 50 * time.Millisecond
+
+// A TransformReporter is a Transformer that has figures of its own, which the
+// gateway shows with the derived track. Figures is called about once a second, from
+// the goroutine of the other methods; names are lower case, with their unit, and
+// end in _total where the figure only ever rises.
+type TransformReporter interface {
+	Figures() map[string]float64
 }
 
 // permanent marks an error that will not go away by trying again soon.

@@ -417,6 +417,52 @@ func TestTransformError(t *testing.T) {
 	f(true, "0 20 40 60 ")
 }
 
+// A dripper makes a unit of each unit, and one whenever nothing comes.
+type dripper struct{ halver }
+
+func (d *dripper) Idle(quiet time.Duration, emit func(*media.AccessUnit)) error {
+	emit(&media.AccessUnit{DTS: quiet, PTS: quiet, Payload: []byte{1}})
+	return nil
+}
+
+func (d *dripper) Figures() map[string]float64 { return map[string]float64{"drips_total": 1} }
+
+// A transformer that has something to say while nothing comes is asked for it, from
+// its first unit on, and its figures are reported.
+func TestIdler(t *testing.T) {
+	p := sdk.Plugin{Name: "dripper", Version: "1", Transforms: []sdk.Transform{{
+		From: media.Opus, To: media.AAC,
+		Open: func(context.Context, media.Track, sdk.TransformSettings) (sdk.Transformer, error) { return &dripper{}, nil },
+	}}}
+	g := plugintest.Attach(t, plugintest.Connect(t, p), nil)
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
+		Session: 1, Kind: wire.SessionKind_SESSION_KIND_TRANSFORM, InitialCreditBytes: wire.IngestWindowBytes,
+		Transform: &wire.Transform{To: string(media.AAC), Track: 9}, Tracks: wire.FromTracks([]media.Track{{ID: 2, Codec: media.Opus}}),
+	}}})
+	if st, _ := g.State(1); st.GetState() != wire.SessionState_READY {
+		t.Fatalf("%v", st)
+	}
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Media{Media: &wire.AccessUnits{Units: []*wire.AccessUnit{
+		{Sessions: []uint32{1}, Track: 2, Payload: []byte{1}},
+	}}}})
+	figures, drips, last := false, 0, time.Duration(0)
+	for drips < 3 || !figures {
+		m := g.Recv()
+		figures = figures || m.GetStats().GetValues()["drips_total"] == 1
+		for _, u := range m.GetMedia().GetUnits() {
+			if at := time.Duration(u.GetDtsNs()); at > 0 {
+				if at < last+sdk.IdleInterval/2 || drips == 0 && at < 2*sdk.IdleInterval {
+					t.Errorf("asked after %v of quiet, and before that after %v", at, last)
+				}
+				last = at
+				drips++
+			}
+		}
+	}
+	closeSession(g, true)
+	g.State(1)
+}
+
 type hugeIngest struct{}
 
 func (hugeIngest) Serve(ctx context.Context, _ *sdk.IngestHost) error {

@@ -35,6 +35,10 @@ type transformSession struct {
 	failures int           // in a row
 	gap      bool          // input was lost, and maybe its time in what comes out
 	next     time.Duration // DTS that joins on to the last unit that came out
+
+	quiet    *time.Timer // to the next call of an Idler; nil without one
+	taken    time.Time   // when the newest unit was
+	reported time.Time   // when figures were last sent
 }
 
 // openTransform starts a session.
@@ -57,6 +61,7 @@ func (a *attachment) openTransform(o *wire.Open) {
 		settings: TransformSettings{
 			Bitrate:  int(o.GetTransform().GetBitrateBps()),
 			Channels: int(o.GetTransform().GetChannels()),
+			Quality:  o.GetTransform().GetQuality(),
 		},
 		outID:   media.TrackID(o.GetTransform().GetTrack()),
 		in:      newInbox(),
@@ -87,9 +92,23 @@ func (s *transformSession) run(in media.Track) error {
 	if err := s.announce(in); err != nil {
 		return err
 	}
+	var quiet <-chan time.Time
+	if _, ok := s.tr.(Idler); ok {
+		s.quiet = time.NewTimer(2 * IdleInterval)
+		s.quiet.Stop() // until the first unit
+		defer s.quiet.Stop()
+		quiet = s.quiet.C
+	}
 	for {
-		it, what := s.in.next(nil, s.credits.idle)
-		if what != newsItem {
+		it, what := s.in.next(nil, quiet, s.credits.idle)
+		switch what {
+		case newsItem:
+		case newsQuiet:
+			if err := s.idle(); err != nil {
+				return err
+			}
+			continue
+		case newsClosed, newsFailed:
 			s.credits.flush()
 			return nil
 		}
@@ -131,12 +150,29 @@ func (s *transformSession) announce(in media.Track) error {
 // unit transforms one unit. Its own failure costs that unit alone, a panic or
 // too many failures in a row the session.
 func (s *transformSession) unit(u *media.AccessUnit) error {
+	s.taken = time.Now()
+	if s.quiet != nil {
+		s.quiet.Reset(2 * IdleInterval)
+	}
+	return s.call(u.Received, func(emit func(*media.AccessUnit)) error { return s.tr.Transform(u, emit) })
+}
+
+// idle lets an Idler say something.
+func (s *transformSession) idle() error {
+	now := time.Now()
+	s.quiet.Reset(IdleInterval)
+	return s.call(now, func(emit func(*media.AccessUnit)) error { return s.tr.(Idler).Idle(now.Sub(s.taken), emit) })
+}
+
+// call calls the transformer and publishes what it emits, as received at the time
+// given unless it says otherwise.
+func (s *transformSession) call(received time.Time, f func(emit func(*media.AccessUnit)) error) error {
 	var bad error
 	err := guard(s.ctx, s.id, secret.Redaction{}, func() error {
-		bad = s.tr.Transform(u, func(o *media.AccessUnit) {
+		bad = f(func(o *media.AccessUnit) {
 			o.Track = s.outID
 			if o.Received.IsZero() {
-				o.Received = u.Received
+				o.Received = received
 			}
 			s.follow(o)
 			s.out.WriteAccessUnit(o)
@@ -144,6 +180,9 @@ func (s *transformSession) unit(u *media.AccessUnit) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.report(); err != nil {
 		return err
 	}
 	if bad == nil {
@@ -158,6 +197,21 @@ func (s *transformSession) unit(u *media.AccessUnit) error {
 	if s.failures == transformErrorsMax {
 		return &Error{Cause: CausePlugin, Err: fmt.Errorf("%d units in a row could not be transformed: %w", s.failures, bad)}
 	}
+	return nil
+}
+
+// report sends the transformer's figures once a second.
+func (s *transformSession) report() error {
+	r, ok := s.tr.(TransformReporter)
+	if !ok || time.Since(s.reported) < statsInterval {
+		return nil
+	}
+	s.reported = time.Now()
+	var values map[string]float64
+	if err := guard(s.ctx, s.id, secret.Redaction{}, func() error { values = r.Figures(); return nil }); err != nil {
+		return err
+	}
+	s.a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Stats{Stats: &wire.SessionStats{Session: s.id, Values: values}}})
 	return nil
 }
 

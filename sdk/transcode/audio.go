@@ -20,6 +20,9 @@ import (
 //     for the last lost frame by what the next packet repeats of it, and after
 //     100 ms by silence. If the sender just paused (DTX) the decoder makes comfort
 //     noise for up to a second.
+//   - While nothing comes at all, the same is done as time goes by, a moment behind
+//     it: at once in a pause that the sender announced, else after half a second,
+//     when he is muted rather than late.
 //   - A gap of more than 2 s, or a step back of more than 1 s, is another stretch
 //     of sound: time starts again there, and nothing is filled.
 //   - Otherwise the error is a clock that runs a little faster or slower than
@@ -44,6 +47,11 @@ const (
 	// dtxBytes is the most that a packet has which says no more than "nothing to hear".
 	dtxBytes = 3
 
+	// What is filled while nothing comes stays so far behind the clock: packets that
+	// were on the way join on without an overlap.
+	idleBehind = 100 * time.Millisecond
+	mutedAfter = 500 * time.Millisecond
+
 	maxPacketSamples = 120 * sampleRateHz / 1000
 	maxPacketBytes   = 1 << 16
 	concealStep      = 20 * sampleRateHz / 1000
@@ -61,6 +69,8 @@ type follower struct {
 	end     time.Duration // where the last packet ended, by its own timestamps
 	seq     uint32        // of the last packet
 	dtx     bool          // the last packet said that there is nothing to hear
+	came    time.Duration // where the last packet that came ended; end goes on while none does
+	filled  int           // samples made up since then
 	lost    bool          // a packet could not be decoded or timed
 
 	drifting  bool
@@ -73,7 +83,7 @@ type follower struct {
 // stats count samples.
 type stats struct {
 	concealed, comfort, silent, added, removed, skipped int
-	restarts                                            int
+	restarts, errors                                    int // these count what their names say
 }
 
 func newFollower(out *unitWriter) (*follower, error) {
@@ -98,6 +108,7 @@ func (f *follower) take(unit *media.AccessUnit) error {
 	length, err := opus.PacketDuration(unit.Payload)
 	if err != nil {
 		f.lost = true // the next packet finds a gap
+		f.stats.errors++
 		return err
 	}
 	const same, next = 0, 1 // an ingest that does not count leaves 0
@@ -108,11 +119,13 @@ func (f *follower) take(unit *media.AccessUnit) error {
 	}
 	f.running, f.lost = true, false
 	f.seq, f.end = unit.Seq, unit.PTS+length
+	f.came, f.filled = f.end, 0
 	f.dtx = len(unit.Payload) <= dtxBytes
 
 	n, decodeErr := f.dec.Decode(unit.Payload, f.pcm)
 	if decodeErr != nil {
 		f.lost = true
+		f.stats.errors++
 		decodeErr = fmt.Errorf("decoding: %w", decodeErr)
 		n = int(timeToSamples(length))
 		if err := f.guess(n); err != nil {
@@ -145,8 +158,11 @@ func (f *follower) align(unit *media.AccessUnit, length time.Duration, flagged b
 		return nil
 	}
 	f.drifting, f.skipping = false, false
-	if !flagged && f.dtx {
+	switch {
+	case !flagged && f.dtx:
 		return f.comfort(int(missing))
+	case f.filled > concealAtMost:
+		return f.silence(int(missing)) // what the decoder would guess is long over
 	}
 	return f.conceal(int(missing), int(timeToSamples(length)), unit.Payload)
 }
@@ -164,14 +180,11 @@ func (f *follower) conceal(n, length int, next []byte) error {
 	guessed := min(n-repeated, concealAtMost)
 	silent := n - repeated - guessed
 	f.stats.concealed += guessed + repeated
-	f.stats.silent += silent
 	if err := f.guess(guessed); err != nil {
 		return err
 	}
-	if silent > 0 {
-		if err := f.out.silence(silent); err != nil {
-			return err
-		}
+	if err := f.silence(silent); err != nil {
+		return err
 	}
 	if repeated == 0 {
 		return nil
@@ -186,16 +199,44 @@ func (f *follower) conceal(n, length int, next []byte) error {
 // comfort fills a pause of n samples that the sender made.
 func (f *follower) comfort(n int) error {
 	n -= n % lossFrom
-	noise := min(n, comfortAtMost)
+	noise := min(n, max(comfortAtMost-f.filled, 0))
 	f.stats.comfort += noise
 	if err := f.guess(noise); err != nil {
 		return err
 	}
-	if n == noise {
+	return f.silence(n - noise)
+}
+
+func (f *follower) silence(n int) error {
+	if n <= 0 {
 		return nil
 	}
-	f.stats.silent += n - noise
-	return f.out.silence(n - noise)
+	f.stats.silent += n
+	return f.out.silence(n)
+}
+
+// idle fills up while no packet comes; the last one came quiet ago.
+func (f *follower) idle(quiet time.Duration) error {
+	if !f.running || !f.dtx && quiet < mutedAfter {
+		return nil
+	}
+	n := int(f.out.clock.sample(f.came+quiet-idleBehind) - f.out.pos)
+	if n -= n % concealStep; n <= 0 {
+		return nil
+	}
+	var err error
+	if f.dtx {
+		err = f.comfort(n)
+	} else {
+		guessed := min(n, max(concealAtMost-f.filled, 0))
+		f.stats.concealed += guessed
+		if err = f.guess(guessed); err == nil {
+			err = f.silence(n - guessed)
+		}
+	}
+	f.filled += n
+	f.end = max(f.end, f.out.clock.at(f.out.pos))
+	return err
 }
 
 // guess has the decoder make up n samples, silence where it cannot.

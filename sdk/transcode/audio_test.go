@@ -28,7 +28,7 @@ func (quick) Encode(dst []byte, _ [][]float32) ([]byte, error) {
 
 func startQuick(t testing.TB) *transformer {
 	t.Helper()
-	tr, err := newTransformer(opusTrack(), quick{}, defaultBitsPerSecond)
+	tr, err := newTransformer(opusTrack(), quick{}, channels, defaultBitsPerSecond, false)
 	if err != nil {
 		t.Fatal(err)
 	}

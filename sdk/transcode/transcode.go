@@ -10,14 +10,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/media/opus"
 )
 
-// What comes out is always this: players and CDNs take a change badly, and Opus
-// always decodes to 48 kHz. Mono is made stereo.
+// What comes out is always this, unless a target asks for mono: players and CDNs
+// take a change badly, and Opus always decodes to 48 kHz and two channels.
 const (
 	sampleRateHz = opus.SampleRateHz
 	channels     = 2
@@ -29,43 +30,60 @@ const (
 	defaultBitsPerSecond = 160_000
 	minBitsPerSecond     = 64_000
 	maxBitsPerSecond     = 256_000
+
+	defaultMonoBitsPerSecond = 96_000
+	minMonoBitsPerSecond     = 32_000
+	maxMonoBitsPerSecond     = 160_000
 )
 
 // OpusToAAC returns the transform. It makes stereo of 48 kHz at 160 kb/s unless a
-// target asks for another rate, with timestamps that follow those of the input
-// to within 20 ms: see audio.go for how.
+// target asks for another rate or for mono, with timestamps that follow those of
+// the input to within 20 ms: see audio.go for how.
 func OpusToAAC() sdk.Transform {
 	return sdk.Transform{From: media.Opus, To: media.AAC, Open: open}
 }
 
 func open(_ context.Context, in media.Track, s sdk.TransformSettings) (sdk.Transformer, error) {
-	if s.Channels != 0 && s.Channels != channels {
+	out, rate := channels, defaultBitsPerSecond
+	least, most := minBitsPerSecond, maxBitsPerSecond
+	switch s.Channels {
+	case 0, channels:
+	case 1:
+		out, rate = 1, defaultMonoBitsPerSecond
+		least, most = minMonoBitsPerSecond, maxMonoBitsPerSecond
+	default:
 		return nil, sdk.Permanent(&sdk.Error{
 			Cause: sdk.CauseConfig,
-			Err:   fmt.Errorf("opus to aac with %d channels: it makes stereo only", s.Channels),
+			Err:   fmt.Errorf("opus to aac with %d channels: it makes 1 or 2", s.Channels),
 		})
 	}
-	rate := defaultBitsPerSecond
 	if s.Bitrate > 0 {
-		rate = min(max(s.Bitrate, minBitsPerSecond), maxBitsPerSecond)
+		rate = min(max(s.Bitrate, least), most)
 	}
-	enc, err := newAACEncoder(channels, rate)
+	enc, err := newAACEncoder(out, rate)
 	if err != nil {
 		return nil, sdk.Permanent(&sdk.Error{Cause: sdk.CausePlugin, Err: err})
 	}
-	return newTransformer(in, enc, rate)
+	return newTransformer(in, enc, out, rate, s.Quality == fastQuality)
 }
+
+// fastQuality is the quality that costs the least work.
+const fastQuality = "fast"
 
 // transformer implements [sdk.Transformer]. One goroutine calls it.
 type transformer struct {
-	audio *follower
-	units *unitWriter
-	track media.Track
-	rate  int
+	audio  *follower
+	units  *unitWriter
+	effort effort
+	track  media.Track
+	out    int // channels
+	rate   int
+	spent  time.Duration // in Transform and Idle
 }
 
-func newTransformer(in media.Track, enc AACEncoder, rate int) (*transformer, error) {
-	units, err := newUnitWriter(enc)
+// newTransformer makes a transformer of an encoder for out channels.
+func newTransformer(in media.Track, enc AACEncoder, out, rate int, fast bool) (*transformer, error) {
+	units, err := newUnitWriter(enc, out)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +91,8 @@ func newTransformer(in media.Track, enc AACEncoder, rate int) (*transformer, err
 	if err != nil {
 		return nil, err
 	}
-	t := &transformer{audio: audio, units: units, rate: rate}
+	t := &transformer{audio: audio, units: units, out: out, rate: rate, effort: effort{enc: enc, asked: fast}}
+	t.effort.set(fast)
 	if err := t.SetTrack(in); err != nil {
 		return nil, err
 	}
@@ -105,7 +124,7 @@ func (t *transformer) SetTrack(in media.Track) error {
 	}
 	t.track = media.Track{
 		Codec: media.AAC, DecoderConfig: t.units.config,
-		SampleRateHz: sampleRateHz, Channels: channels,
+		SampleRateHz: sampleRateHz, Channels: t.out,
 		BitrateBitsPerSecond: t.rate,
 		Language:             in.Language, DerivedFrom: in.ID,
 	}
@@ -118,13 +137,50 @@ func (t *transformer) Transform(unit *media.AccessUnit, emit func(*media.AccessU
 	if len(unit.Payload) == 0 {
 		return errors.New("transcoding: empty opus packet")
 	}
-	t.units.emit, t.units.cause = emit, unit
-	err := t.audio.take(unit)
+	t.effort.watch(unit.Received, time.Now())
+	return t.run(unit, emit, func() error { return t.audio.take(unit) })
+}
+
+// Idle implements [sdk.Idler]: it fills the time of a publisher who says nothing.
+func (t *transformer) Idle(quiet time.Duration, emit func(*media.AccessUnit)) error {
+	return t.run(&media.AccessUnit{PTS: t.audio.end}, emit, func() error { return t.audio.idle(quiet) })
+}
+
+// run has f emit units that are caused by cause.
+func (t *transformer) run(cause *media.AccessUnit, emit func(*media.AccessUnit), f func() error) error {
+	started := time.Now()
+	t.units.emit, t.units.cause = emit, cause
+	err := f()
 	t.units.emit, t.units.cause = nil, nil
+	t.spent += time.Since(started)
 	if err != nil {
 		return fmt.Errorf("transcoding opus: %w", err)
 	}
 	return nil
+}
+
+// Figures implements [sdk.TransformReporter]. Sound that was made up is counted in
+// seconds of it; corrections of the clock in seconds added or left out.
+func (t *transformer) Figures() map[string]float64 {
+	s := &t.audio.stats
+	seconds := func(samples int) float64 { return float64(samples) / sampleRateHz }
+	fast := 0.0
+	if t.effort.fast {
+		fast = 1
+	}
+	return map[string]float64{
+		"work_seconds_total":          t.spent.Seconds(),
+		"concealed_seconds_total":     seconds(s.concealed),
+		"comfort_noise_seconds_total": seconds(s.comfort),
+		"silent_seconds_total":        seconds(s.silent),
+		"overlapped_seconds_total":    seconds(s.skipped),
+		"clock_added_seconds_total":   seconds(s.added),
+		"clock_removed_seconds_total": seconds(s.removed),
+		"restarts_total":              float64(s.restarts),
+		"decoder_errors_total":        float64(s.errors),
+		"encoder_errors_total":        float64(t.units.guard.errors),
+		"fast":                        fast,
+	}
 }
 
 // Close implements [sdk.Transformer]. The last two frames of sound stay inside:

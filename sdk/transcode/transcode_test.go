@@ -115,6 +115,12 @@ func (c *collector) feed(tr sdk.Transformer, units ...*media.AccessUnit) {
 // 1024 samples in place, the first of them overlapping with silence.
 func decode(t testing.TB, units []*media.AccessUnit) sound {
 	t.Helper()
+	return decodeChannels(t, units, 2)
+}
+
+// decodeChannels decodes units of so many channels; of mono right is left.
+func decodeChannels(t testing.TB, units []*media.AccessUnit, channels int) sound {
+	t.Helper()
 	var stream []byte
 	for i, u := range units {
 		if i > 0 {
@@ -123,7 +129,7 @@ func decode(t testing.TB, units []*media.AccessUnit) sound {
 			}
 		}
 		var err error
-		cfg := aac.Config{ObjectType: aac.LC, SampleRateHz: 48000, Channels: 2}
+		cfg := aac.Config{ObjectType: aac.LC, SampleRateHz: 48000, Channels: channels}
 		if stream, err = aac.AppendADTSHeader(stream, cfg, len(u.Payload)); err != nil {
 			t.Fatal(err)
 		}
@@ -139,9 +145,9 @@ func decode(t testing.TB, units []*media.AccessUnit) sound {
 	}
 	before := make([]float64, max(0, timeToSamples(units[0].PTS)))
 	s := sound{left: before, right: slices.Clone(before)}
-	for i := 0; i+4 <= len(raw); i += 4 {
+	for i := 0; i+2*channels <= len(raw); i += 2 * channels {
 		s.left = append(s.left, float64(int16(binary.LittleEndian.Uint16(raw[i:])))/32768)
-		s.right = append(s.right, float64(int16(binary.LittleEndian.Uint16(raw[i+2:])))/32768)
+		s.right = append(s.right, float64(int16(binary.LittleEndian.Uint16(raw[i+2*(channels-1):])))/32768)
 	}
 	return s
 }
@@ -361,7 +367,7 @@ func TestEncoderErrorsBecomeSilence(t *testing.T) {
 		t.Fatal(err)
 	}
 	enc := &failing{AACEncoder: inner, refuse: func(int) bool { return false }}
-	tr, err := newTransformer(opusTrack(), enc, 160000)
+	tr, err := newTransformer(opusTrack(), enc, channels, 160000, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -420,9 +426,9 @@ func BenchmarkSecond(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	bench := func(name string, bitrate int, units []*media.AccessUnit) {
+	bench := func(name string, s sdk.TransformSettings, units []*media.AccessUnit) {
 		b.Run(name, func(b *testing.B) {
-			tr := start(b, sdk.TransformSettings{Bitrate: bitrate})
+			tr := start(b, s)
 			b.ReportAllocs()
 			n := 0
 			for i := 0; b.Loop(); i++ {
@@ -443,9 +449,11 @@ func BenchmarkSecond(b *testing.B) {
 	for range 200 {
 		music = append(music, k.next(b))
 	}
-	bench("clip-160k-fast", 160000, card.Units(clip.AudioTrack))
-	bench("chord-160k-fast", 160000, music)
-	bench("chord-128k-nmr", 128000, music)
+	bench("clip-160k", sdk.TransformSettings{}, card.Units(clip.AudioTrack))
+	bench("chord-160k", sdk.TransformSettings{}, music)
+	bench("chord-128k", sdk.TransformSettings{Bitrate: 128_000}, music)
+	bench("chord-128k-fast", sdk.TransformSettings{Bitrate: 128_000, Quality: fastQuality}, music)
+	bench("chord-mono", sdk.TransformSettings{Channels: 1}, music)
 }
 
 // chord is dense enough to keep an encoder busy.

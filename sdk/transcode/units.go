@@ -67,15 +67,16 @@ type frameInfo struct {
 // fadeSamples is 10 ms: long enough for a join not to click.
 const fadeSamples = sampleRateHz / 100
 
-func newUnitWriter(enc AACEncoder) (*unitWriter, error) {
-	g, err := newGuard(enc, channels)
+// newUnitWriter writes units of one or two channels; mono is the mean of both.
+func newUnitWriter(enc AACEncoder, outChannels int) (*unitWriter, error) {
+	g, err := newGuard(enc, outChannels)
 	if err != nil {
 		return nil, err
 	}
 	delay := enc.Delay()
 	return &unitWriter{
 		guard: g, config: enc.Config(), delay: delay, lag: (delay + frameSamples - 1) / frameSamples,
-		frame: planes(channels),
+		frame: planes(outChannels),
 	}, nil
 }
 
@@ -115,9 +116,15 @@ func (w *unitWriter) take(pcm []float32) error {
 	for len(pcm) > 0 {
 		fill := int(w.pos % frameSamples)
 		n := min(len(pcm)/channels, frameSamples-fill)
-		for ch, plane := range w.frame {
+		if len(w.frame) == 1 {
 			for i := range n {
-				plane[fill+i] = clean(pcm[channels*i+ch])
+				w.frame[0][fill+i] = (clean(pcm[channels*i]) + clean(pcm[channels*i+1])) / 2
+			}
+		} else {
+			for ch, plane := range w.frame {
+				for i := range n {
+					plane[fill+i] = clean(pcm[channels*i+ch])
+				}
 			}
 		}
 		w.crossfade(fill, n)

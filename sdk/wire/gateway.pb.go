@@ -1684,6 +1684,7 @@ type Transform struct {
 	BitrateBps    uint32                 `protobuf:"varint,2,opt,name=bitrate_bps,json=bitrateBps,proto3" json:"bitrate_bps,omitempty"` // 0: the plugin's default
 	Channels      uint32                 `protobuf:"varint,3,opt,name=channels,proto3" json:"channels,omitempty"`                       // 0: the plugin's default
 	Track         uint32                 `protobuf:"varint,4,opt,name=track,proto3" json:"track,omitempty"`                             // the id that the derived track shall have
+	Quality       string                 `protobuf:"bytes,5,opt,name=quality,proto3" json:"quality,omitempty"`                          // high or fast: how much work to put into it; empty: the plugin's default
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1744,6 +1745,13 @@ func (x *Transform) GetTrack() uint32 {
 		return x.Track
 	}
 	return 0
+}
+
+func (x *Transform) GetQuality() string {
+	if x != nil {
+		return x.Quality
+	}
+	return ""
 }
 
 type OfferRejected struct {
@@ -3475,13 +3483,14 @@ const file_gateway_proto_rawDesc = "" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"n\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x88\x01\n" +
 	"\tTransform\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\x12\x1f\n" +
 	"\vbitrate_bps\x18\x02 \x01(\rR\n" +
 	"bitrateBps\x12\x1a\n" +
 	"\bchannels\x18\x03 \x01(\rR\bchannels\x12\x14\n" +
-	"\x05track\x18\x04 \x01(\rR\x05track\"\xa1\x02\n" +
+	"\x05track\x18\x04 \x01(\rR\x05track\x12\x18\n" +
+	"\aquality\x18\x05 \x01(\tR\aquality\"\xa1\x02\n" +
 	"\rOfferRejected\x12\x14\n" +
 	"\x05offer\x18\x01 \x01(\tR\x05offer\x12?\n" +
 	"\x06reason\x18\x02 \x01(\x0e2'.gateway.plugin.v1.OfferRejected.ReasonR\x06reason\x12\x18\n" +

@@ -26,6 +26,7 @@ const history = delay // samples kept from call to call
 // [Encoder.Reset].
 type Encoder struct {
 	config Config
+	fast   bool // see SetFast
 	rate   *rateTable
 	asc    [2]byte
 	t      *tables
@@ -176,6 +177,12 @@ func (e *Encoder) Reset() {
 	e.budget.reset(e.config)
 }
 
+// SetFast chooses, from the next frame on, between the best sound (false, as after
+// New) and less work: no temporal noise shaping, scalefactors as each band would
+// have them alone, and fewer trials to hit the wanted size. What is always true
+// stays true. Reset does not change it.
+func (e *Encoder) SetFast(fast bool) { e.fast = fast }
+
 // Config returns the AudioSpecificConfig (ISO/IEC 14496-3, clause 1.6.2.1) that a
 // decoder needs. It is the caller's.
 func (e *Encoder) Config() []byte { return append([]byte(nil), e.asc[:]...) }
@@ -314,7 +321,7 @@ func (e *Encoder) analyseLong(sequence windowSequence, left, right windowShape) 
 			ch.fresh = false
 		}
 		ch.filter.on = false
-		if ch.onset.peaky() && e.tns.design(&ch.filter, ch.spec[:], m.off, ch.energy[:], &e.white) {
+		if !e.fast && ch.onset.peaky() && e.tns.design(&ch.filter, ch.spec[:], m.off, ch.energy[:], &e.white) {
 			ch.filter.apply(ch.spec[e.tns.begin:e.tns.end])
 			amplified := tnsShare * log2(ch.filter.gain)
 			for b := e.tns.firstBand; b < e.tns.endBand; b++ {

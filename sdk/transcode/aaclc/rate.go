@@ -143,7 +143,11 @@ func (e *Encoder) allot() {
 	wish := min(max(bits, float32(least)), ample)
 	shift := min(max((bits-wish)/slope, -12), 60)
 	total := e.settle(cut, shift)
-	for range 4 {
+	tries := 4
+	if e.fast {
+		tries = 1
+	}
+	for range tries {
 		over := float32(total) > ample
 		under := total < least*9/10 && cut+0.375*shift > lowestCut && e.used > 0
 		if !over && !under {
@@ -223,7 +227,11 @@ func (e *Encoder) settle(cut, shift float32) int {
 		}
 		e.coder.active = active
 		e.uncoded += e.bands - len(active)
-		e.coder.smooth(ch.sf[:])
+		if e.fast {
+			e.coder.round(ch.sf[:])
+		} else {
+			e.coder.smooth(ch.sf[:])
+		}
 		e.coder.legalise(ch.sf[:])
 		for i := range active {
 			b := active[i].band

@@ -107,6 +107,14 @@ func (c *coder) smooth(sf []int32) {
 	}
 }
 
+// round is smooth for a hurry: each band gets what it wants.
+func (c *coder) round(sf []int32) {
+	for i := range c.active {
+		a := &c.active[i]
+		sf[a.band] = min(max(int32(a.want+0.5), a.min), a.max)
+	}
+}
+
 // far is the step of smooth where differences may leave the range of the
 // standard.
 func (c *coder) far(cost, own, next *[sfCandidates]float32, from *[sfCandidates]uint8, shift int32) {
