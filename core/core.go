@@ -472,7 +472,7 @@ func (s *stream) status() status.Stream {
 	for i, t := range snap.Tracks {
 		st.Tracks[i] = status.Track{
 			ID: uint32(t.ID), Codec: string(t.Codec), Width: t.Width, Height: t.Height,
-			Channels: t.Channels, DerivedFrom: uint32(t.DerivedFrom),
+			Channels: t.Channels, DerivedFrom: uint32(t.DerivedFrom), Values: s.derive.Figures(t.ID),
 		}
 	}
 	return st

@@ -432,7 +432,9 @@ func (d *dripper) Figures() map[string]float64 { return map[string]float64{"drip
 func TestIdler(t *testing.T) {
 	p := sdk.Plugin{Name: "dripper", Version: "1", Transforms: []sdk.Transform{{
 		From: media.Opus, To: media.AAC,
-		Open: func(context.Context, media.Track, sdk.TransformSettings) (sdk.Transformer, error) { return &dripper{}, nil },
+		Open: func(context.Context, media.Track, sdk.TransformSettings) (sdk.Transformer, error) {
+			return &dripper{}, nil
+		},
 	}}}
 	g := plugintest.Attach(t, plugintest.Connect(t, p), nil)
 	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{

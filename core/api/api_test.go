@@ -145,7 +145,7 @@ func oneOfEach() *fakeGateway {
 					Values: map[string]float64{"rtp_packets_lost": 3}, Info: map[string]string{"ice_pair": "host/prflx"},
 				},
 				Tracks: []status.Track{{ID: 1, Codec: "h264", Width: 1280, Height: 720}, {ID: 2, Codec: "opus", Channels: 2},
-					{ID: 3, Codec: "aac", Channels: 2, DerivedFrom: 2}},
+					{ID: 3, Codec: "aac", Channels: 2, DerivedFrom: 2, Values: map[string]float64{"silent_seconds_total": 1.5}}},
 				Targets: []status.Target{
 					{Name: "a", State: status.TargetLive, Since: since, Attempt: 1, BytesSent: 1000, UnitsSent: 10,
 						UnitsDropped: map[string]uint64{"lag": 3}, LagSeconds: 0.25,

@@ -56,6 +56,7 @@ type collector struct {
 	publisherSilent, publisherLimit, publisherRTT       *prometheus.Desc
 	publisherBytes, publisherLost, publisherValue       *prometheus.Desc
 	track, trackWidth, trackHeight, trackChannels       *prometheus.Desc
+	trackValue                                          *prometheus.Desc
 	targetState, targetSince, targetAttempts, nextRetry *prometheus.Desc
 	lastError, sentBytes, sentUnits, dropped, lag       *prometheus.Desc
 	videoRate, audioRate, frameRate, keyframes          *prometheus.Desc
@@ -87,6 +88,7 @@ func newCollector(g Gateway, configured map[string]bool) *collector {
 		track:           d("stream_track_info", "1 for each track of a stream; derived_from is 0 for an original.", "stream", "track", "codec", "derived_from"),
 		trackWidth:      d("stream_track_width_pixels", "Width of the picture.", "stream", "track"),
 		trackHeight:     d("stream_track_height_pixels", "Height of the picture.", "stream", "track"),
+		trackValue:      d("stream_track_value", "Figures of whoever makes a derived track.", "stream", "track", "value"),
 		trackChannels:   d("stream_track_channels", "Channels of the sound.", "stream", "track"),
 
 		targetState:    d("target_state", "1 for the state in which the target is, 0 for the others.", "stream", "target", "state"),
@@ -162,6 +164,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			if t.Channels > 0 {
 				gauge(c.trackChannels, float64(t.Channels), st.Name, id)
 			}
+			values(t.Values, func(name string, v float64) { gauge(c.trackValue, v, st.Name, id, name) })
 		}
 		for _, t := range st.Targets {
 			if t.Disabled {
@@ -223,8 +226,18 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// maxPublisherValues bounds the series that a plugin makes of one publisher.
-const maxPublisherValues = 64
+// maxValues bounds the series that a plugin makes of one publisher or track.
+const maxValues = 64
+
+// values calls f for the figures of a plugin, in order, up to maxValues.
+func values(figures map[string]float64, f func(name string, v float64)) {
+	for i, name := range slices.Sorted(maps.Keys(figures)) {
+		if i == maxValues {
+			break
+		}
+		f(strings.ToValidUTF8(name, "?"), figures[name])
+	}
+}
 
 // publisherFigures are what a publisher's plugin tells of him.
 func (c *collector) publisherFigures(p *status.Publisher, stream string, gauge func(*prometheus.Desc, float64, ...string),
@@ -238,12 +251,7 @@ func (c *collector) publisherFigures(p *status.Publisher, stream string, gauge f
 	gauge(c.publisherRTT, p.RTTSeconds, stream)
 	counter(c.publisherBytes, p.BytesReceived, stream)
 	counter(c.publisherLost, p.UnitsLost, stream)
-	for i, name := range slices.Sorted(maps.Keys(p.Values)) {
-		if i == maxPublisherValues {
-			break
-		}
-		gauge(c.publisherValue, p.Values[name], stream, p.Plugin, strings.ToValidUTF8(name, "?"))
-	}
+	values(p.Values, func(name string, v float64) { gauge(c.publisherValue, v, stream, p.Plugin, name) })
 }
 
 // chosen are the streams that have series, and the others.

@@ -122,6 +122,7 @@ type Target struct {
 	// It is shared and not to be changed.
 	Preset  *wire.Preset
 	MaxLag  time.Duration
+	Audio   Audio
 	Enabled bool
 	// Restricted: the API gave the target its destination; see wire.Target.
 	Restricted bool
@@ -130,6 +131,18 @@ type Target struct {
 	// Options of the plugin's own as JSON, and the files they name.
 	Options []byte
 	Files   map[string][]byte
+}
+
+// Audio is how a target wants its sound. Zero values leave it to what the target
+// takes and to whoever makes the sound.
+type Audio struct {
+	// Codec is aac or opus.
+	Codec string
+	// BitsPerSecond, Channels and Quality (high or fast) count where the sound has to
+	// be made; sound that the target takes as it is stays as it is.
+	BitsPerSecond int
+	Channels      int
+	Quality       string
 }
 
 // KeyFor is the key for one stream: ${stream} in it becomes the stream's name.

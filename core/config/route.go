@@ -212,20 +212,29 @@ func (c *checker) congestion(p path) Congestion {
 			}
 		}
 	}
-	if f := p.child("floor"); c.present(f) {
-		if s, ok := c.text(f); ok {
-			bps, err := media.ParseBitrate(s)
-			switch {
-			case err != nil:
-				c.value(f, fault{c.show(f) + " is not a bitrate", "write a number and its unit, for example 500kbps or 2.5mbps"})
-			case bps < minFloorBPS || bps > maxFloorBPS:
-				c.value(f, fault{c.show(f) + " is out of range", "write from 50kbps to 100mbps"})
-			default:
-				out.FloorBPS = bps
-			}
-		}
-	}
+	out.FloorBPS = c.bitrate(p.child("floor"), DefaultFloorBPS, minFloorBPS, maxFloorBPS)
 	return out
+}
+
+// bitrate is the bitrate at p, in bits per second.
+func (c *checker) bitrate(p path, otherwise, least, most uint64) uint64 {
+	if !c.present(p) {
+		return otherwise
+	}
+	s, ok := c.text(p)
+	if !ok {
+		return otherwise
+	}
+	bps, err := media.ParseBitrate(s)
+	switch {
+	case err != nil:
+		c.value(p, fault{c.show(p) + " is not a bitrate", "write a number and its unit, for example 500kbps or 2.5mbps"})
+	case bps < least || bps > most:
+		c.value(p, fault{c.show(p) + " is out of range", fmt.Sprintf("write from %dkbps to %dkbps", least/1000, most/1000)})
+	default:
+		return bps
+	}
+	return otherwise
 }
 
 // isolated checks that each plugin of the route can have a second process.
@@ -262,7 +271,7 @@ func (c *checker) publishing(p path, listen string, hasToken, open bool) {
 }
 
 // targetKeys are the keys of a target that are not the plugin's.
-var targetKeys = []string{"preset", "url", "key", "backup", "backup_key", "mode", "max_lag", "enabled"}
+var targetKeys = []string{"preset", "url", "key", "backup", "backup_key", "mode", "max_lag", "audio", "enabled"}
 
 func (c *checker) target(route, name string) *Target {
 	p := path{"routes", route, "to", name}
@@ -274,6 +283,7 @@ func (c *checker) target(route, name string) *Target {
 		return nil
 	}
 	t := &Target{Name: name, MaxLag: c.duration(p.child("max_lag"), DefaultMaxLag, minMaxLag, maxMaxLag), Enabled: c.flag(p.child("enabled"), true)}
+	t.Audio = c.audio(p.child("audio"))
 	c.destination(p, t)
 	key, judged := c.streamKey(p.child("key"))
 	t.Key = secret.New(key)
@@ -310,6 +320,35 @@ func (c *checker) target(route, name string) *Target {
 		t.Definition = secret.New(string(b))
 	}
 	return t
+}
+
+// Bounds of the bitrate of sound.
+const (
+	minAudioBPS = 32_000
+	maxAudioBPS = 256_000
+)
+
+// audio reads how a target wants its sound; words and numbers of channels are
+// checked by the schema.
+func (c *checker) audio(p path) Audio {
+	var a Audio
+	if !c.present(p) || c.mapping(p) == nil {
+		return a
+	}
+	word := func(name string) string {
+		if q := p.child(name); c.present(q) {
+			s, _ := c.text(q)
+			return s
+		}
+		return ""
+	}
+	a.Codec, a.Quality = word("codec"), word("quality")
+	a.Channels = c.count(p.child("channels"), 0)
+	a.BitsPerSecond = int(c.bitrate(p.child("bitrate"), 0, minAudioBPS, maxAudioBPS))
+	if a.Codec == "opus" && (a.BitsPerSecond != 0 || a.Channels != 0 || a.Quality != "") {
+		c.warn(p, fault{"bitrate, channels and quality are for sound that is made, and nothing makes opus", "remove them, or codec"})
+	}
+	return a
 }
 
 // targetOptions checks the options of a target that are its plugin's own.

@@ -41,6 +41,8 @@ type Deriver struct {
 type need struct {
 	holders int
 	err     error // of the newest try; nil while it works
+	track   media.TrackID
+	feed    *session.Feed // of the newest session; nil before the first
 }
 
 // New makes a deriver. It starts nothing.
@@ -80,6 +82,18 @@ func (d *Deriver) Err(n Need) error {
 	defer d.mu.Unlock()
 	if e := d.needs[n]; e != nil {
 		return e.err
+	}
+	return nil
+}
+
+// Figures are those that whoever makes a derived track has of it; nil for others.
+func (d *Deriver) Figures(track media.TrackID) map[string]float64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, n := range d.needs {
+		if n.track == track && n.feed != nil {
+			return n.feed.State().Stats.Values
+		}
 	}
 	return nil
 }
@@ -206,14 +220,19 @@ func (d *Deriver) session(ctx context.Context, n Need, in media.Track, track *ro
 	f := session.New()
 	f.OnTracks = func(tracks []media.Track) {
 		if len(tracks) == 1 {
+			tracks[0].DerivedAs = n.Setting.name()
 			track.SetTrack(tracks[0])
 		}
 	}
 	f.OnUnit = track.Write
+	d.mu.Lock()
+	of.track, of.feed = track.ID(), f
+	d.mu.Unlock()
 	sub := f.Subscribe(d.stream, router.SubscriptionConfig{MaxLag: maxLag, NoVideo: in.Codec.Kind() == media.Audio})
 	defer sub.Close()
 	s, err := d.opener.OpenTransform(pluginhost.TransformSpec{
 		StreamID: d.stream.ID(), Stream: d.stream.Name(), In: in, To: n.To, Out: track.ID(),
+		Bitrate: n.Setting.BitsPerSecond, Channels: n.Setting.Channels, Quality: n.Setting.Quality,
 	}, f, f)
 	if err != nil {
 		return 0, fmt.Errorf("opening the transform %s to %s: %w", in.Codec, n.To, err)

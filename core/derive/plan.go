@@ -12,14 +12,79 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/headgate/gateway/core/config"
 	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/sdk/media"
 )
 
 // A Need is a track that has to be made. Equal needs share one track.
 type Need struct {
-	From media.TrackID
-	To   media.Codec
+	From    media.TrackID
+	To      media.Codec
+	Setting Setting
+}
+
+// makes reports whether t is the track that n asks for.
+func (n Need) makes(t media.Track) bool {
+	return t.DerivedFrom == n.From && t.Codec == n.To && t.DerivedAs == n.Setting.name()
+}
+
+// MadeOf returns the track of n among tracks.
+func (n Need) MadeOf(tracks []media.Track) (media.Track, bool) {
+	if i := slices.IndexFunc(tracks, n.makes); i >= 0 {
+		return tracks[i], true
+	}
+	return media.Track{}, false
+}
+
+// A Setting says how a track is to be made. Zero leaves it to the transform.
+type Setting struct {
+	BitsPerSecond int
+	Channels      int
+	Quality       string // high or fast
+}
+
+// name is s as [media.Track.DerivedAs].
+func (s Setting) name() string {
+	if s == (Setting{}) {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d/%s", s.BitsPerSecond, s.Channels, s.Quality)
+}
+
+// A Want is what a target takes, and how it wants its sound.
+type Want struct {
+	pluginhost.Accepts
+	// Audio is the codec that its sound must have, empty for whatever it takes, and
+	// Setting how it is made where it has to be.
+	Audio   media.Codec
+	Setting Setting
+}
+
+// WantOf is what a target wants that the configuration speaks of so, if it takes
+// what accepts says.
+func WantOf(a config.Audio, accepts pluginhost.Accepts) Want {
+	return Want{
+		Accepts: accepts, Audio: media.Codec(a.Codec),
+		Setting: Setting{BitsPerSecond: a.BitsPerSecond, Channels: a.Channels, Quality: a.Quality},
+	}
+}
+
+// narrowed is w without the codecs of sound that the target is not to get.
+func (w Want) narrowed() Want {
+	if w.Audio == "" {
+		return w
+	}
+	keep := func(codecs []media.Codec) []media.Codec {
+		return slices.DeleteFunc(slices.Clone(codecs), func(c media.Codec) bool { return c.Kind() == media.Audio && c != w.Audio })
+	}
+	if len(w.Codecs) == 0 { // it takes everything
+		w.VideoTracks, w.AudioTracks = limit(w.Accepts, media.Video), limit(w.Accepts, media.Audio)
+		w.Codecs = []media.Codec{media.H264, media.H265, media.AV1, media.VP8, media.VP9, w.Audio}
+		return w
+	}
+	w.Codecs, w.Optional = keep(w.Codecs), keep(w.Optional)
+	return w
 }
 
 // A Plan is what a target gets of a stream.
@@ -64,10 +129,13 @@ func accepts(a pluginhost.Accepts, c media.Codec) bool {
 	return slices.Contains(a.Codecs, c)
 }
 
+// anyNumber of tracks is what a target takes that sets no limit.
+const anyNumber = 1 << 10
+
 // limit is how many tracks of a kind a target takes.
 func limit(a pluginhost.Accepts, k media.Kind) int {
 	if len(a.Codecs) == 0 && a.VideoTracks == 0 && a.AudioTracks == 0 {
-		return 1 << 10
+		return anyNumber
 	}
 	if k == media.Video {
 		return a.VideoTracks
@@ -86,13 +154,17 @@ func (ts Transforms) makes(c media.Codec, a pluginhost.Accepts) media.Codec {
 	return ""
 }
 
-// Choose plans what a target that accepts a gets of the stream with these tracks.
+// Choose plans what a target that wants w gets of the stream with these tracks.
 // Of a group of tracks it gets the best that it takes; a sound that it does not
 // take is derived if there is a transform.
-func Choose(tracks []media.Track, a pluginhost.Accepts, ts Transforms) Plan {
+func Choose(tracks []media.Track, w Want, ts Transforms) Plan {
+	narrow := w.narrowed()
 	var p Plan
 	for _, kind := range []media.Kind{media.Video, media.Audio} {
-		p.choose(kind, tracks, a, ts)
+		p.choose(kind, tracks, narrow, ts)
+	}
+	if w.Audio != "" && p.Refused != "" && Choose(tracks, Want{Accepts: w.Accepts, Setting: w.Setting}, ts).Refused == "" {
+		p.Refused = fmt.Sprintf("the target is to get its sound as %s (audio.codec) and does not take that, or nothing makes it of the stream's: remove audio.codec", w.Audio)
 	}
 	p.Complete = p.Refused == "" && len(p.Tracks) > 0
 	made := 0
@@ -106,27 +178,28 @@ func Choose(tracks []media.Track, a pluginhost.Accepts, ts Transforms) Plan {
 	return p
 }
 
-// hoped is what a target takes that takes its optional codecs too.
-func hoped(a pluginhost.Accepts) pluginhost.Accepts {
-	a.Codecs = append(slices.Clip(a.Codecs), a.Optional...)
-	return a
+// hoped is w of a target that takes its optional codecs too.
+func (w Want) hoped() Want {
+	w.Codecs = append(slices.Clip(w.Codecs), w.Optional...)
+	return w
 }
 
 // ChooseBefore is Choose before the target was asked what it accepts: a stream that
 // it could not be served with for certain is planned in the hope that it takes one
 // of the optional codecs.
-func ChooseBefore(tracks []media.Track, a pluginhost.Accepts, ts Transforms) Plan {
-	p := Choose(tracks, a, ts)
-	if p.Refused == "" || len(a.Optional) == 0 {
+func ChooseBefore(tracks []media.Track, w Want, ts Transforms) Plan {
+	p := Choose(tracks, w, ts)
+	if p.Refused == "" || len(w.Optional) == 0 {
 		return p
 	}
-	if h := Choose(tracks, hoped(a), ts); h.Refused == "" {
+	if h := Choose(tracks, w.hoped(), ts); h.Refused == "" {
 		return h
 	}
 	return p
 }
 
-func (p *Plan) choose(kind media.Kind, tracks []media.Track, a pluginhost.Accepts, ts Transforms) {
+func (p *Plan) choose(kind media.Kind, tracks []media.Track, w Want, ts Transforms) {
+	a := w.Accepts
 	room := limit(a, kind)
 	var there, got int
 	var groups []string
@@ -143,9 +216,10 @@ func (p *Plan) choose(kind media.Kind, tracks []media.Track, a pluginhost.Accept
 		case accepts(a, t.Codec):
 			p.Tracks = append(p.Tracks, t)
 		case made != "":
-			p.Needs = append(p.Needs, Need{From: t.ID, To: made})
-			if i := slices.IndexFunc(tracks, func(d media.Track) bool { return d.DerivedFrom == t.ID && d.Codec == made }); i >= 0 {
-				p.Tracks = append(p.Tracks, tracks[i])
+			n := Need{From: t.ID, To: made, Setting: w.Setting}
+			p.Needs = append(p.Needs, n)
+			if d, ok := n.MadeOf(tracks); ok {
+				p.Tracks = append(p.Tracks, d)
 			}
 		default:
 			p.LeftOut = append(p.LeftOut, t)
@@ -212,18 +286,24 @@ func names(codecs []media.Codec) string {
 	return strings.Join(s, ", ")
 }
 
-// Carried reports whether a target that accepts a gets a track of codec c, as it is
+// Carried reports whether a target that wants w gets a track of codec c, as it is
 // or transformed.
-func Carried(c media.Codec, a pluginhost.Accepts, ts Transforms) bool {
-	return limit(a, c.Kind()) > 0 && (accepts(a, c) || ts.makes(c, a) != "")
+func Carried(c media.Codec, w Want, ts Transforms) bool {
+	return w.narrowed().carried(c, ts)
 }
 
-// Usable says why a target that accepts a could not be served by a publisher who
+// carried is Carried of a want that is narrowed.
+func (w Want) carried(c media.Codec, ts Transforms) bool {
+	return limit(w.Accepts, c.Kind()) > 0 && (accepts(w.Accepts, c) || ts.makes(c, w.Accepts) != "")
+}
+
+// Usable says why a target that wants w could not be served by a publisher who
 // can send these codecs; empty if it could, or nothing is known.
-func Usable(codecs []media.Codec, a pluginhost.Accepts, ts Transforms) string {
-	if len(a.Codecs) > 0 {
-		a = hoped(a)
+func Usable(codecs []media.Codec, w Want, ts Transforms) string {
+	if len(w.Codecs) > 0 {
+		w = w.hoped()
 	}
+	w = w.narrowed()
 	for _, kind := range []media.Kind{media.Video, media.Audio} {
 		var have []media.Codec
 		usable := false
@@ -232,10 +312,10 @@ func Usable(codecs []media.Codec, a pluginhost.Accepts, ts Transforms) string {
 				continue
 			}
 			have = append(have, c)
-			usable = usable || limit(a, kind) > 0 && (accepts(a, c) || ts.makes(c, a) != "")
+			usable = usable || w.carried(c, ts)
 		}
 		if len(have) > 0 && !usable {
-			return refusal(kind, have, a, limit(a, kind))
+			return refusal(kind, have, w.Accepts, limit(w.Accepts, kind))
 		}
 	}
 	return ""

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/headgate/gateway/core/config"
 	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/wire"
@@ -51,7 +52,7 @@ func TestChoose(t *testing.T) {
 	rtmp := pluginhost.Accepts{Codecs: []media.Codec{media.H264, media.AAC, media.MP3}, VideoTracks: 1, AudioTracks: 1}
 	f := func(tracks string, a pluginhost.Accepts, want string) {
 		t.Helper()
-		p := Choose(parse(tracks), a, ts)
+		p := Choose(parse(tracks), Want{Accepts: a}, ts)
 		var s []string
 		for _, tr := range p.Tracks {
 			s = append(s, fmt.Sprintf("%d", tr.ID))
@@ -102,7 +103,7 @@ func TestChooseBefore(t *testing.T) {
 	}
 	f := func(tracks string, want int, needs int, refused bool) {
 		t.Helper()
-		p := ChooseBefore(parse(tracks), a, ts)
+		p := ChooseBefore(parse(tracks), Want{Accepts: a}, ts)
 		if len(p.Tracks) != want || len(p.Needs) != needs || (p.Refused != "") != refused {
 			t.Errorf("%s: %+v", tracks, p)
 		}
@@ -110,13 +111,56 @@ func TestChooseBefore(t *testing.T) {
 	f("1:h264 2:opus", 1, 1, false) // the sound is made, not hoped for
 	f("1:h265 2:opus", 2, 0, false)
 	f("1:vp8 2:aac", 1, 0, true)
-	if p := Choose(parse("1:h265 2:aac"), a, ts); p.Refused == "" {
+	if p := Choose(parse("1:h265 2:aac"), Want{Accepts: a}, ts); p.Refused == "" {
 		t.Error("a target that was asked is given what it does not take")
 	}
-	if why := Usable([]media.Codec{media.H265}, a, ts); why != "" {
+	if why := Usable([]media.Codec{media.H265}, Want{Accepts: a}, ts); why != "" {
 		t.Error(why)
 	}
-	if why := Usable([]media.Codec{media.VP8}, a, ts); why == "" {
+	if why := Usable([]media.Codec{media.VP8}, Want{Accepts: a}, ts); why == "" {
 		t.Error("vp8 is usable")
+	}
+}
+
+// TestWishes: what a target wants of its sound, beside what it takes.
+func TestWishes(t *testing.T) {
+	ts := Transforms{media.Opus: {media.AAC}}
+	rtmp := pluginhost.Accepts{Codecs: []media.Codec{media.H264, media.AAC}, VideoTracks: 1, AudioTracks: 1}
+	modern := pluginhost.Accepts{Codecs: []media.Codec{media.H264, media.Opus, media.AAC}, VideoTracks: 1, AudioTracks: 1}
+	f := func(a pluginhost.Accepts, audio config.Audio, tracks, want string) {
+		t.Helper()
+		p := Choose(parse(tracks), WantOf(audio, a), ts)
+		var s []string
+		for _, tr := range p.Tracks {
+			s = append(s, fmt.Sprintf("%d", tr.ID))
+		}
+		for _, n := range p.Needs {
+			s = append(s, fmt.Sprintf("need %s of %d as %q", n.To, n.From, n.Setting.name()))
+		}
+		if p.Refused != "" {
+			s = append(s, "refused")
+		}
+		if got := strings.Join(s, ", "); got != want {
+			t.Errorf("%+v of %s: got %s, want %s (%s)", audio, tracks, got, want, p.Refused)
+		}
+	}
+	f(modern, config.Audio{}, "1:h264 2:opus", "1, 2")
+	f(modern, config.Audio{Codec: "aac"}, "1:h264 2:opus", `1, need aac of 2 as ""`)
+	f(modern, config.Audio{Codec: "opus"}, "1:h264 2:opus", "1, 2")
+	f(modern, config.Audio{Codec: "opus"}, "1:h264 2:aac", "1, refused")
+	f(rtmp, config.Audio{Codec: "opus"}, "1:h264 2:opus", "1, refused")
+	f(rtmp, config.Audio{BitsPerSecond: 96000, Channels: 1}, "1:h264 2:opus", `1, need aac of 2 as "96000/1/"`)
+	f(rtmp, config.Audio{BitsPerSecond: 96000}, "1:h264 2:aac", "1, 2") // as it is
+	f(pluginhost.Accepts{}, config.Audio{Codec: "aac"}, "1:vp9 2:opus", `1, need aac of 2 as ""`)
+	f(pluginhost.Accepts{}, config.Audio{}, "1:vp9 2:opus", "1, 2")
+
+	// Two targets that want it differently get a track each.
+	tracks := parse("1:h264 2:opus 3:aac<2 4:aac<2")
+	tracks[3].DerivedAs = Setting{BitsPerSecond: 64000}.name()
+	for bps, want := range map[int]media.TrackID{0: 3, 64000: 4} {
+		p := Choose(tracks, WantOf(config.Audio{BitsPerSecond: bps}, rtmp), ts)
+		if len(p.Tracks) != 2 || p.Tracks[1].ID != want || !p.Complete {
+			t.Errorf("%d bit/s: %+v, want track %d", bps, p, want)
+		}
 	}
 }

@@ -334,6 +334,7 @@ func (h *Host) OpenTransform(spec TransformSpec, handler SessionHandler, src Sou
 			BitrateBps: uint32(max(spec.Bitrate, 0)),
 			Channels:   uint32(max(spec.Channels, 0)),
 			Track:      uint32(spec.Out),
+			Quality:    spec.Quality,
 		},
 		Tracks:             []*wire.Track{wire.FromTrack(spec.In)},
 		InitialCreditBytes: wire.IngestWindowBytes,

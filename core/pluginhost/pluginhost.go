@@ -123,8 +123,9 @@ type TransformSpec struct {
 	In       media.Track
 	To       media.Codec
 	Out      media.TrackID
-	Bitrate  int // bits per second, 0: the plugin's choice
-	Channels int // 0: the plugin's choice
+	Bitrate  int    // bits per second, 0: the plugin's choice
+	Channels int    // 0: the plugin's choice
+	Quality  string // high or fast, empty: the plugin's choice
 }
 
 // An Offer is a publisher's wish to publish, passed on by an ingest.

@@ -135,7 +135,7 @@ func (d *Door) carried(route *config.Route, codecs []media.Codec) []media.Codec 
 	return slices.DeleteFunc(slices.Clone(codecs), func(c media.Codec) bool {
 		return slices.ContainsFunc(route.To, func(t config.Target) bool {
 			a, known := d.egress(t.Plugin)
-			return t.Enabled && known && !derive.Carried(c, a, d.transforms)
+			return t.Enabled && known && !derive.Carried(c, derive.WantOf(t.Audio, a), d.transforms)
 		})
 	})
 }
@@ -154,7 +154,7 @@ func (d *Door) unusable(route *config.Route, codecs []media.Codec) string {
 		if !known {
 			return ""
 		}
-		why := derive.Usable(codecs, a, d.transforms)
+		why := derive.Usable(codecs, derive.WantOf(t.Audio, a), d.transforms)
 		if why == "" {
 			return ""
 		}

@@ -163,6 +163,11 @@ func New(c Config) *Target {
 	return t
 }
 
+// want is what the target wants if it takes what accepts says.
+func (s Settings) want(accepts pluginhost.Accepts) derive.Want {
+	return derive.WantOf(s.Target.Audio, accepts)
+}
+
 func (s Settings) complete() Settings {
 	if s.Target.MaxLag <= 0 {
 		s.Target.MaxLag = config.DefaultMaxLag
@@ -330,7 +335,7 @@ func (t *Target) Run(ctx context.Context) error {
 		case snap.State == router.Held || len(snap.Tracks) == 0:
 			t.show(status.TargetWaiting, time.Time{})
 		default:
-			plan := derive.ChooseBefore(snap.Tracks, set.Accepts, t.conf.Transforms)
+			plan := derive.ChooseBefore(snap.Tracks, set.want(set.Accepts), t.conf.Transforms)
 			if plan.Refused != "" {
 				t.need(nil)
 				t.refuse(plan.Refused)
@@ -385,11 +390,7 @@ func (t *Target) refuse(why string) {
 // missing says which derived track of a plan is not there, and why.
 func (t *Target) missing(p derive.Plan) error {
 	for _, n := range p.Needs {
-		there := false
-		for _, tr := range p.Tracks {
-			there = there || tr.DerivedFrom == n.From && tr.Codec == n.To
-		}
-		if there {
+		if _, there := n.MadeOf(p.Tracks); there {
 			continue
 		}
 		if err := t.conf.Deriver.Err(n); err != nil {

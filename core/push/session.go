@@ -174,7 +174,7 @@ func (r *run) choose(snap router.Snapshot, now time.Time) *failure {
 		return nil // those of the publisher who was lost stay
 	}
 	t := r.t
-	plan := derive.Choose(snap.Tracks, r.accepts, t.conf.Transforms)
+	plan := derive.Choose(snap.Tracks, r.set.want(r.accepts), t.conf.Transforms)
 	if plan.Refused != "" {
 		return &failure{cause: pluginhost.CauseConfig, message: plan.Refused, permanent: true}
 	}
@@ -198,14 +198,14 @@ func (r *run) choose(snap router.Snapshot, now time.Time) *failure {
 	}
 	r.started = true
 	r.moved = now
-	r.sub.Start(choice(r.accepts, t.conf.Transforms))
+	r.sub.Start(choice(r.set.want(r.accepts), t.conf.Transforms))
 	return nil
 }
 
 // choice picks, of the tracks at any moment, those that can be sent.
-func choice(a pluginhost.Accepts, ts derive.Transforms) router.Choose {
+func choice(w derive.Want, ts derive.Transforms) router.Choose {
 	return func(tracks []media.Track) []media.Track {
-		plan := derive.Choose(tracks, a, ts)
+		plan := derive.Choose(tracks, w, ts)
 		if plan.Refused != "" {
 			return nil
 		}

@@ -161,7 +161,7 @@ func sameTrack(a, b media.Track) bool {
 	return a.ID == b.ID && a.Codec == b.Codec && a.Width == b.Width && a.Height == b.Height &&
 		a.FrameRate == b.FrameRate && a.SampleRateHz == b.SampleRateHz && a.Channels == b.Channels &&
 		a.BitrateBitsPerSecond == b.BitrateBitsPerSecond && a.Language == b.Language &&
-		a.Group == b.Group && a.Rank == b.Rank && a.DerivedFrom == b.DerivedFrom
+		a.Group == b.Group && a.Rank == b.Rank && a.DerivedFrom == b.DerivedFrom && a.DerivedAs == b.DerivedAs
 }
 
 func isVideo(t media.Track) bool { return t.Codec.Kind() == media.Video }

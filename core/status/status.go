@@ -63,6 +63,9 @@ type Track struct {
 	Height      int    `json:"height,omitempty"`
 	Channels    int    `json:"channels,omitempty"`
 	DerivedFrom uint32 `json:"derived_from,omitempty"`
+	// Values are figures of whoever makes a derived track: its page says what they
+	// mean.
+	Values map[string]float64 `json:"values,omitempty"`
 }
 
 // A TargetState says what a target does.

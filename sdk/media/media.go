@@ -100,6 +100,9 @@ type Track struct {
 	// DerivedFrom is the track this one was made from by a transform; zero for
 	// an original.
 	DerivedFrom TrackID
+	// DerivedAs tells tracks apart that were made of one original in several ways.
+	// The gateway sets it, and it is not sent to plugins.
+	DerivedAs string
 }
 
 // Complete reports whether a decoder could start on t with what is known.
