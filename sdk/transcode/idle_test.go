@@ -1,6 +1,7 @@
 package transcode
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -42,6 +43,32 @@ func TestSilenceWhileMuted(t *testing.T) {
 	s := tr.audio.stats
 	if s.restarts > 0 || s.skipped > 0 || s.concealed > concealAtMost || s.concealed+s.silent < 29*sampleRateHz {
 		t.Errorf("stats %+v: want silence after a moment of guessing, and no packet cut", s)
+	}
+}
+
+// A publisher who was taken for muted and then sends all that he said meanwhile:
+// time has gone on without it, so it is cut, and every bit of it is counted.
+func TestWhatComesAfterItsSilenceIsCountedAsCut(t *testing.T) {
+	for _, stall := range []time.Duration{700 * time.Millisecond, 1300 * time.Millisecond, 3 * time.Second} {
+		tr, c := startQuick(t), &collector{t: t}
+		k := newTalker(t, gopus.ApplicationAudio, sine(440, 440))
+		for range 50 {
+			c.feed(tr, k.next(t))
+		}
+		c.idles(tr, stall)
+		for range 250 {
+			c.feed(tr, k.next(t))
+		}
+		for i := 1; i < len(c.units); i++ {
+			if step := c.units[i].PTS - c.units[i-1].PTS; step < 10*time.Millisecond || step > 35*time.Millisecond {
+				t.Errorf("%v: a step of %v at unit %d", stall, step, i)
+			}
+		}
+		f := tr.Figures()
+		cut, madeUp := f["overlapped_seconds_total"], f["concealed_seconds_total"]+f["silent_seconds_total"]
+		if madeUp < (stall-2*idleBehind).Seconds() || math.Abs(cut-madeUp) > 0.06 {
+			t.Errorf("%v: %.3f s made up and %.3f s cut, want both to be what the stall was", stall, madeUp, cut)
+		}
 	}
 }
 

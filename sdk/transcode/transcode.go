@@ -173,7 +173,7 @@ func (t *transformer) Figures() map[string]float64 {
 		"concealed_seconds_total":     seconds(s.concealed),
 		"comfort_noise_seconds_total": seconds(s.comfort),
 		"silent_seconds_total":        seconds(s.silent),
-		"overlapped_seconds_total":    seconds(s.skipped),
+		"overlapped_seconds_total":    seconds(s.skipped + t.units.late*frameSamples),
 		"clock_added_seconds_total":   seconds(s.added),
 		"clock_removed_seconds_total": seconds(s.removed),
 		"restarts_total":              float64(s.restarts),
