@@ -84,27 +84,40 @@ func resolverDir() string {
 // the file with them any more: a DHCP client that replaces it makes one that is out
 // of a confined process's reach.
 func keepNameServers() {
-	f, err := os.Open(resolvConf)
+	if n := readNameServers(resolvConf); len(n.known) > 0 {
+		net.DefaultResolver.Dial = n.dial
+	}
+}
+
+// nameServers are those that a file has named.
+type nameServers struct {
+	file  string
+	known []string // host:port
+	turn  atomic.Uint32
+}
+
+func readNameServers(file string) *nameServers {
+	n := &nameServers{file: file}
+	f, err := os.Open(file)
 	if err != nil {
-		return
+		return n
 	}
 	defer func() { _ = f.Close() }() // only read
-	var known []string
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		if fields := strings.Fields(lines.Text()); len(fields) > 1 && fields[0] == "nameserver" {
-			known = append(known, net.JoinHostPort(fields[1], "53"))
+			n.known = append(n.known, net.JoinHostPort(fields[1], "53"))
 		}
 	}
-	if len(known) == 0 {
-		return
+	return n
+}
+
+// dial connects to a name server: to address, which the resolver has from the file,
+// while that can be read, and otherwise to those that are known, in turn.
+func (n *nameServers) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if f, err := os.Open(n.file); err == nil {
+		_ = f.Close() // only tried
+	} else {
+		address = n.known[int(n.turn.Add(1)-1)%len(n.known)]
 	}
-	var turn atomic.Uint32
-	net.DefaultResolver.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if f, err := os.Open(resolvConf); err == nil {
-			_ = f.Close() // only tried
-		} else {
-			address = known[int(turn.Add(1)-1)%len(known)]
-		}
-		return (&net.Dialer{}).DialContext(ctx, network, address)
-	}
+	return (&net.Dialer{}).DialContext(ctx, network, address)
 }

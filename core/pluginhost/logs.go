@@ -17,6 +17,8 @@ import (
 const (
 	// logLineBytes caps one line of a plugin's log.
 	logLineBytes = 8 << 10
+	// linesPerSecond caps how many lines of one process are logged.
+	linesPerSecond = 1000
 	// lastWordsLines is how much of what a dying plugin printed is kept.
 	lastWordsLines = 3
 )
@@ -35,6 +37,9 @@ type logWriter struct {
 	mu      sync.Mutex // guards the fields below
 	line    []byte     // of the line so far, at most logLineBytes
 	cut     int        // bytes left out of it
+	second  time.Time  // when the count began
+	lines   int        // since then
+	quiet   int        // of them not logged
 	inPanic bool       // a stack trace is being printed
 	last    []string   // the last lines that look like a crash
 }
@@ -53,12 +58,28 @@ func (w *logWriter) Write(p []byte) (int, error) {
 		if !complete {
 			break
 		}
-		if len(w.line) > 0 {
+		if len(w.line) > 0 && w.allowed(time.Now()) {
 			w.emit(string(w.line), w.cut)
 		}
 		w.line, w.cut = w.line[:0], 0
 	}
 	return n, nil
+}
+
+// allowed reports whether one more line may be logged. The caller holds mu.
+func (w *logWriter) allowed(now time.Time) bool {
+	if now.Sub(w.second) >= time.Second {
+		if w.quiet > 0 {
+			w.record(slog.LevelWarn, "the plugin logs too much; lines were left out", slog.Int("lines", w.quiet))
+		}
+		w.second, w.lines, w.quiet = now, 0, 0
+	}
+	if w.lines == linesPerSecond {
+		w.quiet++
+		return false
+	}
+	w.lines++
+	return true
 }
 
 // A veil takes the secrets of a plugin's sessions out of what its processes print:

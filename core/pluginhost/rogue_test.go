@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	goplugin "github.com/hashicorp/go-plugin"
@@ -182,6 +183,27 @@ level=ERROR msg="goroutine 1" stream=stderr
 	if got := w.lastWords(); got != "panic: oh; goroutine 1" {
 		t.Errorf("last words %q", got)
 	}
+}
+
+// A flood of lines is cut, and it is said how many are missing.
+func TestLogFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out lines
+		w := &logWriter{veil: &veil{}, stream: "stderr", log: slog.New(slog.NewTextHandler(&out, nil))}
+		line := []byte("line\n")
+		for range linesPerSecond + 77 {
+			_, _ = w.Write(line)
+		}
+		time.Sleep(time.Second)
+		_, _ = w.Write(line)
+		got := out.String()
+		if n := strings.Count(got, "msg=line"); n != linesPerSecond+1 {
+			t.Errorf("%d lines were logged", n)
+		}
+		if !strings.Contains(got, `level=WARN msg="the plugin logs too much; lines were left out" lines=77`) {
+			t.Error("the missing lines are not told")
+		}
+	})
 }
 
 // What a process prints shows no secret of its sessions, not even its last words.

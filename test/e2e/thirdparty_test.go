@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,10 +25,14 @@ func TestThirdPartyPlugin(t *testing.T) {
 	if err := os.WriteFile(program, code, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.Sum256(code)
 	cdn := peers.StartNginx(t)
 	media := t.TempDir()
-	plugin := fmt.Sprintf("  egress-file: {path: %q, sha256: %q, files: [%q]}\n", program, hex.EncodeToString(sum[:]), media)
+	pin := startBinary(t, "plugins", "pin", program)
+	if code := pin.ExitCode(t, 10*time.Second); code != 0 {
+		t.Fatalf("gateway plugins pin: exit code %d:\n%s", code, pin.Output())
+	}
+	_, plugin, _ := strings.Cut(pin.Output(), "plugins:\n")
+	plugin += fmt.Sprintf("    files: [%q]\n", media)
 	g := startGatewayWith(t, plugin, route("studio",
 		fmt.Sprintf(`disk: {url: "file://%s"}`, media),
 		fmt.Sprintf(`cdn: {url: "%s"}`, cdn.URL("a", "x"))))
