@@ -48,7 +48,7 @@ func startPlainGateway(t *testing.T, routes string) *gateway {
 	return startGatewayOf(t, "gateway-plain", "", routes)
 }
 
-func startGatewayOf(t *testing.T, program, plugins, routes string) *gateway {
+func startGatewayOf(t *testing.T, program, plugins, routes string, env ...string) *gateway {
 	t.Helper()
 	g := &gateway{listen: peers.FreeAddr(t), admin: peers.FreeAddr(t), file: filepath.Join(t.TempDir(), "gateway.yaml")}
 	udp := peers.FreePort(t)
@@ -56,7 +56,7 @@ func startGatewayOf(t *testing.T, program, plugins, routes string) *gateway {
 	if err := os.WriteFile(g.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g.Process = startBinaryWith(t, peers.Command{Path: filepath.Join(bin, program), Args: []string{"run", g.file}})
+	g.Process = startBinaryWith(t, peers.Command{Path: filepath.Join(bin, program), Args: []string{"run", g.file}, Env: env})
 	g.waitReady(t)
 	return g
 }

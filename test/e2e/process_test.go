@@ -109,9 +109,8 @@ func TestPluginStartedByHand(t *testing.T) {
 	const variable = "GATEWAY_PLUGIN_REATTACH"
 	byHand := startBinaryWith(t, peers.Command{Args: []string{"plugin", "egress-rtmp"}, Env: []string{variable + "=1", "TMPDIR=" + dir}})
 	line := byHand.Match(t, 10*time.Second, variable+`='(egress-rtmp=[^']+)'`)[1]
-	t.Setenv(variable, line)
 	cdn := peers.StartNginx(t)
-	g := startGateway(t, route("studio", fmt.Sprintf(`cdn: {url: "%s"}`, cdn.URL("a", "x"))))
+	g := startGatewayOf(t, "gateway", "", route("studio", fmt.Sprintf(`cdn: {url: "%s"}`, cdn.URL("a", "x"))), variable+"="+line)
 	p := g.publish(t, "studio")
 	g.waitTarget(t, 15*time.Second, "studio", "cdn", status.TargetLive)
 	cdn.WaitPublisher(t, 15*time.Second, "a", "x")
