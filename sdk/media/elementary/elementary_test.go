@@ -14,10 +14,10 @@ func TestAppend(t *testing.T) {
 	audio := media.Track{ID: 2, Codec: media.AAC, DecoderConfig: []byte{0x11, 0x90}}
 	payload := []byte{0, 0, 0, 2, 0x65, 0x88}
 	start := []byte{0, 0, 0, 1}
-	f := func(track media.Track, u media.AccessUnit, want []byte) {
+	f := func(track media.Track, u *media.AccessUnit, want []byte) {
 		t.Helper()
 		before := bytes.Clone(u.Payload)
-		got, err := Append([]byte("before"), track, &u)
+		got, err := Append([]byte("before"), track, u)
 		if (err != nil) != (want == nil) {
 			t.Errorf("error %v", err)
 		}
@@ -29,11 +29,11 @@ func TestAppend(t *testing.T) {
 		}
 	}
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
-	f(video, media.AccessUnit{RandomAccess: true, Payload: payload}, join(start, sps, start, pps, start, payload[4:]))
-	f(video, media.AccessUnit{Payload: payload}, join(start, payload[4:]))
-	f(audio, media.AccessUnit{Payload: []byte{1, 2, 3}}, []byte{0xff, 0xf1, 0x4c, 0x80, 0x01, 0x5f, 0xfc, 1, 2, 3})
-	f(video, media.AccessUnit{Payload: payload[:5]}, nil)
-	f(media.Track{Codec: media.H264}, media.AccessUnit{RandomAccess: true, Payload: payload}, nil)
-	f(media.Track{Codec: media.AAC}, media.AccessUnit{Payload: payload}, nil)
-	f(media.Track{Codec: media.Opus}, media.AccessUnit{Payload: payload}, nil)
+	f(video, &media.AccessUnit{RandomAccess: true, Payload: payload}, join(start, sps, start, pps, start, payload[4:]))
+	f(video, &media.AccessUnit{Payload: payload}, join(start, payload[4:]))
+	f(audio, &media.AccessUnit{Payload: []byte{1, 2, 3}}, []byte{0xff, 0xf1, 0x4c, 0x80, 0x01, 0x5f, 0xfc, 1, 2, 3})
+	f(video, &media.AccessUnit{Payload: payload[:5]}, nil)
+	f(media.Track{Codec: media.H264}, &media.AccessUnit{RandomAccess: true, Payload: payload}, nil)
+	f(media.Track{Codec: media.AAC}, &media.AccessUnit{Payload: payload}, nil)
+	f(media.Track{Codec: media.Opus}, &media.AccessUnit{Payload: payload}, nil)
 }
