@@ -97,7 +97,8 @@ func measure(o options, out io.Writer) error {
 	return nil
 }
 
-// usage reads CPU time and resident bytes of a process.
+// usage reads CPU time and resident bytes of a process; of these its own, without
+// the pages of its file.
 func usage(pid int) (cpu time.Duration, rss int64, err error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -110,7 +111,16 @@ func usage(pid int) (cpu time.Duration, rss int64, err error) {
 	}
 	number := func(i int) int64 { n, _ := strconv.ParseInt(f[i], 10, 64); return n }
 	const tick = 10 * time.Millisecond
-	return time.Duration(number(11)+number(12)) * tick, number(21) * int64(os.Getpagesize()), nil
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			rss, _ = strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
+		}
+	}
+	return time.Duration(number(11)+number(12)) * tick, rss << 10, nil
 }
 
 // measure measures the process pid, whose packets count returns.
