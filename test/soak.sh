@@ -17,6 +17,7 @@ while [ $SECONDS -lt $limit ]; do
 	round=$((round + 1))
 	echo "== round $round, after $((SECONDS / 60)) of $((limit / 60)) minutes"
 	SOAK_CYCLES=500 SOAK_KILLS=100 $GO test -race -count=1 -shuffle=on -p 1 -timeout 60m ./test/e2e
+	SOAK_SESSIONS=2000 $GO test -count=1 -timeout 60m -run TestManySessions ./plugins/ingest-webrtc/session
 	$GO test -race -count=20 -shuffle=on -timeout 60m ./core/... ./sdk/... ./internal/... ./plugins/...
 done
 echo "$round rounds, no failure"

@@ -220,15 +220,20 @@ func publish(t *testing.T, cfg whipclient.Config) running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = p.Run(ctx) })
-	r := running{p, sync.OnceFunc(func() { cancel(); wg.Wait() })}
+	r := run(t, p)
 	t.Cleanup(func() {
 		r.stop()
 		p.Close()
 	})
 	return r
+}
+
+// run lets a publisher send until it is stopped.
+func run(t *testing.T, p *whipclient.Publisher) running {
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = p.Run(ctx) })
+	return running{p, sync.OnceFunc(func() { cancel(); wg.Wait() })}
 }
 
 func ended(t *testing.T, p *publication) error {
