@@ -29,17 +29,17 @@ const (
 	// holdFor is how long a limit stays after the congestion is over. Then it rises:
 	// fast to where the target was last congested, slowly to a little beyond, where it
 	// waits whether that shows again, and fast from there.
-	holdFor  = 3 * time.Second
+	holdFor  = 2500 * time.Millisecond
 	fast     = 1.60 // per second
-	slowly   = 1.10
+	slowly   = 1.15
 	near     = 0.90
 	beyond   = 1.15
-	probeFor = 2 * time.Second
+	probeFor = 1500 * time.Millisecond
 	// A limit never rises further than this above what comes: nobody knows whether the
 	// target would take that. One that is so high for a while, or above what came
 	// without a limit, limits nothing and is lifted.
-	room    = 1.6
-	liftFor = 4 * time.Second
+	room    = 2
+	liftFor = 2 * time.Second
 )
 
 // A Load is how one target is doing.

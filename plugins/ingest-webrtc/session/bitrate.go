@@ -30,7 +30,7 @@ func (b *bitrate) set(bps uint64, now time.Time) {
 		return
 	}
 	if bps == 0 {
-		b.released = now
+		b.released, b.ignored, b.told = now, false, false
 	}
 	// Only a lower limit is news to who is above it.
 	if b.target == 0 || bps < b.target {

@@ -74,11 +74,13 @@ type verdict struct {
 	gaps, undecodable int
 	foreign           int
 	worst             time.Duration
+	// apart is by how much picture and sound were apart at most, over any second.
+	apart time.Duration
 }
 
 func (v verdict) String() string {
-	return fmt.Sprintf("%d pictures, %d packets of sound, %d gaps, %d not decodable, %d never sent, latest %v after it was sent",
-		v.video, v.audio, v.gaps, v.undecodable, v.foreign, v.worst.Round(time.Millisecond))
+	return fmt.Sprintf("%d pictures, %d packets of sound, %d gaps, %d not decodable, %d never sent, latest %v after it was sent, picture and sound apart by up to %v",
+		v.video, v.audio, v.gaps, v.undecodable, v.foreign, v.worst.Round(time.Millisecond), v.apart.Round(time.Millisecond))
 }
 
 // judge compares what came with what was sent: every unit must be one of those, and
@@ -89,10 +91,18 @@ func judge(t *testing.T, p *publication) (v verdict) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[string]bool{}
+	const repeated = -1 // the same bytes at several times: silence
+	known := map[string]time.Duration{}
 	for _, u := range append(c.Units(clip.VideoTrack), c.Units(clip.AudioTrack)...) {
-		known[string(u.Payload)] = true
+		at := u.PTS
+		if _, twice := known[string(u.Payload)]; twice {
+			at = repeated
+		}
+		known[string(u.Payload)] = at
 	}
+	// By how much the times of each track are away from those of the content, by
+	// second.
+	shifts := map[time.Duration]*[3][]time.Duration{}
 	var frame uint64
 	for i, u := range p.units {
 		payload := u.Payload
@@ -123,8 +133,24 @@ func judge(t *testing.T, p *publication) (v verdict) {
 			frame = timing.Frame
 			v.worst = max(v.worst, u.Received.Sub(timing.Sent))
 		}
-		if !known[string(payload)] {
+		content, ok := known[string(payload)]
+		switch {
+		case !ok:
 			v.foreign++
+		case content != repeated:
+			second := u.PTS.Truncate(time.Second)
+			if shifts[second] == nil {
+				shifts[second] = &[3][]time.Duration{}
+			}
+			// The card is repeated: all that counts is where in it.
+			shift := (u.PTS - content) % clip.Duration
+			shifts[second][u.Track] = append(shifts[second][u.Track], (shift+clip.Duration)%clip.Duration)
+		}
+	}
+	for _, s := range shifts {
+		if len(s[1]) >= 10 && len(s[2]) >= 3 {
+			d := (median(s[1]) - median(s[2])).Abs() // most sound is silence: a few packets of a second tell
+			v.apart = max(v.apart, min(d, clip.Duration-d))
 		}
 	}
 	return v
@@ -158,6 +184,9 @@ func TestImpairedNetworks(t *testing.T) {
 			t.Logf("%v; %+v", v, p.stats.Values)
 			if v.undecodable > 0 || v.foreign > 0 {
 				t.Error("what came out is not what was sent")
+			}
+			if v.apart > 250*time.Millisecond { // asked: 100 ms, on a machine with nothing else to do
+				t.Errorf("picture and sound are apart by %v", v.apart)
 			}
 		})
 	}
