@@ -2,6 +2,7 @@ package congestion
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -181,26 +182,51 @@ func TestMeter(t *testing.T) {
 	}
 }
 
+// shared is a world that two goroutines look at.
+type shared struct {
+	mu sync.Mutex
+	*world
+	slow *line
+}
+
+func (s *shared) Received() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.world.Received()
+}
+
+func (s *shared) SetTargetBitrate(bps uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.world.SetTargetBitrate(bps)
+}
+
+func (s *shared) Load() Load {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.slow.Load()
+}
+
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{wants: 2e6, sends: 2e6}
-		slow := &line{rate: 400_000, live: true}
-		if err := New(follow(config.FollowNone, 0), w, these(slow)).Run(t.Context()); err != nil {
+		s := &shared{world: &world{wants: 2e6, sends: 2e6}, slow: &line{rate: 400_000, live: true}}
+		if err := New(follow(config.FollowNone, 0), s, these(s)).Run(t.Context()); err != nil {
 			t.Error(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- New(follow(config.FollowSlowest, 0), w, these(slow)).Run(ctx) }()
+		go func() { done <- New(follow(config.FollowSlowest, 0), s, these(s)).Run(ctx) }()
 		for range 1000 {
 			time.Sleep(step) // synctest
-			w.run()
-			slow.run(w.now, w.sends)
-			w.now += step
-			synctest.Wait()
+			s.mu.Lock()
+			s.run()
+			s.slow.run(s.now, s.sends)
+			s.now += step
+			s.mu.Unlock()
 		}
 		cancel()
-		if err := <-done; err != nil || w.limit == 0 {
-			t.Errorf("%v, limit %d", err, w.limit)
+		if err := <-done; err != nil || s.limit == 0 {
+			t.Errorf("%v, limit %d", err, s.limit)
 		}
 	})
 }

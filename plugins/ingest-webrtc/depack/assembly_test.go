@@ -27,7 +27,6 @@ type codecCase struct {
 	// picture returns what the packetizer is given and the unit that is to come of it.
 	picture   func(r *rand.Rand, key bool) (input, unit []byte)
 	payloader rtp.Payloader
-	width     int
 }
 
 func unhex(s string) []byte {
@@ -80,7 +79,7 @@ func codecCases() []codecCase {
 		},
 		{
 			name: "AV1", payloader: &codecs.AV1Payloader{},
-			make: func(emit func(depack.Unit)) *depack.Assembly { return depack.NewAV1(emit) },
+			make: depack.NewAV1,
 			picture: func(r *rand.Rand, key bool) (input, unit []byte) {
 				header := byte(0x30) // an inter frame that is shown
 				if key {
@@ -96,13 +95,13 @@ func codecCases() []codecCase {
 		},
 		{
 			name: "VP9", payloader: &codecs.VP9Payloader{},
-			make: func(emit func(depack.Unit)) *depack.Assembly { return depack.NewVP9(emit) },
+			make: depack.NewVP9,
 			picture: func(r *rand.Rand, key bool) (input, unit []byte) {
 				head := []byte{0x86, 0}
 				if key {
 					head = []byte{0x82, 0x49, 0x83, 0x42, 0x00, 0x77, 0xf0, 0x32, 0x34, 0x30}
 				}
-				unit = append(head, bytesFor(r, 10+r.IntN(5000))...)
+				unit = slices.Concat(head, bytesFor(r, 10+r.IntN(5000)))
 				return unit, unit
 			},
 		},

@@ -114,10 +114,26 @@ func (p *port) open(addr *net.UDPAddr, ips []netip.Addr, tcp string) error {
 	return nil
 }
 
+// A gate holds datagrams back until the mux is made: pion's begins to read, and to
+// use itself, before it is whole, and publishers of a process before this one are
+// still sending.
+type gate struct {
+	*quickio.UDPConn
+	open chan struct{}
+}
+
+// ReadFromAddrPort implements [ice.AddrPortReaderWriter].
+func (g gate) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	<-g.open
+	return g.UDPConn.ReadFromAddrPort(b)
+}
+
 func (p *port) makeMuxes() {
 	muxes := make([]ice.UDPMux, len(p.sockets))
 	for i, s := range p.sockets {
-		s.mux = ice.NewUniversalUDPMuxDefault(ice.UniversalUDPMuxParams{UDPConn: quickio.NewUDPConn(s.conn), Logger: p.logger})
+		g := gate{UDPConn: quickio.NewUDPConn(s.conn), open: make(chan struct{})}
+		s.mux = ice.NewUniversalUDPMuxDefault(ice.UniversalUDPMuxParams{UDPConn: g, Logger: p.logger})
+		close(g.open)
 		muxes[i] = s.mux.UDPMuxDefault
 	}
 	p.udpMux = muxes[0]

@@ -48,7 +48,8 @@ type receiver struct {
 	out     []rtcp.Packet
 	asked   []uint16
 	timer   *time.Timer // runs expire
-	armed   time.Time   // when; zero if it does not run
+	arm     func(time.Duration)
+	armed   time.Time // when; zero if it does not run
 
 	tracks []*track
 }
@@ -133,6 +134,7 @@ func newReceiver(s *session) *receiver {
 	}
 	r.timer = time.AfterFunc(time.Hour, r.expire)
 	r.timer.Stop()
+	r.arm = func(d time.Duration) { r.timer.Reset(d) }
 	return r
 }
 
@@ -232,7 +234,7 @@ func (r *receiver) finish(now time.Time) {
 		r.armed = time.Time{} // it may run once in vain
 	case r.armed.IsZero() || at.Before(r.armed):
 		r.armed = at
-		r.timer.Reset(max(0, at.Sub(now)))
+		r.arm(max(0, at.Sub(now)))
 	}
 	if r.twcc != nil && now.Sub(r.twccAt) >= twccEvery {
 		r.twccAt = now

@@ -262,6 +262,7 @@ func testReceiver(sent func(rtcp.Packet)) (*receiver, *sinkPublication) {
 		},
 	}
 	r := newReceiver(s)
+	r.arm = func(time.Duration) {} // time is the test's
 	if r.send = sent; sent == nil {
 		r.send = func(rtcp.Packet) {}
 	}

@@ -264,6 +264,9 @@ func (s *session) hold(ctx context.Context) error {
 				return l.missed
 			}
 			l.tick(now)
+			if l.excessive() {
+				return errExcess
+			}
 		}
 		if l.connected {
 			l.askForKeyframe()

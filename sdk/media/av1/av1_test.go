@@ -31,7 +31,7 @@ func checkHeader(t *testing.T, payload []byte) {
 		return
 	}
 	if h.Width != o.Width() || h.Height != o.Height() || h.Profile != o.SeqProfile || h.Level != o.SeqLevelIdx[0] ||
-		h.Monochrome != o.ColorConfig.MonoChrome || h.BitDepth != int(o.ColorConfig.BitDepth) ||
+		h.Monochrome != o.ColorConfig.MonoChrome || h.BitDepth != o.ColorConfig.BitDepth ||
 		h.SubsamplingX != o.ColorConfig.SubsamplingX || h.SubsamplingY != o.ColorConfig.SubsamplingY {
 		t.Errorf("%x: %+v, want %+v", payload, h, o)
 	}
