@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -19,7 +20,13 @@ import (
 	"github.com/headgate/gateway/sdk/transcode"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(receiverEnv) != "" {
+		runReceiver()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	videoID = clip.VideoTrack

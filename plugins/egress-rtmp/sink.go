@@ -193,7 +193,8 @@ func (s *sink) WriteAccessUnit(ctx context.Context, u *media.AccessUnit) error {
 		s.dropped.Add(1)
 		return nil
 	}
-	defer s.guard(ctx)()
+	s.guard(ctx)
+	defer s.writing.Store(false)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -219,10 +220,9 @@ func (s *sink) of(id media.TrackID) *sinkTrack {
 	return nil
 }
 
-// guard lets the end of ctx cut off what is written until the returned function
-// is called. Between writes it leaves the connection alone, so that Close can
-// still say goodbye.
-func (s *sink) guard(ctx context.Context) func() {
+// guard lets the end of ctx cut off what is written until writing is false again.
+// Between writes it leaves the connection alone, so that Close can still say goodbye.
+func (s *sink) guard(ctx context.Context) {
 	if done := ctx.Done(); done != s.armed {
 		if s.disarm != nil {
 			s.disarm()
@@ -235,7 +235,6 @@ func (s *sink) guard(ctx context.Context) func() {
 		})
 	}
 	s.writing.Store(true)
-	return func() { s.writing.Store(false) }
 }
 
 // send writes a unit to the present connection, or, from a keyframe on, to the one
@@ -325,7 +324,8 @@ func (s *sink) flush(ctx context.Context) error {
 	if s.merge == nil {
 		return nil
 	}
-	defer s.guard(ctx)()
+	s.guard(ctx)
+	defer s.writing.Store(false)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
