@@ -7,15 +7,18 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/md5" //nolint:gosec // the protocol is made of it
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/pem"
 	"io"
 	"math/big"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -476,4 +479,51 @@ func must(b []byte, err error) []byte {
 		panic(err)
 	}
 	return b
+}
+
+// Login is a server that behaves, once it has seen the user and the password in the
+// way called adobe.
+func Login(user, password string) Case {
+	const salt, challenge, opaque = "c2FsdA==", "Y2hhbGxlbmdl", "b3BhcXVl"
+	return Case{Name: "login", Lane: Live, Serve: func(s *Server, conn net.Conn) {
+		p, ok := s.shake(conn)
+		if !ok {
+			return
+		}
+		c, ok := p.until("connect")
+		if !ok || len(c.Arguments) == 0 {
+			return
+		}
+		o, _ := c.Arguments[0].(amf0.Object)
+		app, _ := o.GetString("app")
+		refuse := func(description string) {
+			p.say("_error", c.CommandID, nil, status("error", "NetConnection.Connect.Rejected", "[ AccessManager.Reject ] : "+description))
+			p.drain()
+		}
+		values := make(map[string]string)
+		for pair := range strings.SplitSeq(strings.ReplaceAll(app, "?", "&"), "&") {
+			k, v, _ := strings.Cut(pair, "=")
+			values[k] = v
+		}
+		sum := func(text string) string {
+			b := md5.Sum([]byte(text)) //nolint:gosec // the protocol is made of it
+			return base64.StdEncoding.EncodeToString(b[:])
+		}
+		switch {
+		case values["authmod"] != "adobe":
+			refuse("[ code=403 need auth; authmod=adobe ]")
+		case values["response"] == "":
+			refuse("[ authmod=adobe ] : ?reason=needauth&user=" + values["user"] + "&salt=" + salt + "&challenge=" + challenge + "&opaque=" + opaque)
+		case values["user"] != user || values["response"] != sum(sum(user+salt+password)+opaque+values["challenge"]):
+			refuse("[ authmod=adobe ] : ?reason=authfailed&user=" + values["user"])
+		default:
+			s.keys.Store(password, true)
+			for _, v := range values {
+				s.keys.Store(v, true)
+			}
+			if p.say("_result", c.CommandID, amf0.Object{}, status("status", "NetConnection.Connect.Success", "")) && p.created(1) && p.published() {
+				p.drain()
+			}
+		}
+	}}
 }
