@@ -335,6 +335,12 @@ func (c *Conn) open(authQuery string) (Stage, error) {
 	if !c.target.TLS {
 		c.writer.vector = c.sock
 	}
+	return c.negotiate(key)
+}
+
+// negotiate goes from the connect command, which is sent, to the publication. It
+// returns the stage at which it failed.
+func (c *Conn) negotiate(key string) (Stage, error) {
 	reply, err := c.await(func(m command) bool { return m.id == idConnect && isReply(m) })
 	if err != nil {
 		return StageConnect, err
@@ -588,17 +594,20 @@ func (c *Conn) readLoop() {
 			c.sock.abort() // a write that waits for this peer waits in vain
 			return
 		}
-		cmd, ok := c.handle(m)
-		if !ok {
-			continue
+		if cmd, ok := c.handle(m); ok {
+			c.heard(cmd)
 		}
-		_, code, description := cmd.status()
-		switch {
-		case code == "NetConnection.Connect.ReconnectRequest":
-			c.ask(ReconnectRequest{Description: c.target.redact(description), TCURL: reconnectURL(cmd)})
-		case isRefusal(cmd), cmd.name == "close", code == "NetConnection.Connect.Closed":
-			c.fail(c.refusal(StageLive, cmd))
-		}
+	}
+}
+
+// heard takes in a command of a server that publishes us.
+func (c *Conn) heard(cmd command) {
+	_, code, description := cmd.status()
+	switch {
+	case code == "NetConnection.Connect.ReconnectRequest":
+		c.ask(ReconnectRequest{Description: c.target.redact(description), TCURL: reconnectURL(cmd)})
+	case isRefusal(cmd), cmd.name == "close", code == "NetConnection.Connect.Closed":
+		c.fail(c.refusal(StageLive, cmd))
 	}
 }
 

@@ -74,11 +74,19 @@ func startBinaryWith(t *testing.T, c peers.Command) *peers.Process {
 	if c.Path == "" {
 		c.Path = filepath.Join(bin, "gateway")
 	}
+	c.Env = append([]string{"GATEWAY_LOG_LEVEL=debug"}, c.Env...)
 	c.Env = append(c.Env, "STUDIO_TOKEN="+token, "XDG_STATE_HOME="+t.TempDir())
 	var p *peers.Process
 	t.Cleanup(func() {
-		if out := p.Output(); strings.Contains(out, "DATA RACE") || strings.Contains(out, "panic: ") {
+		out := p.Output()
+		if strings.Contains(out, "DATA RACE") || strings.Contains(out, "panic: ") {
 			t.Errorf("a data race or a panic in the gateway:\n%s", out)
+		}
+		// At its most talkative, which it is in all of these tests, it tells no secret.
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, token) || strings.Contains(line, "canary") {
+				t.Errorf("a secret is told: %s", line)
+			}
 		}
 	})
 	p = peers.Start(t, c)
