@@ -8,16 +8,18 @@ import (
 )
 
 const (
-	// mergeWindow is how much media of one track waits for the others.
-	mergeWindow = 200 * time.Millisecond
+	// mergeStart is how much media of one track waits for another that has brought
+	// nothing so far.
+	mergeStart = 200 * time.Millisecond
 	// mergeGiveUp is how far a track may be behind before nothing waits for it any
-	// more: it is muted, or gone.
+	// more: it is muted, or gone. What comes later than that can only be sent with
+	// the timestamp of what has gone before it, and is no longer where it belongs.
 	mergeGiveUp = time.Second
 )
 
 // A merger orders the units of several tracks by decoding time. It waits for the
-// slowest one, but for no more media than mergeWindow: what comes later than that
-// is out of order. The zero value waits for nothing.
+// slowest one, but for no more media than mergeGiveUp. The zero value waits for
+// nothing.
 type merger struct {
 	tracks []mergeTrack // of equal units the first track's goes first
 	newest time.Duration
@@ -59,12 +61,9 @@ func (m *merger) pop() *media.AccessUnit {
 		return nil
 	}
 	head := first.queue[0].DTS
-	if m.newest-head < mergeWindow {
-		for i := range m.tracks {
-			t := &m.tracks[i]
-			if len(t.queue) == 0 && (!t.seen || head-t.last <= mergeGiveUp) {
-				return nil
-			}
+	for i := range m.tracks {
+		if t := &m.tracks[i]; len(t.queue) == 0 && t.mayCome(head, m.newest) {
+			return nil
 		}
 	}
 	return first.take()
@@ -87,6 +86,15 @@ func (m *merger) first() (first *mergeTrack) {
 		}
 	}
 	return first
+}
+
+// mayCome reports whether a unit of t, of which none is here, is to be waited for
+// before one with the decoding time head; newest is that of the newest unit of all.
+func (t *mergeTrack) mayCome(head, newest time.Duration) bool {
+	if !t.seen {
+		return newest-head < mergeStart
+	}
+	return head-t.last <= mergeGiveUp && newest-head < mergeGiveUp
 }
 
 func (t *mergeTrack) take() *media.AccessUnit {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package egressrtmp
+
+const raceEnabled = false
