@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +81,8 @@ func FuzzPublisher(f *testing.F) {
 		var errs []error
 		if err != nil {
 			errs = append(errs, err)
-			if refused, ok := err.(*connectRefusedError); ok {
+			var refused *connectRefusedError
+			if errors.As(err, &refused) {
 				_, err := refused.next(target)
 				errs = append(errs, err)
 			}
