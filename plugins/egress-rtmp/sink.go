@@ -356,12 +356,13 @@ func (s *sink) watch(l *leg) {
 func (s *sink) lost(l *leg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.next == l:
+	if s.next == l {
 		s.next = nil
 		s.wg.Go(func() { s.leave(l) })
-	case s.now == l && s.next == nil && s.err == nil:
-		s.err = explain(l.target, l.conn.Err())
+	}
+	// The present one may have ended while the other was still to follow it.
+	if err := s.now.conn.Err(); err != nil && s.next == nil && s.err == nil {
+		s.err = explain(s.now.target, err)
 		close(s.failed)
 	}
 }
