@@ -42,10 +42,10 @@ func presets() []sdk.Preset {
 		},
 		{
 			Name: "facebook", Title: "Facebook Live",
-			URL: "rtmps://rtmp-api.facebook.com/rtmp", Hosts: []string{"facebook.com"}, Schemes: tls, Options: strict,
+			URL: "rtmps://rtmp-api.facebook.com/rtmp", Hosts: []string{"facebook.com"}, Schemes: tls, Options: map[string]any{"interleave": InterleaveStrict, "on_change": ChangeReconnect},
 			Limits: sdk.Limits{KeyframeInterval: 4 * time.Second, VideoBPS: 9_000_000, AudioBPS: 256_000, FrameRate: 60, Height: 1080, Duration: 8 * time.Hour, NeedsVideo: true, NeedsAudio: true},
 			Source: "https://developers.facebook.com/docs/live-video-api/reference", Checked: checked,
-			Note: "Two seconds between keyframes are recommended. The picture must not change its size while live.",
+			Note: "Two seconds between keyframes are recommended. Settings must not change while live, so a new decoder config becomes a new connection.",
 		},
 		{
 			Name: "kick", Title: "Kick",
