@@ -96,14 +96,13 @@ func (pl *plugin) supervise(ctx context.Context) {
 			wait, broken = byHandRetry, false // whoever debugs it starts it again, and waits for us
 		}
 		state := Backoff
+		how := []any{"error", err, "after", up.Round(time.Millisecond), "restart_in", wait.Round(time.Millisecond)}
 		if broken {
 			state = Broken
+			pl.log.Error("plugin died too often and rests; until then its sessions fail", how...)
+		} else {
+			pl.log.Error("plugin died", how...)
 		}
-		what := "plugin died"
-		if broken {
-			what = "plugin died too often and rests; until then its sessions fail"
-		}
-		pl.log.Error(what, "error", err, "after", up.Round(time.Millisecond), "restart_in", wait.Round(time.Millisecond))
 		pl.died(state, err, wait, up == 0)
 		t := time.NewTimer(wait)
 		select {
