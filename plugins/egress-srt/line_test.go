@@ -1,0 +1,491 @@
+package egresssrt
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/gateway/internal/clip"
+	"github.com/headgate/gateway/internal/mpegts"
+	"github.com/headgate/gateway/internal/srt"
+	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/transcode"
+	"github.com/headgate/gateway/test/faultlab"
+	"github.com/headgate/gateway/test/peers"
+)
+
+// card is the test card with its sound in AAC as track 3, made once.
+var card = sync.OnceValues(func() (testMedia, error) {
+	c, err := clip.Load()
+	if err != nil {
+		return testMedia{}, err
+	}
+	tr, err := transcode.OpusToAAC().Open(context.Background(), c.Tracks[1], sdk.TransformSettings{})
+	if err != nil {
+		return testMedia{}, err
+	}
+	defer tr.Close()
+	m := testMedia{units: c.Units(clip.VideoTrack)}
+	audio := tr.Track()
+	audio.ID = 3
+	m.tracks = []media.Track{c.Tracks[0], audio}
+	for _, u := range c.Units(clip.AudioTrack) {
+		if err := tr.Transform(u, func(u *media.AccessUnit) { u.Track = 3; m.units = append(m.units, u) }); err != nil {
+			return testMedia{}, err
+		}
+	}
+	slices.SortStableFunc(m.units, func(a, b *media.AccessUnit) int { return cmp.Compare(a.DTS, b.DTS) })
+	return m, nil
+})
+
+type testMedia struct {
+	tracks []media.Track
+	units  []*media.AccessUnit
+}
+
+func load(t testing.TB) testMedia {
+	t.Helper()
+	m, err := card()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// first returns the units before d.
+func (m testMedia) first(d time.Duration) []*media.AccessUnit {
+	n := slices.IndexFunc(m.units, func(u *media.AccessUnit) bool { return u.DTS >= d })
+	return m.units[:n]
+}
+
+func target(url string) sdk.Target {
+	return sdk.Target{Name: "target", Stream: "stream", URL: secret.New(url), Attempt: 1}
+}
+
+func open(t testing.TB, url string, opts Options, tracks []media.Track) sdk.Sink {
+	t.Helper()
+	s, err := try(t.Context(), url, opts, tracks)
+	if err != nil {
+		t.Fatalf("opening: %v", err)
+	}
+	return s
+}
+
+func try(ctx context.Context, url string, opts Options, tracks []media.Track) (sdk.Sink, error) {
+	if opts.Audio == "" {
+		opts.Audio = AudioAAC
+	}
+	at, err := opts.address(secret.New(url), secret.String{})
+	if err != nil {
+		return nil, configError(err)
+	}
+	if at.Mode == srt.Listener {
+		return openListener(at, opts, tracks)
+	}
+	return openCaller(ctx, target(url), at, opts, tracks)
+}
+
+// play writes the units in real time and closes the sink.
+func play(t testing.TB, s sdk.Sink, units []*media.AccessUnit) {
+	t.Helper()
+	start := time.Now()
+	for _, u := range units {
+		time.Sleep(time.Until(start.Add(u.DTS - units[0].DTS)))
+		if err := s.WriteAccessUnit(t.Context(), u); err != nil {
+			t.Fatalf("writing at %v: %v", u.DTS, err)
+		}
+	}
+	closeSink(t, s)
+}
+
+func closeSink(t testing.TB, s sdk.Sink) {
+	t.Helper()
+	if err := s.Close(context.Background()); err != nil {
+		t.Errorf("closing: %v", err)
+	}
+}
+
+// A capture is what an SRT listener of this process received.
+type capture struct {
+	addr string
+	done chan struct{}
+
+	mu       sync.Mutex // guards the fields below
+	packets  []byte
+	arrivals []time.Time // of each packet
+	sizes    []int       // of datagrams
+}
+
+// receive runs a listener that keeps what the first caller sends.
+func receive(t testing.TB, passphrase string) *capture {
+	t.Helper()
+	s, err := srt.Listen(srt.Address{Mode: srt.Listener, HostPort: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &capture{addr: s.Addr(), done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	var once sync.Once
+	go func() {
+		ended <- s.Run(ctx, func(call srt.Call) {
+			conn, err := call.Accept(secret.New(passphrase))
+			if err != nil {
+				return
+			}
+			c.read(conn)
+			once.Do(func() { close(c.done) })
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func (c *capture) read(conn *srt.Conn) {
+	b := make([]byte, 1500)
+	for {
+		n, err := conn.Read(b)
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		c.packets = append(c.packets, b[:n]...)
+		c.sizes = append(c.sizes, n)
+		for range n / mpegts.PacketBytes {
+			c.arrivals = append(c.arrivals, time.Now())
+		}
+		c.mu.Unlock()
+	}
+}
+
+// all returns what came, once the connection is over.
+func (c *capture) all(t testing.TB) []byte {
+	t.Helper()
+	select {
+	case <-c.done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the connection does not end")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.packets
+}
+
+// clocks returns the samples of the program clock, and in which packet they are.
+func clocks(ts []byte) (at []time.Duration, packet []int) {
+	for n := 0; len(ts) > 0; n, ts = n+1, ts[mpegts.PacketBytes:] {
+		if ts[3]&0x20 == 0 || ts[4] < 7 || ts[5]&0x10 == 0 {
+			continue
+		}
+		base := int64(ts[6])<<25 | int64(ts[7])<<17 | int64(ts[8])<<9 | int64(ts[9])<<1 | int64(ts[10])>>7
+		ext := int64(ts[10]&1)<<8 | int64(ts[11])
+		at = append(at, time.Duration((base*300+ext)*1000/27))
+		packet = append(packet, n)
+	}
+	return at, packet
+}
+
+// TestClockSamples: no more than 100 ms between two of them, whatever the frame
+// rate, before every unit by no more than its lead, and as far apart as they say.
+func TestClockSamples(t *testing.T) {
+	for _, every := range []time.Duration{20 * time.Millisecond, 40 * time.Millisecond, 200 * time.Millisecond, time.Second} {
+		t.Run(every.String(), func(t *testing.T) {
+			t.Parallel()
+			m := load(t)
+			c := receive(t, "")
+			s := open(t, "srt://"+c.addr, Options{}, m.tracks[:1])
+			var units []*media.AccessUnit
+			for i := range int(3*time.Second/every) + 1 {
+				u := m.units[0].Clone()
+				u.DTS = time.Duration(i) * every
+				u.PTS = u.DTS
+				units = append(units, u)
+			}
+			play(t, s, units)
+			at, packet := clocks(c.all(t))
+			if len(at) < 30 {
+				t.Fatalf("%d samples in 3 s", len(at))
+			}
+			far := 0
+			for i := 1; i < len(at); i++ {
+				step := at[i] - at[i-1]
+				if step <= 0 || step > 100*time.Millisecond {
+					far++
+				}
+				// The receiver hands over at the sender's pace: compare with when.
+				if own := c.arrivals[packet[i]].Sub(c.arrivals[packet[i-1]]); (own - step).Abs() > 300*time.Millisecond {
+					t.Errorf("sample %d is %v after the one before, and says %v", i, own, step)
+				}
+			}
+			if far > len(at)/20 { // a busy machine is late now and then
+				t.Errorf("%d of %d samples are more than 100 ms after the one before: %v", far, len(at), at)
+			}
+		})
+	}
+}
+
+// TestConstantRate: the rate is kept to the packet, and each sample of the clock is
+// where it says.
+func TestConstantRate(t *testing.T) {
+	m := load(t)
+	c := receive(t, "")
+	const rate = 3_000_000
+	s := open(t, "srt://"+c.addr, Options{MuxRate: rate}, m.tracks)
+	start := time.Now()
+	play(t, s, m.first(3*time.Second))
+	took := time.Since(start)
+	ts := c.all(t)
+	at, packet := clocks(ts)
+	if len(at) < 50 {
+		t.Fatalf("%d samples", len(at))
+	}
+	nulls := 0
+	for b := ts; len(b) > 0; b = b[mpegts.PacketBytes:] {
+		if mpegts.PID(b) == 0x1fff {
+			nulls++
+		}
+	}
+	if got := float64(len(ts)*8) / took.Seconds(); got < rate*0.8 || got > rate*1.05 || nulls == 0 {
+		t.Errorf("%.0f b/s, want %d; %d null packets", got, rate, nulls)
+	}
+	for i := 1; i < len(at); i++ {
+		step := at[i] - at[i-1]
+		want := time.Duration(float64((packet[i]-packet[i-1])*mpegts.PacketBytes*8) / rate * 1e9)
+		// ISO/IEC 13818-1 allows 500 ns.
+		if (step-want).Abs() > 500*time.Nanosecond || step > 100*time.Millisecond {
+			t.Errorf("sample %d: %v after the one before, by its place %v", i, step, want)
+		}
+	}
+	for _, n := range c.sizes[:len(c.sizes)-1] {
+		if n != srt.PayloadBytes {
+			t.Errorf("a datagram of %d bytes", n)
+		}
+	}
+}
+
+// TestLargeKeyframe: a picture of 300 KB at once passes whole, without an overflow
+// of the library's queue.
+func TestLargeKeyframe(t *testing.T) {
+	m := load(t)
+	c := receive(t, "")
+	s := open(t, "srt://"+c.addr, Options{}, m.tracks[:1])
+	large := m.units[0].Clone()
+	large.Payload = slices.Concat([]byte{0, 4, 0x93, 0xe0}, slices.Repeat([]byte{0x65, 0x88, 0x84, 0x21}, 75_000))
+	var units []*media.AccessUnit
+	for i := range 10 {
+		u := large.Clone()
+		u.DTS = time.Duration(i) * 200 * time.Millisecond
+		u.PTS = u.DTS
+		units = append(units, u)
+	}
+	start := time.Now()
+	for _, u := range units {
+		time.Sleep(time.Until(start.Add(u.DTS)))
+		if err := s.WriteAccessUnit(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st := s.(*caller).Stats()
+	closeSink(t, s)
+	if n := len(c.all(t)); n < 10*300_000 {
+		t.Errorf("%d bytes came, want all of 3 MB", n)
+	}
+	if st.Values["srt_send_queue_full"] != 0 {
+		t.Errorf("the queue was full: %v", st.Values)
+	}
+}
+
+// TestRefusals: what is told, whose fault it is and in which lane it is tried again.
+func TestRefusals(t *testing.T) {
+	check := func(err error, class string, cause sdk.Cause, permanent bool, want string) {
+		t.Helper()
+		var e *sdk.Error
+		if !errors.As(err, &e) || e.Class != class || e.Cause != cause || sdk.IsPermanent(err) != permanent || !strings.Contains(err.Error(), want) {
+			t.Errorf("%#v permanent %v: %v; want class %q, cause %s, %q", e, sdk.IsPermanent(err), err, class, cause, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("the error tells a secret: %v", err)
+		}
+	}
+	m := load(t)
+	enc := receive(t, "SECRETSECRET")
+	_, err := try(t.Context(), "srt://"+enc.addr+"?passphrase=SECRETOTHER1", Options{}, m.tracks)
+	check(err, "auth", sdk.CauseConfig, true, "passphrase")
+	_, err = try(t.Context(), "srt://"+enc.addr, Options{}, m.tracks)
+	check(err, "auth", sdk.CauseConfig, true, "passphrase")
+
+	// Nobody there; somebody who says nothing.
+	_, err = bounded(t, "srt://"+peers.FreeAddr(t))
+	check(err, "refused", sdk.CauseRemote, false, "nobody listens")
+	mute, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = mute.Close() }()
+	_, err = bounded(t, "srt://"+mute.LocalAddr().String())
+	check(err, "timeout", sdk.CauseRemote, false, "no answer in time")
+	_, err = try(t.Context(), "srt://"+mute.LocalAddr().String()+"?mode=listener", Options{}, m.tracks)
+	check(err, "in_use", sdk.CauseConfig, false, "in use")
+
+	for url, want := range map[string]string{
+		"srt://host":                                           "no port",
+		"srt://host:1000?passphrase=SECRET":                    "10 to 79",
+		"srt://host:1000?pbkeylen=20":                          "pbkeylen",
+		"srt://host:1000?latency=SECRET":                       "milliseconds",
+		"srt://host:1000/SECRET":                               "streamid",
+		"srt://user:SECRET@host:1000":                          "user",
+		"srt://host:1000?SECRETsomething=1":                    "unknown parameter",
+		"srt://host:1000?transtype=file":                       "live",
+		"srt://host:1000?mode=rendezvous":                      "caller or listener",
+		"srt://:1000?mode=caller":                              "no host",
+		"srt://host:1000?latency=90000":                        "at most",
+		"srt://host:1000?streamid=a&streamid=b":                "more than once",
+		"srt://%zzSECRET":                                      "not a URL",
+		"srt://host:1000?streamid=" + strings.Repeat("x", 600): "512",
+	} {
+		_, err := try(t.Context(), url, Options{}, m.tracks)
+		check(err, "", sdk.CauseConfig, true, want)
+	}
+	if _, err := (Options{StreamID: secret.New("a")}).address(secret.New("srt://host:1?streamid=b"), secret.String{}); err == nil {
+		t.Error("two stream ids are no error")
+	}
+	vp8 := []media.Track{{ID: 1, Codec: media.VP8}}
+	if _, err := (egress{}).Open(t.Context(), target("srt://"+enc.addr), vp8); !sdk.IsPermanent(err) || !strings.Contains(err.Error(), "vp8") {
+		t.Errorf("%v", err)
+	}
+}
+
+func bounded(t *testing.T, url string) (sdk.Sink, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	s, err := try(ctx, url, Options{}, nil)
+	return s, err
+}
+
+// TestHalfOpenPeer: a peer that is not heard any more ends the session by itself.
+func TestHalfOpenPeer(t *testing.T) {
+	c := receive(t, "")
+	p, err := faultlab.NewUDP(c.addr, faultlab.Impairment{}, faultlab.Impairment{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Close() }()
+	m := load(t)
+	s := open(t, "srt://"+p.Addr().String(), Options{}, m.tracks).(*caller)
+	p.Set(faultlab.Impairment{Loss: 1}, faultlab.Impairment{Loss: 1})
+	select {
+	case <-s.Failed():
+	case <-time.After(20 * time.Second):
+		t.Fatal("it is still open")
+	}
+	if err := s.Err(); err == nil || sdk.IsPermanent(err) {
+		t.Errorf("%v", err)
+	}
+	if err := s.WriteAccessUnit(t.Context(), m.units[0]); err == nil {
+		_ = s.WriteAccessUnit(t.Context(), m.units[1])
+	}
+	closeSink(t, s)
+}
+
+// TestPlayers: who comes begins with the last group of pictures; one that reads
+// nothing hurts no other; who leaves is not missed.
+func TestPlayers(t *testing.T) {
+	m := load(t)
+	s := open(t, "srt://127.0.0.1:0?mode=listener&streamid=live", Options{}, m.tracks).(*listener)
+	addr := s.server.Addr()
+	if st := s.Stats(); st.Values["srt_players"] != 0 {
+		t.Errorf("%v", st.Values)
+	}
+	stop := make(chan struct{})
+	var feeding sync.WaitGroup
+	feeding.Go(func() {
+		start := time.Now()
+		for n := 0; ; n++ {
+			u := m.units[n%len(m.units)].Clone()
+			shift := time.Duration(n/len(m.units)) * clip.Duration
+			u.DTS, u.PTS = u.DTS+shift, u.PTS+shift
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Until(start.Add(u.DTS))):
+			}
+			if err := s.WriteAccessUnit(t.Context(), u); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	call := func(addr, id string) (*srt.Conn, error) {
+		return srt.Dial(t.Context(), srt.Address{Mode: srt.Caller, HostPort: addr, StreamID: secret.New(id)}, nil)
+	}
+	if _, err := call(addr, "other"); err == nil || !strings.Contains(err.Error(), "no such stream") {
+		t.Errorf("another stream id: %v", err)
+	}
+	deaf, err := faultlab.NewUDP(addr, faultlab.Impairment{Drop: isACK}, faultlab.Impairment{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = deaf.Close() }()
+	slow, err := call(deaf.Addr().String(), "live")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reading sync.WaitGroup
+	reading.Go(slow.Discard)
+	for range 2 {
+		conn, err := call(addr, "live")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &capture{done: make(chan struct{})}
+		reading.Go(func() { c.read(conn); close(c.done) })
+		began := time.Now()
+		peers.Wait(t, 20*time.Second, "pictures", func() error {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if len(c.packets) < 300_000 {
+				return errors.New("too few")
+			}
+			return nil
+		})
+		t.Logf("300 KB after %v", time.Since(began))
+		conn.Close()
+		ts := c.all(t)
+		// The first picture is a random access point.
+		for b := ts; len(b) > 0; b = b[mpegts.PacketBytes:] {
+			if mpegts.PID(b) == 0x100 && b[1]&0x40 != 0 {
+				if b[3]&0x20 == 0 || b[5]&0x40 == 0 {
+					t.Error("it begins with another picture")
+				}
+				break
+			}
+		}
+		peers.Wait(t, 10*time.Second, "the player is gone", func() error {
+			if n := s.Stats().Values["srt_players"]; n > 1 {
+				return errors.New("it is still there")
+			}
+			return nil
+		})
+	}
+	close(stop)
+	feeding.Wait()
+	if st := s.Stats(); st.Values["srt_players_refused"] == 0 || st.Bytes < 600_000 {
+		t.Errorf("%+v", st)
+	}
+	closeSink(t, s)
+	slow.Close()
+	reading.Wait()
+}

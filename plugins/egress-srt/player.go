@@ -1,0 +1,389 @@
+package egresssrt
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/headgate/gateway/internal/mpegts"
+	"github.com/headgate/gateway/internal/srt"
+	"github.com/headgate/gateway/sdk/media"
+)
+
+const (
+	// tick is the pace at which packets leave; the library looks as often.
+	tick = 10 * time.Millisecond
+	// burst is how many packets may leave in a tick at the least, and spread into
+	// how many ticks a large picture is cut: no burst is longer than what routers
+	// buffer, and no picture takes longer than its lead.
+	burst  = 16
+	spread = 16
+	// lead is how far the program clock is before the units. A constant rate needs
+	// more: a large picture takes longer then.
+	lead         = 250 * time.Millisecond
+	constantLead = 900 * time.Millisecond
+	// clockEvery is the time between two samples of the program clock; 100 ms are
+	// allowed.
+	clockEvery = 40 * time.Millisecond
+	// soundWaits is how long packets of sound wait for others to fill a datagram.
+	soundWaits = 20 * time.Millisecond
+	// bufferBytes may be on their way to the line before a write waits.
+	bufferBytes = 64 << 10
+	// unackedLimit is for how long the peer may acknowledge nothing, beyond the
+	// latency, before no more is sent: what waits then is the gateway's to drop.
+	unackedLimit = 500 * time.Millisecond
+	statsEvery   = 100 * time.Millisecond
+	never        = time.Duration(1<<63 - 1)
+	// perDatagram packets of a transport stream make a datagram.
+	perDatagram = srt.PayloadBytes / mpegts.PacketBytes
+)
+
+// A line takes datagrams: *[srt.Conn].
+type line interface {
+	Write(datagram []byte) error
+	Stats() srt.Stats
+	Done() <-chan struct{}
+}
+
+// A player is one connection that takes the stream. Write hands units over, run
+// sends them.
+type player struct {
+	line  line
+	rate  int // bits per second that are kept; 0: what comes
+	start time.Time
+	wake  chan struct{} // holds a token when there may be something to send
+
+	mu      sync.Mutex // guards the fields below
+	mux     *mpegts.Muxer
+	clock   mpegts.Clock
+	queue   []byte        // whole packets that wait
+	sent    int           // of queue, at its front
+	share   int           // packets to send in a tick
+	flushAt time.Duration // when what does not fill a datagram goes out
+	room    chan struct{} // closed when the queue is short again; nil: nobody waits
+	stats   srt.Stats
+	bytes   uint64
+	full    uint64 // datagrams that the library had no room for at once
+	unacked unacked
+	units   uint64 // left out
+
+	// run's own.
+	datagram  []byte
+	lastClock time.Duration // when a sample went out
+	clocked   bool
+	counters  map[uint16]byte
+	slots     int64 // packets sent at the constant rate
+	ticked    time.Duration
+	spent     int // packets sent since then
+	looked    time.Duration
+}
+
+func newPlayer(l line, tracks []media.Track, rate int) (*player, error) {
+	mux, err := mpegts.NewMuxer(tracks)
+	if err != nil {
+		return nil, err
+	}
+	p := &player{
+		line: l, rate: rate, start: time.Now(), mux: mux, wake: make(chan struct{}, 1), flushAt: never,
+		clock: mpegts.Clock{Ahead: lead, MaxSlew: 100e-6}, counters: make(map[uint16]byte),
+	}
+	if rate > 0 {
+		p.clock = mpegts.Clock{Ahead: constantLead, MaxSlew: 8e-6}
+	}
+	return p, nil
+}
+
+// setTracks changes the tracks.
+func (p *player) setTracks(tracks []media.Track) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mux.SetTracks(tracks)
+}
+
+// write hands a unit over and waits until it is on its way.
+func (p *player) write(ctx context.Context, u *media.AccessUnit, isVideo, alone bool) error {
+	p.mu.Lock()
+	now := p.now()
+	before := len(p.queue)
+	queue, err := p.mux.AppendUnit(p.queue, u)
+	if err != nil {
+		p.queue = p.queue[:before]
+		p.units++
+		p.mu.Unlock()
+		return nil // a unit that is none costs itself
+	}
+	p.queue = queue
+	if added := (len(p.queue) - before) / mpegts.PacketBytes; added > 0 {
+		p.clock.Sent(p.mux.Timestamp(u.DTS), now)
+		p.share = max(p.share, burst, (len(p.queue)-p.sent)/mpegts.PacketBytes/spread+1)
+		at := time.Since(p.start)
+		if !isVideo && !alone {
+			at += soundWaits
+		}
+		p.flushAt = min(p.flushAt, at)
+	}
+	var room chan struct{}
+	if len(p.queue)-p.sent > bufferBytes {
+		if p.room == nil {
+			p.room = make(chan struct{})
+		}
+		room = p.room
+	}
+	p.mu.Unlock()
+	p.signal()
+	if room == nil {
+		return nil
+	}
+	select {
+	case <-room:
+		return nil
+	case <-p.line.Done():
+		return srt.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// now is the time that the program clock runs with: the line's own where the rate
+// is constant. The caller holds mu.
+func (p *player) now() time.Duration {
+	if p.rate > 0 {
+		return p.slotTime(p.slots)
+	}
+	return time.Since(p.start)
+}
+
+// slotTime is when the n-th packet of a constant rate begins.
+func (p *player) slotTime(n int64) time.Duration {
+	const bits = mpegts.PacketBytes * 8
+	whole, rest := n*bits/int64(p.rate), n*bits%int64(p.rate)
+	return time.Duration(whole)*time.Second + time.Duration(float64(rest)/float64(p.rate)*1e9)
+}
+
+func (p *player) signal() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run sends what waits until the line is over or ctx ends.
+func (p *player) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.line.Done():
+			return
+		case <-p.wake:
+		case <-timer.C:
+		}
+		timer.Reset(p.turn())
+	}
+}
+
+// turn sends what is due and returns when to look again.
+func (p *player) turn() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	since := time.Since(p.start)
+	if since-p.looked >= statsEvery {
+		p.looked = since
+		p.stats = p.line.Stats()
+		p.unacked.note(p.stats, since)
+	}
+	if p.unacked.age(since) > unackedLimit+p.stats.Latency {
+		return tick // the peer is to come up first
+	}
+	if p.rate > 0 {
+		p.constant(since)
+		return tick
+	}
+	return p.variable(since)
+}
+
+// variable sends what is there, a share per tick.
+func (p *player) variable(since time.Duration) time.Duration {
+	if since-p.ticked >= tick {
+		p.ticked, p.spent = since, 0
+	}
+	if p.clock.Started() && (!p.clocked || since-p.lastClock >= clockEvery) {
+		p.addClock(since)
+		p.flushAt = min(p.flushAt, since)
+	}
+	for ; p.spent < p.share && p.sent < len(p.queue); p.spent++ {
+		p.add(p.take())
+	}
+	left := len(p.queue) > p.sent
+	if !left {
+		p.share = 0
+		if since >= p.flushAt {
+			p.flush()
+			p.flushAt = never
+		}
+	}
+	p.made()
+	switch {
+	case left:
+		return max(p.ticked+tick-since, 0)
+	case len(p.datagram) > 0:
+		return min(p.flushAt-since, clockEvery)
+	case p.clock.Started():
+		return max(p.lastClock+clockEvery-since, 0)
+	default:
+		return clockEvery
+	}
+}
+
+// constant sends as many packets as the rate has come to, null ones where there is
+// nothing else.
+func (p *player) constant(since time.Duration) {
+	if behind := since - p.slotTime(p.slots); behind > time.Second {
+		p.start = p.start.Add(behind) // the process stood still: that is no time to make up
+		since -= behind
+	}
+	every := max(int64(clockEvery.Seconds()*float64(p.rate)/8/mpegts.PacketBytes), 1)
+	for p.slotTime(p.slots) <= since {
+		switch {
+		case p.clock.Started() && (!p.clocked || p.slots%every == 0):
+			p.addClock(p.slotTime(p.slots))
+		case p.sent < len(p.queue):
+			p.add(p.take())
+		default:
+			p.datagram = mpegts.AppendNull(p.datagram)
+			p.sendFull()
+		}
+		p.slots++
+	}
+	p.made()
+}
+
+// take takes the next packet from the queue.
+func (p *player) take() []byte {
+	b := p.queue[p.sent : p.sent+mpegts.PacketBytes]
+	p.sent += mpegts.PacketBytes
+	return b
+}
+
+// made tells who waits for room, and forgets what was sent.
+func (p *player) made() {
+	if p.sent == len(p.queue) || p.sent > bufferBytes {
+		n := copy(p.queue, p.queue[p.sent:])
+		p.queue, p.sent = p.queue[:n], 0
+		if n == 0 && cap(p.queue) > 4<<20 {
+			p.queue = nil // a picture of that size is rare
+		}
+	}
+	if p.room != nil && len(p.queue)-p.sent <= bufferBytes {
+		close(p.room)
+		p.room = nil
+	}
+}
+
+// add puts a packet into the datagram, and sends it when it is full.
+func (p *player) add(packet []byte) {
+	p.counters[mpegts.PID(packet)] = mpegts.Counter(packet)
+	p.datagram = append(p.datagram, packet...)
+	p.sendFull()
+}
+
+// addClock adds a sample of the program clock at the time now.
+func (p *player) addClock(now time.Duration) {
+	pid := p.mux.ClockPID()
+	if pid == 0 {
+		return
+	}
+	at, jumped := p.clock.Sample(now)
+	p.datagram = mpegts.AppendClock(p.datagram, pid, p.counters[pid], at, jumped)
+	p.lastClock, p.clocked = now, true
+	p.sendFull()
+}
+
+func (p *player) sendFull() {
+	if len(p.datagram) >= perDatagram*mpegts.PacketBytes {
+		p.flush()
+	}
+}
+
+// flush sends the datagram. The library's queue is emptied by a goroutine of its own
+// within moments: when it is full, that one needs the processor.
+func (p *player) flush() {
+	if len(p.datagram) == 0 {
+		return
+	}
+	for range 100 {
+		err := p.line.Write(p.datagram)
+		if err == nil {
+			p.bytes += uint64(len(p.datagram))
+			p.unacked.sent++
+			break
+		}
+		select {
+		case <-p.line.Done():
+			p.datagram = p.datagram[:0]
+			return
+		default:
+		}
+		p.full++
+		time.Sleep(time.Millisecond)
+	}
+	p.datagram = p.datagram[:0]
+}
+
+// drain waits until the peer has acknowledged everything and its latency is over,
+// for it forgets what it has not handed on when it hears goodbye; or until ctx ends.
+func (p *player) drain(ctx context.Context) {
+	var acked time.Time
+	for {
+		p.mu.Lock()
+		empty := len(p.queue) == p.sent && len(p.datagram) == 0
+		p.mu.Unlock()
+		if st := p.line.Stats(); !empty || st.Buffered > 0 {
+			acked = time.Time{}
+		} else if acked.IsZero() {
+			acked = time.Now()
+		} else if time.Since(acked) > st.Latency+2*tick {
+			return
+		}
+		select {
+		case <-time.After(tick):
+		case <-p.line.Done():
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// unacked knows for how long the oldest datagram waits that the peer has not
+// acknowledged.
+type unacked struct {
+	sent  uint64 // datagrams handed to the library
+	marks []mark // how many there were at a time, while they are not acknowledged
+}
+
+type mark struct {
+	sent uint64
+	at   time.Duration
+}
+
+func (u *unacked) note(st srt.Stats, now time.Duration) {
+	acked := u.sent - min(st.Buffered, u.sent)
+	n := 0
+	for n < len(u.marks) && u.marks[n].sent <= acked {
+		n++
+	}
+	u.marks = append(u.marks[:0], u.marks[n:]...)
+	if u.sent > acked && (len(u.marks) == 0 || u.marks[len(u.marks)-1].sent < u.sent) {
+		u.marks = append(u.marks, mark{u.sent, now})
+	}
+}
+
+func (u *unacked) age(now time.Duration) time.Duration {
+	if len(u.marks) == 0 {
+		return 0
+	}
+	return now - u.marks[0].at
+}

@@ -1,0 +1,169 @@
+// Package egresssrt is the egress that sends MPEG transport streams over SRT: to a
+// listener that it calls, or to every player that calls it.
+//
+// It knows how a stream has to look on such a line: program tables, clock, pace.
+// Packets are made by internal/mpegts, connections by internal/srt; queues, drops
+// and retries are the gateway's.
+package egresssrt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/headgate/gateway/internal/mpegts"
+	"github.com/headgate/gateway/internal/srt"
+	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/transcode"
+)
+
+// Plugin returns the plugin egress-srt.
+func Plugin() sdk.Plugin {
+	return sdk.Plugin{
+		Name:    "egress-srt",
+		Version: sdk.Version,
+		Egress: &sdk.EgressPlugin{
+			Egress:        egress{},
+			Schemes:       []string{"srt"},
+			Accepts:       sdk.Accepts{Codecs: codecs(AudioAAC), VideoTracks: 1, AudioTracks: 1, Optional: []media.Codec{media.Opus}},
+			TargetOptions: &Options{},
+			OpensEarly:    true,
+		},
+		Transforms: []sdk.Transform{transcode.OpusToAAC()},
+	}
+}
+
+// codecs are those of a target, the best first.
+func codecs(a Audio) []media.Codec {
+	if a == AudioOpus {
+		return []media.Codec{media.H264, media.H265, media.Opus, media.AAC}
+	}
+	return []media.Codec{media.H264, media.H265, media.AAC}
+}
+
+// Audio says how sound is sent.
+type Audio string
+
+// The ways to send sound.
+const (
+	AudioAAC  Audio = "aac"
+	AudioOpus Audio = "opus"
+)
+
+// Options are those of one target. What the URL says as well must be the same.
+type Options struct {
+	Mode       srt.Mode      `json:"mode,omitempty" jsonschema:"enum=caller,enum=listener,description=caller calls the host of the URL; listener waits on its port for players. Without it a URL that has a host is called"`
+	StreamID   secret.String `json:"streamid,omitzero" jsonschema:"description=name of the stream at the peer; the same as key"`
+	Passphrase secret.String `json:"passphrase,omitzero" jsonschema:"description=10 to 79 characters; encrypts the stream"`
+	KeyBits    int           `json:"key_bits,omitempty" jsonschema:"enum=128,enum=192,enum=256,description=length of the AES key; 128 unless told otherwise"`
+	Latency    time.Duration `json:"latency,omitempty" jsonschema:"description=how long a receiver waits for what was lost; 120ms unless told otherwise. Want four round trips"`
+	Audio      Audio         `json:"audio,omitempty" jsonschema:"enum=aac,enum=opus,default=aac,description=opus sends Opus where the publisher does"`
+	MuxRate    int           `json:"muxrate,omitempty" jsonschema:"minimum=100000,maximum=200000000,description=bits per second of a constant rate that is kept with null packets; without it the rate is that of the stream"`
+}
+
+// address returns where a target is.
+func (o Options) address(url, key secret.String) (srt.Address, error) {
+	a, err := srt.ParseAddress(url)
+	if err != nil {
+		return a, err
+	}
+	if !key.Empty() {
+		if !o.StreamID.Empty() && !o.StreamID.Equal(key) {
+			return a, errors.New("the stream id is in key and in streamid: leave one")
+		}
+		o.StreamID = key
+	}
+	return a.Overlay(srt.Address{Mode: o.Mode, StreamID: o.StreamID, Passphrase: o.Passphrase, KeyBits: o.KeyBits, Latency: o.Latency})
+}
+
+// CheckTarget finds what is wrong with a target before it is opened.
+func CheckTarget(url, key secret.String) error {
+	_, err := Options{}.address(url, key)
+	return err
+}
+
+type egress struct{}
+
+// Open implements [sdk.Egress].
+func (egress) Open(ctx context.Context, target sdk.Target, tracks []media.Track) (sdk.Sink, error) {
+	opts := Options{Audio: AudioAAC}
+	if err := target.Options(&opts); err != nil {
+		return nil, configError(err)
+	}
+	switch opts.Audio {
+	case AudioAAC, AudioOpus:
+	default:
+		return nil, configError(errors.New("audio: want aac or opus"))
+	}
+	at, err := opts.address(target.URL, target.Key)
+	if err != nil {
+		return nil, configError(err)
+	}
+	if err := checkTracks(tracks); err != nil {
+		return nil, err
+	}
+	if at.Mode == srt.Listener {
+		if target.Restricted {
+			return nil, configError(errors.New("a target given by the API may not open a port of this machine"))
+		}
+		return openListener(at, opts, tracks)
+	}
+	return openCaller(ctx, target, at, opts, tracks)
+}
+
+// checkTracks refuses what no transport stream carries.
+func checkTracks(tracks []media.Track) error {
+	for _, t := range tracks {
+		if !mpegts.Carries(t.Codec) {
+			return sdk.Permanent(&sdk.Error{
+				Cause: sdk.CauseGateway,
+				Err:   fmt.Errorf("srt carries h264, h265, aac and opus, and was given %s", t.Codec),
+			})
+		}
+	}
+	return nil
+}
+
+// configError is a fault of the configuration, which no retry cures.
+func configError(err error) error {
+	return sdk.Permanent(&sdk.Error{Cause: sdk.CauseConfig, Err: err})
+}
+
+// explain says whose fault err is and whether trying again soon may help.
+func explain(err error) error {
+	var rejected *srt.RejectedError
+	var refused *sdk.RefusedAddressError
+	failure := func(class string) *sdk.Error { return &sdk.Error{Cause: sdk.CauseRemote, Class: class, Err: err} }
+	switch {
+	case errors.As(err, &refused):
+		return configError(refused)
+	case errors.As(err, &rejected):
+		e := failure("refused")
+		switch rejected.Code {
+		case srt.BadSecret, srt.Unsecure:
+			e.Class, e.Cause = "auth", sdk.CauseConfig
+		case srt.Conflict:
+			e.Class = "in_use"
+		case srt.NotFound, srt.Unauthorized, srt.Forbidden, srt.BadRequest:
+			e.Class, e.Cause = "key", sdk.CauseConfig
+		}
+		if rejected.Permanent() {
+			return sdk.Permanent(e)
+		}
+		return e
+	case errors.Is(err, srt.ErrInUse):
+		return &sdk.Error{Cause: sdk.CauseConfig, Class: "in_use", Err: err}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return failure("refused")
+	case errors.Is(err, context.DeadlineExceeded):
+		return failure("timeout")
+	case errors.Is(err, srt.ErrClosed):
+		return failure("closed")
+	default:
+		return &sdk.Error{Cause: sdk.CauseRemote, Err: err}
+	}
+}
