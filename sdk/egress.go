@@ -271,17 +271,19 @@ func (s *egressSession) whyFailed() error {
 	return errors.New("the peer ended the connection")
 }
 
-// report sends the session's figures until stop is closed, more often while bytes
-// wait in the sink's socket.
+// report sends the session's figures, at once and until stop is closed, more often
+// while bytes wait in the sink's socket.
 func (s *egressSession) report(stop <-chan struct{}) {
 	tick := time.NewTicker(lagInterval)
 	defer tick.Stop()
-	waited := false // when last looked
-	for n := 1; ; n++ {
-		select {
-		case <-stop:
-			return
-		case <-tick.C:
+	waited, idle := false, false // when last looked
+	for n := 0; ; n++ {
+		if n > 0 {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
 		}
 		due := n%int(statsInterval/lagInterval) == 0
 		r, ok := s.current().(StatsReporter)
@@ -295,10 +297,10 @@ func (s *egressSession) report(stop <-chan struct{}) {
 				return // logged; the figures are no reason to end the session
 			}
 			waits := st.UnsentAge > 0
-			if !due && !waits && !waited {
+			if !due && !waits && !waited && st.Idle == idle {
 				continue
 			}
-			waited = waits
+			waited, idle = waits, st.Idle
 			m.Bytes = st.Bytes
 			m.AckedBytes = st.AckedBytes
 			m.UnsentBytes = st.UnsentBytes
@@ -309,6 +311,7 @@ func (s *egressSession) report(stop <-chan struct{}) {
 			m.Retransmits = st.Retransmits
 			m.UnitsDropped += st.UnitsDropped
 			m.Values = st.Values
+			m.Idle = st.Idle
 		}
 		s.a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Stats{Stats: m}})
 	}

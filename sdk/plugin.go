@@ -160,6 +160,9 @@ type SinkStats struct {
 	Retransmits  uint64 // segments that the kernel sent again
 	UnitsDropped uint64
 	Values       map[string]float64 // figures of this plugin's own
+	// Idle: nobody is there to send to now, and that is no fault: a port on which no
+	// player has called. The target shows as idle.
+	Idle bool
 }
 
 // A Target is where an egress session sends to.

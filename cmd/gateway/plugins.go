@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/internal/rtmp"
 	rtmpegress "github.com/headgate/gateway/plugins/egress-rtmp"
+	srtegress "github.com/headgate/gateway/plugins/egress-srt"
 	clip "github.com/headgate/gateway/plugins/ingest-clip"
 	webrtc "github.com/headgate/gateway/plugins/ingest-webrtc"
 	"github.com/headgate/gateway/sdk"
@@ -46,6 +47,7 @@ func builtIns() []builtIn {
 			_, err := rtmp.ParseTarget(url, key)
 			return err
 		}},
+		{name: "egress-srt", plugin: srtegress.Plugin, check: srtegress.CheckTarget},
 		{name: "ingest-clip", plugin: clip.Plugin},
 		{name: "ingest-webrtc", plugin: webrtc.Plugin},
 	}

@@ -70,6 +70,8 @@ type Stats struct {
 	UnitsLost, UnitsDropped        uint64
 	Values                         map[string]float64
 	Info                           map[string]string
+	// Idle: nobody is there to send to now, and that is no fault.
+	Idle bool
 }
 
 // A SilenceHandler is a [SessionHandler] that wants to know when a publisher who

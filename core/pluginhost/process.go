@@ -622,6 +622,7 @@ func statsOf(m *wire.SessionStats) Stats {
 		Retransmits:  m.GetRetransmits(),
 		UnackedAge:   wire.Duration(m.GetUnackedAgeNs()),
 		Info:         facts(m.GetInfo()),
+		Idle:         m.GetIdle(),
 	}
 }
 

@@ -14,7 +14,8 @@
 //
 // # States
 //
-//   - idle: nobody publishes, and no session is held; or the target is switched off.
+//   - idle: nobody publishes, and no session is held; or the target is switched off;
+//     or it waits for players, and there is none.
 //   - connecting: a session is being opened, or is open and has written nothing to
 //     its peer so far.
 //   - live: the peer took media since the publisher came. A session that is open

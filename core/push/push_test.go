@@ -353,6 +353,8 @@ func (w *world) do(t *testing.T, d *datadriven.TestData) string {
 			a = codecs(strings.Join(words, ","))
 		}
 		w.open.h.Ready(a)
+	case "players":
+		w.open.h.Stats(pluginhost.Stats{Idle: words[0] == "0"})
 	case "fail":
 		e := pluginhost.End{Failed: true, Cause: pluginhost.Cause(arg("cause", "remote")), Permanent: d.HasArg("permanent"), Message: strings.TrimSpace(d.Input)}
 		if s := arg("after", ""); s != "" {

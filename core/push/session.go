@@ -259,7 +259,10 @@ func (r *run) show(snap router.Snapshot, st session.State, now time.Time) {
 		r.feed.AwaitCredit()
 		st = r.feed.State()
 	}
-	if st.Credited && !st.LastCredit.Before(r.returned) {
+	switch {
+	case st.Stats.Idle:
+		r.t.show(status.TargetIdle, time.Time{})
+	case st.Credited && !st.LastCredit.Before(r.returned):
 		r.t.show(status.TargetLive, time.Time{})
 	}
 }

@@ -118,7 +118,7 @@ func TestOtherReader(t *testing.T) {
 			t.Errorf("a track of %T", track.Codec)
 		}
 	}
-	for r.Read() == nil { //nolint:revive // until the end
+	for r.Read() == nil {
 	}
 	if got[1] < 399 || got[2] < 399 || got[3] < 399 {
 		t.Errorf("%v units, want 400 each", got[1:])

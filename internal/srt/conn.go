@@ -86,6 +86,7 @@ type Conn struct {
 
 	closing sync.Once
 	closed  chan struct{}
+	reading sync.Mutex // held by who reads
 
 	mu   sync.Mutex // guards the fields below
 	last gosrt.Statistics
@@ -236,13 +237,14 @@ func (c *Conn) Write(b []byte) error {
 	if len(b) > PayloadBytes {
 		return fmt.Errorf("a datagram of %d bytes, more than %d", len(b), PayloadBytes)
 	}
-	if _, err := c.conn.Write(b); err != nil {
-		select {
-		case <-c.closed:
-			return ErrClosed
-		default:
-			return ErrFull
-		}
+	_, err := c.conn.Write(b)
+	select {
+	case <-c.closed:
+		return ErrClosed // the library may have taken it all the same
+	default:
+	}
+	if err != nil {
+		return ErrFull
 	}
 	return nil
 }
@@ -250,6 +252,8 @@ func (c *Conn) Write(b []byte) error {
 // Read reads one datagram, as much of it as b holds; [ErrClosed] when the
 // connection is over. Somebody must read for [Conn.Done] to work.
 func (c *Conn) Read(b []byte) (int, error) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	n, err := c.conn.Read(b)
 	if err != nil {
 		c.over()
@@ -284,7 +288,9 @@ func (c *Conn) Close() {
 		return
 	}
 	// The library's receiving goroutine waits to say that it is over until somebody
-	// asks.
+	// asks. Who reads has been told by now.
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	b := make([]byte, 1)
 	for range 200 {
 		if _, err := c.conn.Read(b); errors.Is(err, gosrt.ErrClientClosed) || errors.Is(err, net.ErrClosed) {

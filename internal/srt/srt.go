@@ -111,10 +111,10 @@ func (a *Address) parameter(name, value string) error {
 	}
 	switch strings.ToLower(name) {
 	case "mode":
-		a.Mode = Mode(value)
-		if value == "server" {
+		switch a.Mode = Mode(value); value {
+		case "server":
 			a.Mode = Listener
-		} else if value == "client" {
+		case "client":
 			a.Mode = Caller
 		}
 	case "streamid":

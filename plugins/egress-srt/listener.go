@@ -402,5 +402,6 @@ func (l *listener) Stats() sdk.SinkStats {
 	}
 	sum.Values["srt_players"] = float64(len(l.players))
 	sum.Values["srt_players_refused"] = float64(l.refused)
+	sum.Idle = len(l.players) == 0
 	return sum
 }

@@ -105,14 +105,10 @@ func (p *player) write(ctx context.Context, u *media.AccessUnit, isVideo, alone 
 	p.mu.Lock()
 	now := p.now()
 	before := len(p.queue)
-	queue, err := p.mux.AppendUnit(p.queue, u)
-	if err != nil {
-		p.queue = p.queue[:before]
-		p.units++
-		p.mu.Unlock()
-		return nil // a unit that is none costs itself
+	var err error
+	if p.queue, err = p.mux.AppendUnit(p.queue, u); err != nil {
+		p.units++ // a unit that is none costs itself
 	}
-	p.queue = queue
 	if added := (len(p.queue) - before) / mpegts.PacketBytes; added > 0 {
 		p.clock.Sent(p.mux.Timestamp(u.DTS), now)
 		p.share = max(p.share, burst, (len(p.queue)-p.sent)/mpegts.PacketBytes/spread+1)

@@ -26,6 +26,9 @@ func Plugin() sdk.Plugin {
 	return sdk.Plugin{
 		Name:    "egress-srt",
 		Version: sdk.Version,
+		// A port that is listened on belongs to one process, and a target to one
+		// session: several processes never want the same.
+		Shardable: true,
 		Egress: &sdk.EgressPlugin{
 			Egress:        egress{},
 			Schemes:       []string{"srt"},

@@ -2653,6 +2653,7 @@ type SessionStats struct {
 	Retransmits   uint64                 `protobuf:"varint,11,opt,name=retransmits,proto3" json:"retransmits,omitempty"`                                                                  // egress: segments that the kernel sent again
 	UnackedAgeNs  uint64                 `protobuf:"varint,12,opt,name=unacked_age_ns,json=unackedAgeNs,proto3" json:"unacked_age_ns,omitempty"`                                          // egress: how long the oldest byte waits that the peer has not acknowledged
 	Info          map[string]string      `protobuf:"bytes,13,rep,name=info,proto3" json:"info,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`       // what is no figure: "cipher": "AES_128_GCM"
+	Idle          bool                   `protobuf:"varint,14,opt,name=idle,proto3" json:"idle,omitempty"`                                                                                // egress: nobody is there to send to now, and that is no fault: a port on which no player called
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2776,6 +2777,13 @@ func (x *SessionStats) GetInfo() map[string]string {
 		return x.Info
 	}
 	return nil
+}
+
+func (x *SessionStats) GetIdle() bool {
+	if x != nil {
+		return x.Idle
+	}
+	return false
 }
 
 // Silence says that the publisher sends no media although he is connected, and
@@ -3580,7 +3588,7 @@ const file_gateway_proto_rawDesc = "" +
 	"\x06codecs\x18\x01 \x03(\tR\x06codecs\x12!\n" +
 	"\fvideo_tracks\x18\x02 \x01(\rR\vvideoTracks\x12!\n" +
 	"\faudio_tracks\x18\x03 \x01(\rR\vaudioTracks\x12'\n" +
-	"\x0foptional_codecs\x18\x04 \x03(\tR\x0eoptionalCodecs\"\xe4\x04\n" +
+	"\x0foptional_codecs\x18\x04 \x03(\tR\x0eoptionalCodecs\"\xf8\x04\n" +
 	"\fSessionStats\x12\x18\n" +
 	"\asession\x18\x01 \x01(\rR\asession\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x1f\n" +
@@ -3597,7 +3605,8 @@ const file_gateway_proto_rawDesc = "" +
 	" \x03(\v2+.gateway.plugin.v1.SessionStats.ValuesEntryR\x06values\x12 \n" +
 	"\vretransmits\x18\v \x01(\x04R\vretransmits\x12$\n" +
 	"\x0eunacked_age_ns\x18\f \x01(\x04R\funackedAgeNs\x12=\n" +
-	"\x04info\x18\r \x03(\v2).gateway.plugin.v1.SessionStats.InfoEntryR\x04info\x1a9\n" +
+	"\x04info\x18\r \x03(\v2).gateway.plugin.v1.SessionStats.InfoEntryR\x04info\x12\x12\n" +
+	"\x04idle\x18\x0e \x01(\bR\x04idle\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a7\n" +

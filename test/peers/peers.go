@@ -34,6 +34,10 @@ func packages(program string) string {
 		return "nftables"
 	case "turnserver":
 		return "coturn"
+	case "chromium":
+		return "chromium"
+	case "srt-live-transmit":
+		return "srt-tools"
 	default:
 		return program
 	}
