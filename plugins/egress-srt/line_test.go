@@ -98,7 +98,7 @@ func play(t testing.TB, s sdk.Sink, units []*media.AccessUnit) {
 	t.Helper()
 	start := time.Now()
 	for _, u := range units {
-		time.Sleep(time.Until(start.Add(u.DTS - units[0].DTS)))
+		time.Sleep(time.Until(start.Add(u.DTS - units[0].DTS))) // real time: the line has its own clock
 		if err := s.WriteAccessUnit(t.Context(), u); err != nil {
 			t.Fatalf("writing at %v: %v", u.DTS, err)
 		}
@@ -293,7 +293,7 @@ func TestLargeKeyframe(t *testing.T) {
 	}
 	start := time.Now()
 	for _, u := range units {
-		time.Sleep(time.Until(start.Add(u.DTS)))
+		time.Sleep(time.Until(start.Add(u.DTS))) // real time: the line has its own clock
 		if err := s.WriteAccessUnit(t.Context(), u); err != nil {
 			t.Fatal(err)
 		}
