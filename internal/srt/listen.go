@@ -78,19 +78,24 @@ func (c Call) Remote() string { return c.request.RemoteAddr().String() }
 // Reject says no with a code.
 func (c Call) Reject(code uint32) { c.request.Reject(gosrt.RejectionReason(code)) }
 
-// Accept says yes to a caller whose passphrase is the given one; empty: who does
-// not encrypt. Another caller is rejected, and the error is a *[RejectedError].
-func (c Call) Accept(passphrase secret.String) (*Conn, error) {
+// Verify checks that the caller encrypts with passphrase; empty: that it does not
+// encrypt. Another caller is rejected, and the error is a *[RejectedError].
+func (c Call) Verify(passphrase secret.String) error {
 	switch {
 	case passphrase.Empty() == c.request.IsEncrypted():
 		c.Reject(Unsecure)
-		return nil, &RejectedError{Code: Unsecure}
+		return &RejectedError{Code: Unsecure}
 	case !passphrase.Empty():
 		if err := c.request.SetPassphrase(passphrase.Reveal()); err != nil {
 			c.Reject(BadSecret)
-			return nil, &RejectedError{Code: BadSecret}
+			return &RejectedError{Code: BadSecret}
 		}
 	}
+	return nil
+}
+
+// Accept says yes to a caller that was verified.
+func (c Call) Accept() (*Conn, error) {
 	conn, err := c.request.Accept()
 	if err != nil {
 		return nil, fmt.Errorf("answering a caller: %w", err)

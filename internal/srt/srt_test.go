@@ -73,7 +73,10 @@ func TestConversation(t *testing.T) {
 				c.Reject(NotFound)
 				return
 			}
-			conn, err := c.Accept(secret.New("0123456789ab"))
+			if c.Verify(secret.New("0123456789ab")) != nil {
+				return
+			}
+			conn, err := c.Accept()
 			if err != nil {
 				return
 			}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/headgate/gateway/internal/srt"
 	"github.com/headgate/gateway/sdk/plugintest"
-	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 	"github.com/headgate/gateway/test/faultlab"
 )
@@ -27,7 +26,7 @@ func sink(t testing.TB) string {
 	done := make(chan error, 1)
 	go func() {
 		done <- s.Run(ctx, func(c srt.Call) {
-			conn, err := c.Accept(secret.String{})
+			conn, err := c.Accept()
 			if err != nil {
 				t.Errorf("%v", err)
 				return

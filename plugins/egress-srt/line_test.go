@@ -137,7 +137,10 @@ func receive(t testing.TB, passphrase string) *capture {
 	var once sync.Once
 	go func() {
 		ended <- s.Run(ctx, func(call srt.Call) {
-			conn, err := call.Accept(secret.New(passphrase))
+			if call.Verify(secret.New(passphrase)) != nil {
+				return
+			}
+			conn, err := call.Accept()
 			if err != nil {
 				return
 			}

@@ -101,7 +101,11 @@ func (l *listener) answer(ctx context.Context, call srt.Call) {
 		refuse(srt.Overload, "there are too many")
 		return
 	}
-	conn, err := call.Accept(l.at.Passphrase)
+	var conn *srt.Conn
+	err := call.Verify(l.at.Passphrase)
+	if err == nil {
+		conn, err = call.Accept()
+	}
 	if err != nil {
 		l.mu.Lock()
 		l.refused++

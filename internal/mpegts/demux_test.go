@@ -1,0 +1,113 @@
+package mpegts
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/headgate/gateway/sdk/media"
+)
+
+// collected is what a demuxer handed over, by codec.
+type collected map[media.Codec][]PES
+
+func demux(ts []byte, step int) (collected, *Demuxer) {
+	got := collected{}
+	d := &Demuxer{OnPES: func(p PES) { got[p.Stream.Codec] = append(got[p.Stream.Codec], p) }}
+	for len(ts) > 0 {
+		n := min(step, len(ts))
+		d.Write(ts[:n])
+		ts = ts[n:]
+	}
+	d.Flush()
+	return got, d
+}
+
+// sample is a stream of n pictures and as many sounds of each kind, from a time on.
+func sample(t testing.TB, n int, from time.Duration) []byte {
+	t.Helper()
+	m, err := NewMuxer(tracks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ts []byte
+	for i := range n {
+		at := from + time.Duration(i)*33*time.Millisecond
+		for _, u := range []*media.AccessUnit{picture(i, at, 1+i*97%400*500), sound(2, i, at), sound(3, i, at)} {
+			if ts, err = m.AppendUnit(ts, u); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return ts
+}
+
+// TestDemuxOwn: what the muxer writes comes back, however the bytes are cut, over
+// the wrap of the timestamps.
+func TestDemuxOwn(t *testing.T) {
+	ts := sample(t, 200, 0)
+	for _, step := range []int{1, 100, 188, 1316, 65536, len(ts)} {
+		got, d := demux(ts, step)
+		for _, c := range []media.Codec{media.H264, media.AAC, media.Opus} {
+			if len(got[c]) != 200 {
+				t.Fatalf("in steps of %d: %d of %s, want 200", step, len(got[c]), c)
+			}
+			for i, p := range got[c] {
+				if want := Ticks(epoch + time.Duration(i)*33*time.Millisecond); p.DTS != want || p.Lost || !p.HasTime {
+					t.Fatalf("%s %d at %d, want %d; %v", c, i, p.DTS, want, p.Lost)
+				}
+			}
+		}
+		if c := d.Counts(); c.Lost+c.Damaged+c.Unsynced != 0 {
+			t.Errorf("in steps of %d: %+v", step, c)
+		}
+	}
+}
+
+// TestDemuxLoss: a packet that is missing costs the unit that it belongs to, and
+// the next one says so; rubbish between packets costs nothing.
+func TestDemuxLoss(t *testing.T) {
+	ts := sample(t, 60, 0)
+	var cut []byte
+	dropped := 0
+	for n := 0; n < len(ts); n += PacketBytes {
+		p := ts[n : n+PacketBytes]
+		if PID(p) == firstPID && p[1]&0x40 == 0 && n > len(ts)/2 && dropped == 0 {
+			dropped++
+			continue
+		}
+		if n == len(ts)/4/PacketBytes*PacketBytes {
+			cut = append(cut, bytes.Repeat([]byte{1, 0x47, 2}, 50)...)
+		}
+		cut = append(cut, p...)
+	}
+	got, d := demux(cut, 1316)
+	lost := 0
+	for _, p := range got[media.H264] {
+		if p.Lost {
+			lost++
+		}
+	}
+	if len(got[media.H264]) != 59 || lost != 1 || len(got[media.AAC]) != 60 {
+		t.Errorf("%d pictures, %d that say lost, %d sounds; %+v", len(got[media.H264]), lost, len(got[media.AAC]), d.Counts())
+	}
+}
+
+func FuzzDemux(f *testing.F) {
+	f.Add(sample(f, 3, 0))
+	f.Add(AppendClock(AppendNull(nil), 256, 3, 1234567, true))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, _ := demux(b, 188)
+		other, _ := demux(b, 61)
+		if len(b)%PacketBytes == 0 && len(b) > 0 && b[0] == syncByte && len(got[media.H264]) != len(other[media.H264]) {
+			// Cut in two at another place, a resynchronisation may find another packet;
+			// in step it may not.
+			for n := 0; n < len(b); n += PacketBytes {
+				if b[n] != syncByte {
+					return
+				}
+			}
+			t.Errorf("%d pictures, and %d in other steps", len(got[media.H264]), len(other[media.H264]))
+		}
+	})
+}
