@@ -1,0 +1,296 @@
+package ingestsrt
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/headgate/gateway/internal/clip"
+	"github.com/headgate/gateway/internal/mpegts"
+	"github.com/headgate/gateway/internal/srt"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/plugintest"
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
+	"github.com/headgate/gateway/test/peers"
+)
+
+func TestMain(m *testing.M) {
+	// See docs/adr/0025: what the library leaves of a handshake that was refused.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/datarhei/gosrt.Dial.func1"))
+}
+
+// send sends the test card in real time until ctx or the connection ends.
+func send(ctx context.Context, conn *srt.Conn) {
+	c, err := clip.Load()
+	if err != nil {
+		panic(err)
+	}
+	mux, err := mpegts.NewMuxer(c.Tracks)
+	if err != nil {
+		panic(err)
+	}
+	player := c.NewPlayer()
+	start := time.Now()
+	for {
+		u := player.Next()
+		select {
+		case <-ctx.Done():
+			return
+		case <-conn.Done():
+			return
+		case <-time.After(time.Until(start.Add(u.DTS))):
+		}
+		ts, err := mux.AppendUnit(nil, u)
+		if err != nil {
+			panic(err)
+		}
+		for len(ts) > 0 {
+			n := min(len(ts), srt.PayloadBytes)
+			if conn.Write(ts[:n]) != nil {
+				return
+			}
+			ts = ts[n:]
+		}
+	}
+}
+
+// serve runs a source that can be pulled.
+func serve(t *testing.T) string {
+	t.Helper()
+	s, err := srt.Listen(srt.Address{Mode: srt.Listener, HostPort: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- s.Run(ctx, func(c srt.Call) {
+			if c.Verify(secret.String{}) != nil {
+				return
+			}
+			conn, err := c.Accept()
+			if err != nil {
+				return
+			}
+			var wg sync.WaitGroup
+			wg.Go(conn.Discard)
+			send(ctx, conn)
+			conn.Close()
+			wg.Wait()
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return s.Addr()
+}
+
+func TestConformanceOfPull(t *testing.T) {
+	plugintest.TestIngest(t, Plugin(), plugintest.IngestOptions{
+		PullURL: "srt://" + serve(t), BadURL: "srt://127.0.0.1:9?passphrase=SECRET",
+	})
+}
+
+func TestConformanceOfPublish(t *testing.T) {
+	addr := peers.FreeAddr(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	plugintest.TestIngest(t, Plugin(), plugintest.IngestOptions{
+		Options: fmt.Appendf(nil, `{"listen": %q, "passphrase": "0123456789"}`, addr),
+		Publish: func(plugintest.T, *plugintest.Gateway) {
+			wg.Go(func() {
+				for ctx.Err() == nil { // the port opens a little after the plugin starts
+					conn, err := srt.Dial(ctx, srt.Address{Mode: srt.Caller, HostPort: addr, StreamID: secret.New("studio?token=x"), Passphrase: secret.New("0123456789")}, nil)
+					if err != nil {
+						continue
+					}
+					wg.Go(conn.Discard)
+					send(ctx, conn)
+					conn.Close()
+					return
+				}
+			})
+		},
+	})
+}
+
+func TestStreamID(t *testing.T) {
+	good := func(id, name, token string) {
+		t.Helper()
+		w, err := parseStreamID(secret.New(id))
+		if err != nil || w.name != name || w.token.Reveal() != token {
+			t.Errorf("%s: %q %q %v", id, w.name, w.token.Reveal(), err)
+		}
+	}
+	bad := func(id string) {
+		t.Helper()
+		if w, err := parseStreamID(secret.New(id)); err == nil || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("%s: %+v %v", id, w, err)
+		}
+	}
+	good("studio", "studio", "")
+	good("studio/a?token=SECRET", "studio/a", "SECRET")
+	good("publish:studio?token=a%26b", "studio", "a&b")
+	good("#!::r=studio,m=publish,s=SECRET,t=stream", "studio", "SECRET")
+	good("#!::r=/studio,token=SECRET", "studio", "SECRET")
+	bad("")
+	bad("read:studio?token=SECRET")
+	bad("#!::m=publish,s=SECRET")
+	bad("#!::r=studio,m=request,s=SECRET")
+	bad("#!{r=studio,s=SECRET}")
+	bad("#!::SECRET")
+	bad("studio?token=%zzSECRET")
+}
+
+// A recorder keeps what an assembler makes.
+type recorder struct {
+	tracks []media.Track
+	sets   int
+	units  map[media.TrackID][]*media.AccessUnit
+}
+
+func (r *recorder) SetTracks(tracks []media.Track) { r.tracks = tracks; r.sets++ }
+func (r *recorder) WriteAccessUnit(u *media.AccessUnit) {
+	if r.units == nil {
+		r.units = make(map[media.TrackID][]*media.AccessUnit)
+	}
+	r.units[u.Track] = append(r.units[u.Track], u)
+}
+
+// assemble reads a transport stream that ffmpeg makes.
+func assemble(t *testing.T, program int, args ...string) (*recorder, *assembler, string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "in.ts")
+	peers.FFmpeg(t, append(args, "-f", "mpegts", file)...)
+	r := &recorder{}
+	a := newAssembler(r, program)
+	a.demux.Write(readFile(t, file))
+	a.demux.Flush()
+	return r, a, file
+}
+
+// TestFFmpegStreams: B-frames in closed and open groups, H.265, over the wrap of the
+// timestamps: as many pictures as ffprobe counts, in its order and at its times.
+func TestFFmpegStreams(t *testing.T) {
+	peers.Need(t, "ffmpeg", "ffprobe")
+	source := []string{"-f", "lavfi", "-i", "testsrc2=size=322x182:rate=25", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "4", "-pix_fmt", "yuv420p", "-c:a", "aac", "-ac", "2"}
+	f := func(name string, codec media.Codec, args ...string) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, a, file := assemble(t, 0, append(append([]string{}, source...), args...)...)
+			if len(r.tracks) != 2 || r.tracks[0].Codec != codec || !r.tracks[0].Complete() || r.tracks[0].Width != 322 || r.tracks[0].Height != 182 ||
+				r.tracks[1].Codec != media.AAC || r.tracks[1].SampleRateHz != 48000 || r.tracks[1].Channels != 2 {
+				t.Fatalf("tracks %+v", r.tracks)
+			}
+			want := map[media.TrackID][]peers.Packet{}
+			for _, p := range peers.Packets(t, file) {
+				id := r.tracks[1].ID
+				if p.Type == "video" {
+					id = r.tracks[0].ID
+				}
+				want[id] = append(want[id], p)
+			}
+			for id, packets := range want {
+				units := r.units[id]
+				if len(units) != len(packets) {
+					t.Fatalf("track %d: %d units, ffprobe counts %d", id, len(units), len(packets))
+				}
+				for i, u := range units {
+					off := (u.DTS - units[0].DTS) - (packets[i].DTS - packets[0].DTS)
+					ahead := (u.PTS - u.DTS) - (packets[i].PTS - packets[i].DTS)
+					if off.Abs() > time.Millisecond || ahead.Abs() > time.Millisecond {
+						t.Fatalf("unit %d of track %d at %v/%v, ffprobe says %v/%v", i, id, u.PTS, u.DTS, packets[i].PTS, packets[i].DTS)
+					}
+				}
+			}
+			if a.lost+a.damaged+a.jumps != 0 {
+				t.Errorf("lost %d, damaged %d, jumps %d", a.lost, a.damaged, a.jumps)
+			}
+		})
+	}
+	f("closed", media.H264, "-c:v", "libx264", "-bf", "3", "-g", "25", "-x264-params", "open-gop=0")
+	f("open", media.H264, "-c:v", "libx264", "-bf", "3", "-g", "25", "-x264-params", "open-gop=1")
+	f("wrap", media.H264, "-c:v", "libx264", "-bf", "2", "-g", "25", "-output_ts_offset", "95441.7")
+	f("h265", media.H265, "-c:v", "libx265", "-x265-params", "bframes=3:keyint=25:log-level=none")
+}
+
+// TestOthersAreLeftOut: a codec that the gateway does not carry is counted, and the
+// program that is asked for is taken.
+func TestOthersAreLeftOut(t *testing.T) {
+	peers.Need(t, "ffmpeg")
+	two := []string{"-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "1", "-pix_fmt", "yuv420p",
+		"-map", "0", "-map", "1", "-map", "0", "-c:v", "libx264", "-c:a", "mp2", "-s:v:1", "640x360",
+		"-program", "program_num=7:st=0:st=1", "-program", "program_num=9:st=2"}
+	r, a, _ := assemble(t, 0, two...)
+	if len(r.tracks) != 1 || r.tracks[0].Width != 320 || a.leftOut["mpeg audio"] != 1 {
+		t.Errorf("first program: %+v, left out %v", r.tracks, a.leftOut)
+	}
+	r, a, _ = assemble(t, 9, two...)
+	if len(r.tracks) != 1 || r.tracks[0].Width != 640 {
+		t.Errorf("program 9: %+v, left out %v; there are %v", r.tracks, a.leftOut, a.demux.Programs())
+	}
+}
+
+// TestSenderBeginsAnew: when its clock is set back the stream goes on.
+func TestSenderBeginsAnew(t *testing.T) {
+	r := &recorder{}
+	a := newAssembler(r, 0)
+	s := &stream{track: media.Track{ID: 1}}
+	for _, dts := range []int64{900000, 903600, 5400, 9000, 8_000_000_000, 8_000_003_600, 7_999_000_000} {
+		a.write(s, &media.AccessUnit{}, dts, dts)
+	}
+	for i := 1; i < len(r.units[1]); i++ {
+		if step := r.units[1][i].DTS - r.units[1][i-1].DTS; step != 40*time.Millisecond {
+			t.Errorf("unit %d comes %v after the one before", i, step)
+		}
+	}
+	if a.jumps != 3 {
+		t.Errorf("%d jumps", a.jumps)
+	}
+}
+
+// TestFFmpegPublishes: over the line, with a passphrase.
+func TestFFmpegPublishes(t *testing.T) {
+	peers.Need(t, "ffmpeg")
+	addr := peers.FreeAddr(t)
+	g := plugintest.Attach(t, plugintest.Connect(t, Plugin()), fmt.Appendf(nil, `{"listen": %q, "passphrases": {"studio": "correcthorse"}}`, addr))
+	url := func(pass string) string {
+		return "srt://" + addr + "?passphrase=" + pass + "&pbkeylen=32&streamid=publish:studio?token=T"
+	}
+	publish := func(pass string) *peers.Process {
+		return peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{"-nostdin", "-v", "error", "-re",
+			"-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "20",
+			"-pix_fmt", "yuv420p", "-c:v", "libx264", "-g", "25", "-c:a", "aac", "-f", "mpegts", url(pass)}})
+	}
+	if code := publish("wrongpassphrase").ExitCode(t, 20*time.Second); code == 0 {
+		t.Error("the wrong passphrase was good enough")
+	}
+	publish("correcthorse")
+	var offer *wire.Offer
+	for offer == nil {
+		offer = g.Recv().GetOffer()
+	}
+	if offer.GetName() != "studio" || string(offer.GetCredentials()) != "T" {
+		t.Errorf("offer %v", offer)
+	}
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
+		Session: 1, Kind: wire.SessionKind_SESSION_KIND_INGEST, StreamId: 1, Stream: "studio", Offer: offer.GetOffer(), InitialCreditBytes: 1 << 22,
+	}}})
+	units := map[uint32]int{}
+	for units[1] < 50 || units[2] < 50 {
+		for _, u := range g.Recv().GetMedia().GetUnits() {
+			units[u.GetTrack()]++
+		}
+	}
+}

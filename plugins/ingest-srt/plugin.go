@@ -1,0 +1,279 @@
+// Package ingestsrt is the ingest for MPEG transport streams over SRT: encoders that
+// call, and sources that are called.
+//
+// It knows what a stream id asks for, and how elementary streams become access
+// units. Packets are taken apart by internal/mpegts, connections are internal/srt's;
+// who may publish is the gateway's to say.
+package ingestsrt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/headgate/gateway/internal/srt"
+	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
+)
+
+// Plugin returns the plugin ingest-srt.
+func Plugin() sdk.Plugin {
+	return sdk.Plugin{
+		Name:    "ingest-srt",
+		Version: sdk.Version,
+		Options: &Options{},
+		Ingest: &sdk.IngestPlugin{
+			Ingest:  &ingest{},
+			Codecs:  []media.Codec{media.H264, media.H265, media.AAC, media.Opus},
+			Schemes: []string{"srt"},
+		},
+	}
+}
+
+// Options are those of the plugin.
+type Options struct {
+	Listen      string                   `json:"listen,omitempty" jsonschema:"description=Address of the UDP port on which encoders call; none if absent"`
+	Passphrase  secret.String            `json:"passphrase,omitzero" jsonschema:"description=What every encoder must encrypt with: 10 to 79 characters"`
+	Passphrases map[string]secret.String `json:"passphrases,omitempty" jsonschema:"description=The same for single streams by their name"`
+	Latency     time.Duration            `json:"latency,omitempty" jsonschema:"description=How long is waited for what was lost; 120ms unless told otherwise. The larger one of both sides counts"`
+	Programs    map[string]int           `json:"programs,omitempty" jsonschema:"description=Number of the program to take by the name of the stream; the first one otherwise"`
+}
+
+// check returns what is wrong with the options.
+func (o Options) check() error {
+	for _, p := range o.Passphrases {
+		if err := checkPassphrase(p); err != nil {
+			return err
+		}
+	}
+	if o.Latency < 0 || o.Latency > srt.MaxLatency {
+		return fmt.Errorf("latency: want at most %v", srt.MaxLatency)
+	}
+	if o.Listen != "" {
+		if _, _, err := net.SplitHostPort(o.Listen); err != nil {
+			return errors.New("listen: want host:port")
+		}
+	}
+	return checkPassphrase(o.Passphrase)
+}
+
+func checkPassphrase(p secret.String) error {
+	if n := len(p.Reveal()); n != 0 && (n < 10 || n > 79) {
+		return errors.New("passphrase: want 10 to 79 characters")
+	}
+	return nil
+}
+
+// passphrase is what the encoder of a stream must encrypt with.
+func (o Options) passphrase(name string) secret.String {
+	if p, ok := o.Passphrases[name]; ok {
+		return p
+	}
+	return o.Passphrase
+}
+
+type ingest struct{}
+
+// Serve implements [sdk.Ingest].
+func (ingest) Serve(ctx context.Context, host *sdk.IngestHost) error {
+	var o Options
+	if err := host.Options(&o); err != nil {
+		return err
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	if o.Listen == "" {
+		<-ctx.Done()
+		return nil
+	}
+	server, err := srt.Listen(srt.Address{Mode: srt.Listener, HostPort: o.Listen, Latency: o.Latency})
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	sdk.Logger().Info("waiting for encoders", "srt", server.Addr())
+	s := &service{host: host, options: o, busy: make(chan struct{}, maxPublishers)}
+	return server.Run(ctx, func(c srt.Call) { s.answer(ctx, c) })
+}
+
+// maxPublishers bounds the encoders at a time.
+const maxPublishers = 500
+
+// A service answers encoders who call.
+type service struct {
+	host    *sdk.IngestHost
+	options Options
+	busy    chan struct{}
+}
+
+// answer serves one encoder until it leaves.
+func (s *service) answer(ctx context.Context, call srt.Call) {
+	select {
+	case s.busy <- struct{}{}:
+		defer func() { <-s.busy }()
+	default:
+		call.Reject(srt.Overload)
+		return
+	}
+	log := sdk.Logger().With("remote", call.Remote())
+	want, err := parseStreamID(call.StreamID())
+	if err != nil {
+		log.Warn("refused an encoder", "why", err)
+		call.Reject(srt.BadRequest)
+		return
+	}
+	log = log.With("stream", want.name)
+	if err := call.Verify(s.options.passphrase(want.name)); err != nil {
+		log.Warn("refused an encoder", "why", err)
+		return
+	}
+	// The gateway decides within moments, and the encoder waits for three seconds.
+	offering, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	pub, err := s.host.Offer(offering, sdk.Offer{
+		Name: want.name, Credentials: want.token, Remote: call.Remote(), Agent: "srt",
+		Codecs: Plugin().Ingest.Codecs,
+	})
+	if err != nil {
+		log.Warn("refused an encoder", "why", err)
+		call.Reject(rejection(err))
+		return
+	}
+	conn, err := call.Accept()
+	if err != nil {
+		pub.Close(err)
+		return
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, conn.Close)
+	defer stop()
+	pub.Close(receive(conn, pub, s.options.Programs[want.name]))
+}
+
+// rejection is the code for a refusal by the gateway.
+func rejection(err error) uint32 {
+	var rejected *sdk.RejectedError
+	if !errors.As(err, &rejected) {
+		return srt.Overload
+	}
+	switch rejected.Reason {
+	case sdk.Unauthenticated:
+		return srt.Unauthorized
+	case sdk.Forbidden:
+		return srt.Forbidden
+	case sdk.NotFound:
+		return srt.NotFound
+	case sdk.Conflict:
+		return srt.Conflict
+	case sdk.Unusable:
+		return srt.BadRequest
+	default:
+		return srt.Overload
+	}
+}
+
+// receive passes what comes on until the connection or the publication is over. It
+// returns why: SRT tells a goodbye from a loss only by what is there to hear.
+func receive(conn *srt.Conn, pub *sdk.Publication, program int) error {
+	stop := context.AfterFunc(done{pub}, conn.Close)
+	defer stop()
+	a := newAssembler(pub, program)
+	b := make([]byte, 1500)
+	reported := time.Now()
+	var bytes uint64
+	for {
+		n, err := conn.Read(b)
+		if err != nil {
+			a.demux.Flush()
+			if pub.Err() != nil {
+				return pub.Err()
+			}
+			return errors.New("the encoder ended the connection, or is not heard any more")
+		}
+		bytes += uint64(n)
+		a.demux.Write(b[:n])
+		if time.Since(reported) >= time.Second {
+			reported = time.Now()
+			pub.ReportStats(a.stats(conn.Stats(), bytes))
+		}
+	}
+}
+
+// done is the life of a publication as a context.
+type done struct{ pub *sdk.Publication }
+
+func (d done) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (d done) Done() <-chan struct{}       { return d.pub.Done() }
+func (d done) Err() error {
+	select {
+	case <-d.pub.Done():
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+func (d done) Value(any) any { return nil }
+
+// stats are the figures of a publisher.
+func (a *assembler) stats(st srt.Stats, bytes uint64) sdk.IngestStats {
+	c := a.demux.Counts()
+	left := uint64(0)
+	for _, n := range a.leftOut {
+		left += n
+	}
+	return sdk.IngestStats{Bytes: bytes, UnitsLost: a.lost + a.damaged, Values: map[string]float64{
+		"srt_rtt_seconds":         st.RTT.Seconds(),
+		"srt_packets_received":    float64(st.Received),
+		"srt_packets_lost":        float64(st.ReceiveLost),
+		"srt_packets_too_late":    float64(st.ReceiveDropped),
+		"srt_packets_undecrypted": float64(st.Undecrypted),
+		"ts_continuity_errors":    float64(c.Lost),
+		"ts_damaged":              float64(c.Damaged),
+		"ts_unsynced_bytes":       float64(c.Unsynced),
+		"ts_streams_left_out":     float64(left),
+		"ts_time_jumps":           float64(a.jumps),
+	}}
+}
+
+// Pull implements [sdk.Puller].
+func (ingest) Pull(ctx context.Context, source secret.String, pub *sdk.Publication) error {
+	at, err := srt.ParseAddress(source)
+	if err == nil && at.Mode != srt.Caller {
+		err = errors.New("a source is called: want a host")
+	}
+	if err != nil {
+		return sdk.Permanent(&sdk.Error{Cause: sdk.CauseConfig, Err: err})
+	}
+	dialing, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	conn, err := srt.Dial(dialing, at, nil)
+	if err != nil {
+		return explain(err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, conn.Close)
+	defer stop()
+	return &sdk.Error{Cause: sdk.CauseRemote, Class: "closed", Err: receive(conn, pub, 0)}
+}
+
+// explain says whose fault err is and whether trying again soon may help.
+func explain(err error) error {
+	e := &sdk.Error{Cause: sdk.CauseRemote, Err: err}
+	var rejected *srt.RejectedError
+	switch {
+	case errors.As(err, &rejected):
+		if e.Class = "refused"; rejected.Permanent() {
+			e.Cause, e.Class = sdk.CauseConfig, "auth"
+			return sdk.Permanent(e)
+		}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		e.Class = "refused"
+	case errors.Is(err, context.DeadlineExceeded):
+		e.Class = "timeout"
+	}
+	return e
+}
