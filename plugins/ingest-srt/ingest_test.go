@@ -106,23 +106,43 @@ func TestConformanceOfPublish(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	plugintest.TestIngest(t, Plugin(), plugintest.IngestOptions{
-		Options: fmt.Appendf(nil, `{"listen": %q, "passphrase": "0123456789"}`, addr),
-		Publish: func(plugintest.T, *plugintest.Gateway) {
-			wg.Go(func() {
-				for ctx.Err() == nil { // the port opens a little after the plugin starts
-					conn, err := srt.Dial(ctx, srt.Address{Mode: srt.Caller, HostPort: addr, StreamID: secret.New("studio?token=x"), Passphrase: secret.New("0123456789")}, nil)
-					if err != nil {
-						continue
-					}
-					wg.Go(conn.Discard)
-					send(ctx, conn)
-					conn.Close()
+	// Encoders are there before the checks, which count goroutines.
+	start := make(chan struct{}, 100)
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-start:
+					encode(ctx, addr)
+				case <-ctx.Done():
 					return
 				}
-			})
-		},
+			}
+		})
+	}
+	plugintest.TestIngest(t, Plugin(), plugintest.IngestOptions{
+		Options: fmt.Appendf(nil, `{"listen": %q, "passphrase": "0123456789"}`, addr),
+		Publish: func(plugintest.T, *plugintest.Gateway) { start <- struct{}{} },
 	})
+}
+
+// encode calls addr and sends until the connection is over. The port opens a little
+// after the plugin starts.
+func encode(ctx context.Context, addr string) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		conn, err := srt.Dial(ctx, srt.Address{Mode: srt.Caller, HostPort: addr, StreamID: secret.New("studio?token=x"), Passphrase: secret.New("0123456789")}, nil)
+		if err != nil {
+			continue
+		}
+		var wg sync.WaitGroup
+		wg.Go(conn.Discard)
+		send(ctx, conn)
+		conn.Close()
+		wg.Wait()
+		return
+	}
 }
 
 func TestStreamID(t *testing.T) {
