@@ -252,6 +252,7 @@ func TestMetrics(t *testing.T) {
 		`gateway_target_dropped_units_total{reason="lag",stream="studio",target="a"} 3`,
 		`gateway_target_state{state="failed",stream="studio",target="b"} 1`,
 		`gateway_target_state{state="live",stream="studio",target="b"} 0`,
+		`gateway_target_value{stream="studio",target="a",value="rtmp_acknowledged_bytes"} 900`,
 		`gateway_target_lag_seconds{stream="studio",target="a"} 0.25`,
 		`gateway_stream_track_info{codec="aac",derived_from="2",stream="studio",track="3"} 1`,
 		`gateway_stream_publisher{plugin="ingest-webrtc",stream="studio"} 1`,

@@ -62,6 +62,7 @@ type collector struct {
 	videoRate, audioRate, frameRate, keyframes          *prometheus.Desc
 	onBackup, warning                                   *prometheus.Desc
 	acked, unsent, delivery, rtt, retransmits           *prometheus.Desc
+	targetValue                                         *prometheus.Desc
 	pluginState, pluginSince, pluginRestarts, sessions  *prometheus.Desc
 }
 
@@ -111,6 +112,7 @@ func newCollector(g Gateway, configured map[string]bool) *collector {
 		delivery:       d("target_delivery_bytes_per_second", "What the way to the peer can take; absent if unknown.", "stream", "target"),
 		retransmits:    d("target_retransmits", "Segments that were sent again to the peer of the present session.", "stream", "target"),
 		rtt:            d("target_rtt_seconds", "Round trip to the peer; absent if unknown.", "stream", "target"),
+		targetValue:    d("target_value", "Figures of the target's plugin; its page says what they mean.", "stream", "target", "value"),
 
 		pluginState:    d("plugin_state", "1 for the state in which the plugin's process is, 0 for the others.", "plugin", "process", "state"),
 		pluginSince:    d("plugin_state_timestamp_seconds", "Since when the process is in its state.", "plugin", "process"),
@@ -200,6 +202,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			if p := t.Peer; p != nil {
 				gauge(c.unsent, float64(p.BytesUnsent), st.Name, t.Name)
 				gauge(c.retransmits, float64(p.Retransmits), st.Name, t.Name)
+				for name, v := range p.Values {
+					gauge(c.targetValue, v, st.Name, t.Name, name)
+				}
 				for _, known := range []struct {
 					desc  *prometheus.Desc
 					value float64
