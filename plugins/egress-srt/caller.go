@@ -32,14 +32,9 @@ func (c carried) hasVideo() bool {
 	return false
 }
 
-// accepts is what a session takes.
-func accepts(a Audio) sdk.Accepts {
-	return sdk.Accepts{Codecs: codecs(a), VideoTracks: 1, AudioTracks: 1}
-}
-
 // A caller is the session of a target that is called.
 type caller struct {
-	audio  Audio
+	takes  sdk.Accepts
 	conn   *srt.Conn
 	player *player
 	carried
@@ -59,7 +54,7 @@ func openCaller(ctx context.Context, target sdk.Target, at srt.Address, opts Opt
 		conn.Close()
 		return nil, configError(err)
 	}
-	c := &caller{audio: opts.Audio, conn: conn, player: p, carried: carried{tracks}}
+	c := &caller{takes: accepts(tracks), conn: conn, player: p, carried: carried{tracks}}
 	run, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
 	c.wg.Go(conn.Discard)
@@ -112,7 +107,7 @@ func (c *caller) Close(ctx context.Context) error {
 const closeWait = 1500 * time.Millisecond
 
 // Accepts implements [sdk.Accepter].
-func (c *caller) Accepts() sdk.Accepts { return accepts(c.audio) }
+func (c *caller) Accepts() sdk.Accepts { return c.takes }
 
 // Failed implements [sdk.Failer].
 func (c *caller) Failed() <-chan struct{} { return c.conn.Done() }

@@ -80,9 +80,6 @@ func open(t testing.TB, url string, opts Options, tracks []media.Track) sdk.Sink
 }
 
 func try(ctx context.Context, url string, opts Options, tracks []media.Track) (sdk.Sink, error) {
-	if opts.Audio == "" {
-		opts.Audio = AudioAAC
-	}
 	at, err := opts.address(secret.New(url), secret.String{})
 	if err != nil {
 		return nil, configError(err)

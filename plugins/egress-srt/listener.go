@@ -25,6 +25,7 @@ const (
 // and a goroutine of its own.
 type listener struct {
 	opts   Options
+	takes  sdk.Accepts
 	at     srt.Address
 	server *srt.Server
 	cancel context.CancelFunc
@@ -64,7 +65,7 @@ func openListener(at srt.Address, opts Options, tracks []media.Track) (sdk.Sink,
 		return nil, explain(err)
 	}
 	l := &listener{
-		opts: opts, at: at, server: server, failed: make(chan struct{}),
+		opts: opts, takes: accepts(tracks), at: at, server: server, failed: make(chan struct{}),
 		carried: carried{tracks}, players: make(map[*guest]bool),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -374,7 +375,7 @@ func (g *guest) drain(ctx context.Context) {
 }
 
 // Accepts implements [sdk.Accepter].
-func (l *listener) Accepts() sdk.Accepts { return accepts(l.opts.Audio) }
+func (l *listener) Accepts() sdk.Accepts { return l.takes }
 
 // Failed implements [sdk.Failer].
 func (l *listener) Failed() <-chan struct{} { return l.failed }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -32,7 +33,7 @@ func Plugin() sdk.Plugin {
 		Egress: &sdk.EgressPlugin{
 			Egress:        egress{},
 			Schemes:       []string{"srt"},
-			Accepts:       sdk.Accepts{Codecs: codecs(AudioAAC), VideoTracks: 1, AudioTracks: 1, Optional: []media.Codec{media.Opus}},
+			Accepts:       declared(),
 			TargetOptions: &Options{},
 			OpensEarly:    true,
 		},
@@ -40,31 +41,29 @@ func Plugin() sdk.Plugin {
 	}
 }
 
-// codecs are those of a target, the best first.
-func codecs(a Audio) []media.Codec {
-	if a == AudioOpus {
-		return []media.Codec{media.H264, media.H265, media.Opus, media.AAC}
-	}
-	return []media.Codec{media.H264, media.H265, media.AAC}
+// declared is what every target takes, and what those take that ask for it.
+func declared() sdk.Accepts {
+	a := accepts(nil)
+	a.Optional = []media.Codec{media.Opus}
+	return a
 }
 
-// Audio says how sound is sent.
-type Audio string
-
-// The ways to send sound.
-const (
-	AudioAAC  Audio = "aac"
-	AudioOpus Audio = "opus"
-)
+// accepts is what a session takes that is to begin with tracks: Opus where the target
+// asked for it, so that it is among them.
+func accepts(tracks []media.Track) sdk.Accepts {
+	a := sdk.Accepts{Codecs: []media.Codec{media.H264, media.H265, media.AAC}, VideoTracks: 1, AudioTracks: 1}
+	if slices.ContainsFunc(tracks, func(t media.Track) bool { return t.Codec == media.Opus }) {
+		a.Codecs = append(a.Codecs, media.Opus)
+	}
+	return a
+}
 
 // Options are those of one target. What the URL says as well must be the same.
 type Options struct {
-	Mode       srt.Mode      `json:"mode,omitempty" jsonschema:"enum=caller,enum=listener,description=caller calls the host of the URL; listener waits on its port for players. Without it a URL that has a host is called"`
 	StreamID   secret.String `json:"streamid,omitzero" jsonschema:"description=name of the stream at the peer; the same as key"`
 	Passphrase secret.String `json:"passphrase,omitzero" jsonschema:"description=10 to 79 characters; encrypts the stream"`
 	KeyBits    int           `json:"key_bits,omitempty" jsonschema:"enum=128,enum=192,enum=256,description=length of the AES key; 128 unless told otherwise"`
 	Latency    time.Duration `json:"latency,omitempty" jsonschema:"description=how long a receiver waits for what was lost; 120ms unless told otherwise. Want four round trips"`
-	Audio      Audio         `json:"audio,omitempty" jsonschema:"enum=aac,enum=opus,default=aac,description=opus sends Opus where the publisher does"`
 	MuxRate    int           `json:"muxrate,omitempty" jsonschema:"minimum=100000,maximum=200000000,description=bits per second of a constant rate that is kept with null packets; without it the rate is that of the stream"`
 }
 
@@ -80,7 +79,7 @@ func (o Options) address(url, key secret.String) (srt.Address, error) {
 		}
 		o.StreamID = key
 	}
-	return a.Overlay(srt.Address{Mode: o.Mode, StreamID: o.StreamID, Passphrase: o.Passphrase, KeyBits: o.KeyBits, Latency: o.Latency})
+	return a.Overlay(srt.Address{StreamID: o.StreamID, Passphrase: o.Passphrase, KeyBits: o.KeyBits, Latency: o.Latency})
 }
 
 // CheckTarget finds what is wrong with a target before it is opened.
@@ -93,14 +92,9 @@ type egress struct{}
 
 // Open implements [sdk.Egress].
 func (egress) Open(ctx context.Context, target sdk.Target, tracks []media.Track) (sdk.Sink, error) {
-	opts := Options{Audio: AudioAAC}
+	var opts Options
 	if err := target.Options(&opts); err != nil {
 		return nil, configError(err)
-	}
-	switch opts.Audio {
-	case AudioAAC, AudioOpus:
-	default:
-		return nil, configError(errors.New("audio: want aac or opus"))
 	}
 	at, err := opts.address(target.URL, target.Key)
 	if err != nil {
