@@ -169,4 +169,3 @@ func TestFirefoxWithoutH264(t *testing.T) {
 		t.Error("the gateway was asked")
 	}
 }
-
