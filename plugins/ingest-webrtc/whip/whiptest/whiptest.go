@@ -157,24 +157,24 @@ type made struct{ url, etag, answer string }
 
 func create(t *testing.T, target Target) made {
 	t.Helper()
-	res, body := ask(t, target, "POST", target.URL, []string{sdpType}, offer, true)
-	if res.StatusCode != http.StatusCreated {
-		t.Fatalf("making a session: %s: %s", res.Status, body)
+	res := ask(t, target, "POST", target.URL, []string{sdpType}, offer, true)
+	if res.status != http.StatusCreated {
+		t.Fatalf("making a session: %v", res)
 	}
-	m := made{location(t, target, res), res.Header.Get("ETag"), body}
+	m := made{location(t, target, res), res.header.Get("ETag"), res.body}
 	t.Cleanup(func() { ask(t, target, "DELETE", m.url, nil, "", false) })
 	return m
 }
 
-func location(t *testing.T, target Target, res *http.Response) string {
+func location(t *testing.T, target Target, res response) string {
 	t.Helper()
 	base, err := url.Parse(target.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := base.Parse(res.Header.Get("Location"))
-	if err != nil || res.Header.Get("Location") == "" {
-		t.Fatalf("Location %q: %v", res.Header.Get("Location"), err)
+	u, err := base.Parse(res.header.Get("Location"))
+	if err != nil || res.header.Get("Location") == "" {
+		t.Fatalf("Location %q: %v", res.header.Get("Location"), err)
 	}
 	if u.RawQuery != "" {
 		t.Errorf("Location %s has a query, which OBS loses", u)
@@ -198,8 +198,8 @@ func check(t *testing.T, target Target, r row) {
 	for i := range header {
 		header[i] = strings.ReplaceAll(header[i], "{etag}", etag)
 	}
-	res, body := ask(t, target, r.method, at, header, r.body, r.token)
-	if r.at == endpoint && res.StatusCode == http.StatusCreated {
+	res := ask(t, target, r.method, at, header, r.body, r.token)
+	if r.at == endpoint && res.status == http.StatusCreated {
 		at := location(t, target, res)
 		t.Cleanup(func() { ask(t, target, "DELETE", at, nil, "", false) })
 	}
@@ -210,28 +210,28 @@ func check(t *testing.T, target Target, r row) {
 			status = r.status
 		}
 	}
-	if !slices.Contains(status, res.StatusCode) {
-		t.Errorf("%s, want one of %d: %s", res.Status, status, body)
+	if !slices.Contains(status, res.status) {
+		t.Errorf("%v, want one of %d", res, status)
 	}
 	for _, w := range r.want {
 		name, want, _ := strings.Cut(w, ":")
-		checkHeader(t, res.Header, name, strings.TrimPrefix(want, " "))
+		checkHeader(t, res.header, name, strings.TrimPrefix(want, " "))
 	}
-	if r.empty && body != "" {
-		t.Errorf("a body: %s", body)
+	if r.empty && res.body != "" {
+		t.Errorf("a body: %s", res.body)
 	}
 	if target.Ours && r.problem != "" {
-		checkProblem(t, res, body, r.problem)
+		checkProblem(t, res, r.problem)
 	}
 	switch r.after {
 	case "lives":
 		// DELETE of a session that lives is 200.
-		if res, body := ask(t, target, "DELETE", at, nil, "", false); res.StatusCode != http.StatusOK {
-			t.Errorf("afterwards the session is gone: %s: %s", res.Status, body)
+		if res := ask(t, target, "DELETE", at, nil, "", false); res.status != http.StatusOK {
+			t.Errorf("afterwards the session is gone: %v", res)
 		}
 	case "gone":
-		if res, _ := ask(t, target, "DELETE", at, nil, "", false); res.StatusCode/100 != 4 {
-			t.Errorf("afterwards the session is there: %s", res.Status)
+		if res := ask(t, target, "DELETE", at, nil, "", false); res.status/100 != 4 {
+			t.Errorf("afterwards the session is there: %v", res)
 		}
 	}
 }
@@ -250,18 +250,18 @@ func checkHeader(t *testing.T, h http.Header, name, want string) {
 	}
 }
 
-func checkProblem(t *testing.T, res *http.Response, body, want string) {
+func checkProblem(t *testing.T, res response, want string) {
 	t.Helper()
 	var p struct {
 		Type, Title, Detail string
 		Status              int
 	}
-	if err := json.Unmarshal([]byte(body), &p); err != nil {
-		t.Errorf("no problem document: %s", body)
+	if err := json.Unmarshal([]byte(res.body), &p); err != nil {
+		t.Errorf("no problem document: %v", res)
 		return
 	}
-	if res.Header.Get("Content-Type") != "application/problem+json" || p.Status != res.StatusCode || p.Title == "" {
-		t.Errorf("%s: %s", res.Header.Get("Content-Type"), body)
+	if ct := res.header.Get("Content-Type"); ct != "application/problem+json" || p.Status != res.status || p.Title == "" {
+		t.Errorf("%s: %v", ct, res)
 	}
 	if want != "*" && p.Type != "urn:headgate:whip:"+want {
 		t.Errorf("the type is %s, want %s", p.Type, want)
@@ -272,11 +272,11 @@ func checkProblem(t *testing.T, res *http.Response, body, want string) {
 // recvonly, every section taken, all candidates in it.
 func checkAnswer(t *testing.T, target Target) {
 	m := create(t, target)
-	sections := strings.Split(m.answer, "\r\nm=")[1:]
+	head, rest, _ := strings.Cut(m.answer, "\r\nm=")
+	sections := strings.Split(rest, "\r\nm=")
 	if want := strings.Count(offer, "\r\nm="); len(sections) != want {
 		t.Fatalf("%d sections, want %d", len(sections), want)
 	}
-	head := m.answer[:strings.Index(m.answer, "\r\nm=")]
 	if !strings.HasPrefix(m.answer, "v=0") || !strings.Contains(head, "a=group:BUNDLE ") {
 		t.Errorf("the head of the answer is %q", head)
 	}
@@ -302,7 +302,16 @@ func checkAnswer(t *testing.T, target Target) {
 	}
 }
 
-func ask(t *testing.T, target Target, method, at string, header []string, body string, token bool) (*http.Response, string) {
+// A response is what the server answered, read whole.
+type response struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (r response) String() string { return fmt.Sprintf("%d %s", r.status, r.body) }
+
+func ask(t *testing.T, target Target, method, at string, header []string, body string, token bool) response {
 	t.Helper()
 	req, err := http.NewRequest(method, at, strings.NewReader(body))
 	if err != nil {
@@ -324,5 +333,5 @@ func ask(t *testing.T, target Target, method, at string, header []string, body s
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, string(b)
+	return response{res.StatusCode, res.Header, string(b)}
 }
