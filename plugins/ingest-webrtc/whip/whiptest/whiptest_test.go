@@ -36,6 +36,7 @@ func (publication) SetTracks([]media.Track)           {}
 func (publication) WriteAccessUnit(*media.AccessUnit) {}
 func (publication) ReportStats(sdk.IngestStats)       {}
 func (publication) ReportSilence(bool)                {}
+func (publication) Codecs() []media.Codec             { return nil }
 func (publication) Done() <-chan struct{}             { return nil }
 func (publication) Err() error                        { return nil }
 func (publication) Close(error)                       {}
