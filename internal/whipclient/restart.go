@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/pion/sdp/v3"
@@ -96,13 +97,8 @@ func withICE(description, fragment string) (string, error) {
 		}
 	}
 	for i, m := range d.MediaDescriptions {
-		kept := m.Attributes[:0]
-		for _, a := range m.Attributes {
-			if !isICE(a.Key) {
-				kept = append(kept, a)
-			}
-		}
-		m.Attributes = append(kept, credentials...)
+		m.Attributes = slices.DeleteFunc(m.Attributes, func(a sdp.Attribute) bool { return isICE(a.Key) })
+		m.Attributes = append(m.Attributes, credentials...)
 		if i == 0 {
 			m.Attributes = append(m.Attributes, candidates...)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -151,6 +152,14 @@ func browser(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Contex
 
 func serve(t *testing.T) (*gatewayFake, string) {
 	t.Helper()
+	g, h := serveHandler(t)
+	web := httptest.NewServer(h)
+	t.Cleanup(web.Close)
+	return g, web.URL
+}
+
+func serveHandler(t *testing.T) (*gatewayFake, http.Handler) {
+	t.Helper()
 	g := &gatewayFake{}
 	s, err := session.Listen(session.Config{UDP: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)}, g)
 	if err != nil {
@@ -159,13 +168,11 @@ func serve(t *testing.T) (*gatewayFake, string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = s.Run(ctx) })
-	web := httptest.NewServer(handler(s))
 	t.Cleanup(func() {
-		web.Close()
 		cancel()
 		wg.Wait()
 	})
-	return g, web.URL
+	return g, handler(s)
 }
 
 func do(ctx context.Context, t *testing.T, what string, limit time.Duration, actions ...chromedp.Action) {

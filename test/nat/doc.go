@@ -2,6 +2,6 @@
 // network namespaces that the tests make: a gateway behind a NAT, a publisher beyond
 // it, and a STUN and TURN server (coturn) beside him.
 //
-// It needs root, iproute2, nftables and coturn. The test binary plays the gateway
+// It needs root, iproute2, nftables, coturn and Chromium. The test binary plays the gateway
 // and the publisher itself, started again inside of the namespaces.
 package nat

@@ -232,34 +232,69 @@ func TestNAT(t *testing.T) {
 		gateway.Match(t, 20*time.Second, `GATEWAY READY`)
 		publisher := l.start(t, "pub", publisherRole, publisherConfig{URL: endpoint})
 		gateway.Match(t, 40*time.Second, `UNITS 50`)
-		l.ip(t, "pub", "addr", "add", "10.9.0.7/24", "dev", "wp0")
-		l.ip(t, "pub", "addr", "del", "10.9.0.2/24", "dev", "wp0")
-		defer func() {
-			l.ip(t, "pub", "addr", "add", "10.9.0.2/24", "dev", "wp0")
-			l.ip(t, "pub", "addr", "del", "10.9.0.7/24", "dev", "wp0")
-		}()
-		// Removing the first address takes the others of its network along.
-		_ = exec.Command("ip", "-n", l.prefix+"pub", "addr", "add", "10.9.0.7/24", "dev", "wp0").Run()
-		_ = exec.Command("ip", "-n", l.prefix+"pub", "addr", "add", turnIP+"/24", "dev", "wp0").Run()
-		_ = exec.Command("ip", "-n", l.prefix+"pub", "route", "add", "default", "via", publicIP).Run()
+		l.move(t)
 		before := len(gateway.Output())
-		if err := signalGroup(publisher, syscall.SIGUSR1); err != nil {
+		if err := publisher.Signal(syscall.SIGUSR1); err != nil {
 			t.Fatal(err)
 		}
 		publisher.Match(t, 20*time.Second, `RESTART <nil>`)
-		gateway.Match(t, 20*time.Second, `publisher restarts ICE`)
-		waitFor(t, "media after the change", func() bool { return strings.Count(gateway.Output()[before:], "UNITS") >= 3 })
-		if strings.Contains(gateway.Output(), "publisher lost") {
+		goesOn(t, gateway, before)
+	})
+	// The same with the publish page, which has to notice by itself.
+	t.Run("the page follows a change of address", func(t *testing.T) {
+		peers.Need(t, "chromium")
+		l.firewall(t, forwardUDP, "", false)
+		gateway := l.start(t, "gw", gatewayRole, static)
+		gateway.Match(t, 20*time.Second, `GATEWAY READY`)
+		browser := l.start(t, "pub", browserRole, strings.Replace(endpoint, "/whip/", "/publish/", 1)+"?source=canvas&start=1")
+		browser.Match(t, 60*time.Second, `PAGE live`)
+		gateway.Match(t, 40*time.Second, `UNITS 50`)
+		l.move(t)
+		before := len(gateway.Output())
+		// By a way that Chromium finds itself, or by the page's restart of ICE.
+		waitFor(t, "media after the change", func() bool { return strings.Count(gateway.Output()[before:], "UNITS") >= 30 })
+		if out := gateway.Output()[before:]; strings.Contains(out, "publisher lost") || strings.Contains(out, "publisher connecting") {
 			t.Error("the session was lost")
+		} else {
+			t.Logf("ICE was restarted: %v", strings.Contains(out, "publisher restarts ICE"))
 		}
+		waitFor(t, "the page to be live", func() bool {
+			out := browser.Output()
+			return strings.LastIndex(out, "PAGE live") >= strings.LastIndex(out, "PAGE reconnecting")
+		})
 	})
 }
 
-func signalGroup(p *peers.Process, s syscall.Signal) error { return syscall.Kill(-p.PID(), s) }
+// move takes the publisher's address away and gives him another, until the test ends.
+func (l *lab) move(t *testing.T) {
+	t.Helper()
+	swap := func(from, to string) {
+		l.ip(t, "pub", "addr", "del", from+"/24", "dev", "wp0")
+		// With the first address of a network go the others of it, and the routes by it.
+		for _, a := range []string{to, turnIP} {
+			_ = exec.Command("ip", "-n", l.prefix+"pub", "addr", "add", a+"/24", "dev", "wp0").Run() // it may be there
+		}
+		_ = exec.Command("ip", "-n", l.prefix+"pub", "route", "add", "default", "via", publicIP).Run()
+	}
+	swap("10.9.0.2", "10.9.0.7")
+	t.Cleanup(func() { swap("10.9.0.7", "10.9.0.2") })
+}
+
+// goesOn waits until the gateway has restarted ICE and media have come again, in the
+// same session.
+func goesOn(t *testing.T, gateway *peers.Process, before int) {
+	t.Helper()
+	gateway.Match(t, 30*time.Second, `publisher restarts ICE`)
+	at := strings.LastIndex(gateway.Output(), "publisher restarts ICE")
+	waitFor(t, "media after the change", func() bool { return strings.Count(gateway.Output()[at:], "UNITS") >= 3 })
+	if out := gateway.Output()[before:]; strings.Contains(out, "publisher lost") || strings.Contains(out, "publisher connecting") {
+		t.Error("the session was lost")
+	}
+}
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}

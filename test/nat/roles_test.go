@@ -34,6 +34,7 @@ import (
 const (
 	gatewayRole   = "NAT_GATEWAY"
 	publisherRole = "NAT_PUBLISHER"
+	browserRole   = "NAT_BROWSER"
 )
 
 func TestMain(m *testing.M) {
@@ -43,6 +44,11 @@ func TestMain(m *testing.M) {
 		role, err = gatewayRole, playGateway(os.Getenv(gatewayRole))
 	case os.Getenv(publisherRole) != "":
 		role, err = publisherRole, playPublisher(os.Getenv(publisherRole))
+	case os.Getenv(browserRole) != "":
+		var url string
+		if err = json.Unmarshal([]byte(os.Getenv(browserRole)), &url); err == nil {
+			role, err = browserRole, playBrowser(url)
+		}
 	default:
 		os.Exit(m.Run())
 	}

@@ -19,6 +19,9 @@ const RETRY_MOST_MS = 8000;
 // How long packets may be missing before ICE is restarted, and how long that may take.
 const DISCONNECTED_MS = 1000;
 const RESTART_MS = 4000;
+// How long nothing may come back from the gateway, which reports once a second: after
+// a change of network the browser itself notices much later.
+const DEAF_MS = 3000;
 // How often the gateway is asked whether it still has the session: long before the
 // browser gives up the connection itself.
 const ALIVE_MS = 1500;
@@ -251,12 +254,16 @@ class Run {
     let asked = performance.now();
     let missing = 0; // since when packets are missing
     let restarted = false;
+    let heard = 0; // how much had come back
+    let heardAt = asked; // when that last was more
     while (!this.over) {
       await Promise.race([sleep(250), this.stopped]);
       if (this.over) return {};
       const now = performance.now();
       const state = session.pc.connectionState;
-      if (state === 'connected') {
+      const came = await received(session.pc);
+      if (came !== heard) [heard, heardAt] = [came, now];
+      if (state === 'connected' && (!heard || now - heardAt < DEAF_MS)) {
         if (missing) show('live');
         missing = 0;
         restarted = false;
@@ -280,11 +287,21 @@ class Run {
             if (e instanceof Refusal && !e.offline) return {};
           }
           restarted = true;
+          heardAt = performance.now();
         }
       }
     }
     return {};
   }
+}
+
+// received counts the packets of the gateway, without those that look for a way.
+async function received(pc) {
+  let n = 0;
+  (await pc.getStats()).forEach((s) => {
+    if (s.type === 'transport') n += s.packetsReceived === undefined ? s.bytesReceived : s.packetsReceived;
+  });
+  return n;
 }
 
 async function start() {

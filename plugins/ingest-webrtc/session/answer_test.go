@@ -69,7 +69,7 @@ func steady(answer string) string {
 // role, are what is written down.
 func TestAnswers(t *testing.T) {
 	g := start(t)
-	for _, name := range []string{"chromium-156-opus-h264", "chromium-156-simulcast-qhf", "firefox-esr-153-no-h264"} {
+	for _, name := range []string{"chromium-156-opus-h264", "chromium-156-simulcast-qhf", "firefox-esr-153-no-h264", "gstreamer-1.22"} {
 		b, err := os.ReadFile(filepath.Join("..", "negotiate", "testdata", name+".sdp"))
 		if err != nil {
 			t.Fatal(err)

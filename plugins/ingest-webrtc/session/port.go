@@ -94,10 +94,10 @@ func (p *port) open(addr *net.UDPAddr, ips []netip.Addr, tcp string) error {
 		number = conn.LocalAddr().(*net.UDPAddr).Port
 		p.loopback = p.loopback || ip.IsLoopback()
 	}
-	switch {
-	case tcp == noTCP:
+	switch tcp {
+	case noTCP:
 		return nil
-	case tcp == "":
+	case "":
 		host := ""
 		if len(ips) == 1 {
 			host = ips[0].String()
