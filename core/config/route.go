@@ -322,10 +322,11 @@ func (c *checker) target(route, name string) *Target {
 	return t
 }
 
-// Bounds of the bitrate of sound.
+// Bounds of the bitrate of each channel of sound; mono may have a little more.
 const (
-	minAudioBPS = 32_000
-	maxAudioBPS = 256_000
+	minChannelBPS = 32_000
+	maxStereoBPS  = 256_000
+	maxMonoBPS    = 160_000
 )
 
 // audio reads how a target wants its sound; words and numbers of channels are
@@ -344,7 +345,11 @@ func (c *checker) audio(p path) Audio {
 	}
 	a.Codec, a.Quality = word("codec"), word("quality")
 	a.Channels = c.count(p.child("channels"), 0)
-	a.BitsPerSecond = int(c.bitrate(p.child("bitrate"), 0, minAudioBPS, maxAudioBPS))
+	least, most := uint64(2*minChannelBPS), uint64(maxStereoBPS)
+	if a.Channels == 1 {
+		least, most = minChannelBPS, maxMonoBPS
+	}
+	a.BitsPerSecond = int(c.bitrate(p.child("bitrate"), 0, least, most))
 	if a.Codec == "opus" && (a.BitsPerSecond != 0 || a.Channels != 0 || a.Quality != "") {
 		c.warn(p, fault{"bitrate, channels and quality are for sound that is made, and nothing makes opus", "remove them, or codec"})
 	}
