@@ -100,8 +100,12 @@ func FuzzPublisher(f *testing.F) {
 			errs = append(errs, c.Err())
 		}
 		for _, err := range errs {
-			if err != nil && strings.Contains(err.Error(), "SECRET") {
-				t.Errorf("the error tells a secret: %v", err)
+			// A server that says nearly a secret, as a mutation of the seeds does, has not
+			// learned it from us.
+			for _, s := range []string{testPass, testQuery, testKey} {
+				if err != nil && strings.Contains(err.Error(), s) {
+					t.Errorf("the error tells the secret %s: %v", s, err)
+				}
 			}
 			_ = Class(err)
 		}
