@@ -74,7 +74,7 @@ func same(t *testing.T, got []InUnit, want *AccessUnits) {
 	for i, w := range want.GetUnits() {
 		g := got[i].Unit
 		if i == 0 {
-			at = g.Received.Add(Duration(w.GetAgeNs())) // when it arrived
+			at = g.Received.Add(min(Duration(w.GetAgeNs()), maxAge)) // when it arrived
 		}
 		u := ToUnit(w, at, maxAge)
 		if !slices.Equal(got[i].Sessions, w.GetSessions()) {

@@ -28,6 +28,12 @@ func comparePacket(t *testing.T, b []byte) {
 	if err := want.Unmarshal(b); err != nil {
 		return // ours looks at no more of the extension than it is asked for
 	}
+	if want.Version != 2 {
+		if ok { // pion takes any
+			t.Fatalf("%x: version %d is parsed", b, want.Version)
+		}
+		return
+	}
 	if !ok {
 		// pion takes padding that fills more than there is to be none.
 		if want.Padding {

@@ -11,6 +11,7 @@ package av1
 import (
 	"errors"
 	"fmt"
+	"math"
 )
 
 // What one temporal unit may hold at most. Input beyond it is refused: it is damaged
@@ -383,12 +384,13 @@ func (r *bits) flag() bool { return r.u(1) == 1 }
 func (r *bits) uvlc() uint32 {
 	n := 0
 	for r.err == nil && !r.flag() {
-		if n++; n >= 32 {
-			r.fail("number too large")
-		}
+		n++
 	}
-	if r.err != nil {
+	switch {
+	case r.err != nil:
 		return 0
+	case n >= 32:
+		return math.MaxUint32
 	}
 	return r.u(n) + 1<<n - 1
 }

@@ -21,11 +21,20 @@ func checkHeader(t *testing.T, payload []byte) {
 	h, err := av1.ParseSequenceHeader(payload)
 	var o mc.SequenceHeader
 	theirs := o.Unmarshal(append([]byte{byte(av1.TypeSequenceHeader) << 3}, payload...))
-	if err != nil || theirs != nil {
-		if err == nil && theirs != nil {
-			return // stricter than what is needed here
+	if theirs != nil {
+		return // it wants more than is needed here
+	}
+	if o.TimingInfo != nil && o.TimingInfo.EqualPictureInterval {
+		return // it reads a number with 32 zeros before it otherwise than clause 4.10.3 has it
+	}
+	if err != nil {
+		// The other parser lets reserved profiles pass, and reads less far: what is
+		// missing then is missing at the end.
+		const reservedProfile = 3
+		if o.SeqProfile >= reservedProfile {
+			return
 		}
-		if theirs == nil {
+		if _, err := av1.ParseSequenceHeader(append(bytes.Clone(payload), make([]byte, 32)...)); err != nil {
 			t.Errorf("%x: %v", payload, err)
 		}
 		return
