@@ -10,6 +10,9 @@ BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 LINT_VERSION := $(shell sed -n 's/.*golangci\/golangci-lint\/v2 \(v[0-9.]*\).*/\1/p' tools/go.mod)
 LINT         := bin/tools/golangci-lint-$(LINT_VERSION)
+# The linter's cache knows files by their paths, and another clone's paths may be
+# gone: each clone has its own.
+export GOLANGCI_LINT_CACHE := $(CURDIR)/bin/lint-cache
 
 .PHONY: help build run test test-nat lint gen cross soak fuzz bench bench-receive bench-boundary audio-bench clean
 
