@@ -12,10 +12,10 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/transport/v4/packetio"
 
-	"github.com/headgate/gateway/plugins/ingest-webrtc/clock"
-	"github.com/headgate/gateway/plugins/ingest-webrtc/depack"
+	"github.com/headgate/gateway/internal/rtp/clock"
+	"github.com/headgate/gateway/internal/rtp/depack"
+	"github.com/headgate/gateway/internal/rtp/reorder"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/negotiate"
-	"github.com/headgate/gateway/plugins/ingest-webrtc/reorder"
 	"github.com/headgate/gateway/sdk/media"
 )
 

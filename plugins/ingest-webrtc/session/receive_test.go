@@ -13,7 +13,7 @@ import (
 	"github.com/pion/rtp/codecs"
 
 	"github.com/headgate/gateway/internal/clip"
-	"github.com/headgate/gateway/plugins/ingest-webrtc/clock"
+	"github.com/headgate/gateway/internal/rtp/clock"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/negotiate"
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"

@@ -14,7 +14,7 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
 
-	"github.com/headgate/gateway/plugins/ingest-webrtc/clock"
+	"github.com/headgate/gateway/internal/rtp/clock"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/negotiate"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/whip"
 	"github.com/headgate/gateway/sdk/media"

@@ -3,7 +3,7 @@ package depack
 import (
 	"time"
 
-	"github.com/headgate/gateway/plugins/ingest-webrtc/reorder"
+	"github.com/headgate/gateway/internal/rtp/reorder"
 )
 
 // A scheme is how one codec is put into packets.

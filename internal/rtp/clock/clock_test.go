@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/gateway/plugins/ingest-webrtc/clock"
+	"github.com/headgate/gateway/internal/rtp/clock"
 )
 
 const ms = time.Millisecond

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/headgate/gateway/internal/clip"
-	"github.com/headgate/gateway/plugins/ingest-webrtc/depack"
-	"github.com/headgate/gateway/plugins/ingest-webrtc/reorder"
+	"github.com/headgate/gateway/internal/rtp/depack"
+	"github.com/headgate/gateway/internal/rtp/reorder"
 	"github.com/headgate/gateway/sdk/media/h264"
 )
 

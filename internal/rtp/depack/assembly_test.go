@@ -11,8 +11,8 @@ import (
 	"github.com/pion/rtp"
 	"github.com/pion/rtp/codecs"
 
-	"github.com/headgate/gateway/plugins/ingest-webrtc/depack"
-	"github.com/headgate/gateway/plugins/ingest-webrtc/reorder"
+	"github.com/headgate/gateway/internal/rtp/depack"
+	"github.com/headgate/gateway/internal/rtp/reorder"
 	"github.com/headgate/gateway/sdk/media/av1"
 	"github.com/headgate/gateway/sdk/media/h264"
 	"github.com/headgate/gateway/sdk/media/h265"

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"time"
 
-	"github.com/headgate/gateway/plugins/ingest-webrtc/reorder"
+	"github.com/headgate/gateway/internal/rtp/reorder"
 	"github.com/headgate/gateway/sdk/media/h264"
 )
 

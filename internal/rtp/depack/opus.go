@@ -3,7 +3,7 @@ package depack
 import (
 	"bytes"
 
-	"github.com/headgate/gateway/plugins/ingest-webrtc/reorder"
+	"github.com/headgate/gateway/internal/rtp/reorder"
 	"github.com/headgate/gateway/sdk/media/opus"
 )
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/gateway/plugins/ingest-webrtc/reorder"
+	"github.com/headgate/gateway/internal/rtp/reorder"
 )
 
 const hold = 100 * time.Millisecond // of a Buffer that asks
