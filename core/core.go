@@ -24,7 +24,6 @@ import (
 	"github.com/headgate/gateway/core/push"
 	"github.com/headgate/gateway/core/router"
 	"github.com/headgate/gateway/core/status"
-	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -301,20 +300,7 @@ func needed(cfg *config.Config, specs []pluginhost.Spec) []need {
 // accepts is what the targets of a plugin take, as it declares.
 func (g *Gateway) accepts(plugin string) (pluginhost.Accepts, bool) {
 	e := g.egress[plugin]
-	if e.GetAccepts() == nil {
-		return pluginhost.Accepts{}, e != nil
-	}
-	a := pluginhost.Accepts{
-		VideoTracks: int(e.GetAccepts().GetVideoTracks()),
-		AudioTracks: int(e.GetAccepts().GetAudioTracks()),
-	}
-	for _, c := range e.GetAccepts().GetCodecs() {
-		a.Codecs = append(a.Codecs, media.Codec(c))
-	}
-	for _, c := range e.GetAccepts().GetOptionalCodecs() {
-		a.Optional = append(a.Optional, media.Codec(c))
-	}
-	return a, true
+	return pluginhost.AcceptsOf(e.GetAccepts()), e != nil
 }
 
 // Claim implements [publish.Streams].

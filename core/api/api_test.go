@@ -148,7 +148,7 @@ func oneOfEach() *fakeGateway {
 					{ID: 3, Codec: "aac", Channels: 2, DerivedFrom: 2, Values: map[string]float64{"silent_seconds_total": 1.5}}},
 				Targets: []status.Target{
 					{Name: "a", State: status.TargetLive, Since: since, Attempt: 1, BytesSent: 1000, UnitsSent: 10,
-						UnitsDropped: map[string]uint64{"lag": 3}, LagSeconds: 0.25,
+						UnitsDropped: map[string]uint64{"lag": 3}, LagSeconds: 0.25, TracksLeftOut: 1,
 						Preset: "twitch", Address: "rtmp://live.twitch.tv/...", OnBackup: true, ByAPI: true,
 						VideoBPS: 2_500_000, AudioBPS: 128_000, FrameRate: 29.97, KeyframeIntervalSeconds: 4.1,
 						Peer: &status.Peer{BytesAcknowledged: 900, BytesUnsent: 50, UnsentSeconds: 0.1, UnackedSeconds: 0.2, Retransmits: 3, DeliveryBPS: 8_000_000, RTTSeconds: 0.02,

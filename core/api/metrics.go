@@ -60,7 +60,7 @@ type collector struct {
 	targetState, targetSince, targetAttempts, nextRetry *prometheus.Desc
 	lastError, sentBytes, sentUnits, dropped, lag       *prometheus.Desc
 	videoRate, audioRate, frameRate, keyframes          *prometheus.Desc
-	onBackup, warning                                   *prometheus.Desc
+	onBackup, warning, leftOut                          *prometheus.Desc
 	acked, unsent, delivery, rtt, retransmits           *prometheus.Desc
 	targetValue                                         *prometheus.Desc
 	pluginState, pluginSince, pluginRestarts, sessions  *prometheus.Desc
@@ -106,6 +106,7 @@ func newCollector(g Gateway, configured map[string]bool) *collector {
 		frameRate:      d("target_frames_per_second", "Pictures written to the peer in the last seconds.", "stream", "target"),
 		keyframes:      d("target_keyframe_interval_seconds", "Media time between the newest keyframes.", "stream", "target"),
 		onBackup:       d("target_on_backup", "1 while the target uses its backup.", "stream", "target"),
+		leftOut:        d("target_left_out_tracks", "Tracks of the stream that the target has no room for, or whose codec it does not take.", "stream", "target"),
 		warning:        d("target_warning", "1 for each kind of thing that is beyond the limits of the service.", "stream", "target", "kind"),
 		acked:          d("target_acknowledged_bytes", "What the peer of the present session acknowledged; absent if unknown.", "stream", "target"),
 		unsent:         d("target_unsent_bytes", "In the socket and not yet sent.", "stream", "target"),
@@ -196,6 +197,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 				backup = 1
 			}
 			gauge(c.onBackup, backup, st.Name, t.Name)
+			gauge(c.leftOut, float64(t.TracksLeftOut), st.Name, t.Name)
 			for _, w := range t.Warnings {
 				gauge(c.warning, 1, st.Name, t.Name, w.Kind)
 			}

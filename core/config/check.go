@@ -172,7 +172,7 @@ func (c *checker) config(ctx context.Context, doc *document) *Config {
 			cfg.Routes = append(cfg.Routes, *r)
 		}
 	}
-	cfg.Catalog, cfg.checkTarget = c.catalog, c.options.CheckTarget
+	cfg.Catalog, cfg.checkTarget, cfg.lost = c.catalog, c.options.CheckTarget, c.options.Lost
 	return cfg
 }
 

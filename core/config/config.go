@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
@@ -31,7 +32,9 @@ type Config struct {
 	// Catalog has the built-in plugins and those of Plugins.
 	Catalog Catalog
 
-	checkTarget func(plugin string, url, key secret.String) error // see [Options]
+	// For targets that come later; see [Options].
+	checkTarget func(plugin string, url, key secret.String) error
+	lost        func(c Catalog, codecs []media.Codec, t *Target) []media.Kind
 }
 
 // TLS names the certificate and key files (PEM), as paths that can be opened.

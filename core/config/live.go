@@ -23,7 +23,7 @@ import (
 // The target is Restricted unless before leads to the same place and is not.
 // The paths of diagnostics start below the target.
 func (c *Config) Target(route, name string, definition []byte, before *Target) (*Target, Diagnostics) {
-	k := newChecker("", Options{Catalog: c.Catalog, CheckTarget: c.checkTarget, Environ: []string{}, ReadFile: before.readFile})
+	k := newChecker("", Options{Catalog: c.Catalog, CheckTarget: c.checkTarget, Lost: c.lost, Environ: []string{}, ReadFile: before.readFile})
 	for _, p := range c.Plugins {
 		k.configured[p.Name] = p.Path != ""
 	}
@@ -62,6 +62,9 @@ func (c *Config) Target(route, name string, definition []byte, before *Target) (
 	k.misfits(nil, k.schema.check(doc.root))
 	t := k.target(route, name)
 	if t != nil {
+		if i := slices.IndexFunc(c.Routes, func(r Route) bool { return r.Name == route }); i >= 0 {
+			k.deliverable(p, t, c.Routes[i].From)
+		}
 		t.Definition = secret.New(string(definition))
 		t.Restricted = before == nil || before.Restricted || !t.sameDestination(before)
 	}

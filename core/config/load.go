@@ -13,6 +13,7 @@ import (
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/v2"
 
+	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
@@ -27,6 +28,9 @@ type Options struct {
 	// built-in plugin serves; nil asks nobody. Its errors show nothing of either,
 	// and what to do stands behind a semicolon.
 	CheckTarget func(plugin string, url, key secret.String) error
+	// Lost are the kinds of media of which a target can never get anything, whichever
+	// of codecs a stream has; nil asks nobody.
+	Lost func(c Catalog, codecs []media.Codec, t *Target) []media.Kind
 	// Environ is the environment, for references and for GATEWAY_* overrides. Nil
 	// is that of the process.
 	Environ []string

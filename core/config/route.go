@@ -181,6 +181,7 @@ func (c *checker) route(name, listen string) *Route {
 	}
 	for _, t := range c.doc.keys(to, targets) {
 		if target := c.target(name, t); target != nil {
+			c.deliverable(to.child(t), target, r.From)
 			r.To = append(r.To, *target)
 		}
 	}

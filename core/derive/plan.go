@@ -9,12 +9,14 @@ package derive
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/headgate/gateway/core/config"
 	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/wire"
 )
 
 // A Need is a track that has to be made. Equal needs share one track.
@@ -110,14 +112,18 @@ type Transforms map[media.Codec][]media.Codec
 func TransformsOf(specs []pluginhost.Spec) Transforms {
 	ts := make(Transforms)
 	for _, s := range specs {
-		for _, t := range s.Info.GetTransforms() {
-			from, to := media.Codec(t.GetFrom()), media.Codec(t.GetTo())
-			if !slices.Contains(ts[from], to) {
-				ts[from] = append(ts[from], to)
-			}
-		}
+		ts.add(s.Info)
 	}
 	return ts
+}
+
+func (ts Transforms) add(info *wire.DescribeResponse) {
+	for _, t := range info.GetTransforms() {
+		from, to := media.Codec(t.GetFrom()), media.Codec(t.GetTo())
+		if !slices.Contains(ts[from], to) {
+			ts[from] = append(ts[from], to)
+		}
+	}
 }
 
 // accepts reports whether a target that says a takes a codec. One that says
@@ -272,18 +278,32 @@ func refusal(kind media.Kind, have []media.Codec, a pluginhost.Accepts, room int
 	}
 	if room == 0 || len(takes) == 0 {
 		return fmt.Sprintf("the target takes no %s and would lose all of it (%s): publish without %s, or send the stream elsewhere",
-			kind, names(have), kind)
+			kind, names(have, " and "), kind)
 	}
 	return fmt.Sprintf("the target would lose all %s: it takes %s, the stream has %s, and no plugin makes one of the other; publish %s",
-		kind, names(takes), names(have), names(takes))
+		kind, names(takes, " or "), names(have, " and "), names(takes, " or "))
 }
 
-func names(codecs []media.Codec) string {
+// names is a list for people: h264, h265 or av1.
+func names(codecs []media.Codec, last string) string {
 	s := make([]string, len(codecs))
 	for i, c := range codecs {
 		s[i] = string(c)
 	}
+	if n := len(s); n > 1 {
+		s = append(s[:n-2], s[n-2]+last+s[n-1])
+	}
 	return strings.Join(s, ", ")
+}
+
+// LostOf is [Lost] for a target of a configuration, by what the plugins declare: what
+// [config.Options] asks for.
+func LostOf(catalog config.Catalog, codecs []media.Codec, t *config.Target) []media.Kind {
+	ts := make(Transforms)
+	for _, name := range slices.Sorted(maps.Keys(catalog)) {
+		ts.add(catalog[name])
+	}
+	return Lost(codecs, WantOf(t.Audio, pluginhost.AcceptsOf(catalog[t.Plugin].GetEgress().GetAccepts())), ts)
 }
 
 // Carried reports whether a target that wants w gets a track of codec c, as it is
@@ -300,23 +320,34 @@ func (w Want) carried(c media.Codec, ts Transforms) bool {
 // Usable says why a target that wants w could not be served by a publisher who
 // can send these codecs; empty if it could, or nothing is known.
 func Usable(codecs []media.Codec, w Want, ts Transforms) string {
+	possible := w.possible()
+	for _, kind := range Lost(codecs, w, ts) {
+		return refusal(kind, ofKind(codecs, kind), possible.Accepts, limit(possible.Accepts, kind))
+	}
+	return ""
+}
+
+// Lost are the kinds of which a target that wants w could get nothing, whichever of
+// codecs a stream has, and whatever its peer takes.
+func Lost(codecs []media.Codec, w Want, ts Transforms) (kinds []media.Kind) {
+	w = w.possible()
+	for _, kind := range []media.Kind{media.Video, media.Audio} {
+		have := ofKind(codecs, kind)
+		if len(have) > 0 && !slices.ContainsFunc(have, func(c media.Codec) bool { return w.carried(c, ts) }) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
+}
+
+// possible is w with all that a target can take at the best.
+func (w Want) possible() Want {
 	if len(w.Codecs) > 0 {
 		w = w.hoped()
 	}
-	w = w.narrowed()
-	for _, kind := range []media.Kind{media.Video, media.Audio} {
-		var have []media.Codec
-		usable := false
-		for _, c := range codecs {
-			if c.Kind() != kind {
-				continue
-			}
-			have = append(have, c)
-			usable = usable || w.carried(c, ts)
-		}
-		if len(have) > 0 && !usable {
-			return refusal(kind, have, w.Accepts, limit(w.Accepts, kind))
-		}
-	}
-	return ""
+	return w.narrowed()
+}
+
+func ofKind(codecs []media.Codec, kind media.Kind) []media.Codec {
+	return slices.DeleteFunc(slices.Clone(codecs), func(c media.Codec) bool { return c.Kind() != kind })
 }

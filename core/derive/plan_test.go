@@ -86,7 +86,7 @@ func TestChoose(t *testing.T) {
 	f("1:av1/v.0 2:h264/v.1 4:aac", rtmp, "2, 4, not 1, complete")
 	f("1:h264 2:h264 4:aac 5:aac", rtmp, "1, 4, not 2, not 5, complete")
 	f("1:vp8 2:aac", rtmp, "2, not 1, refused: the target would lose all video: it takes h264, the stream has vp8, and no plugin makes one of the other; publish h264")
-	f("1:h264 2:pcma", rtmp, "1, not 2, refused: the target would lose all audio: it takes aac, mp3, the stream has pcma, and no plugin makes one of the other; publish aac, mp3")
+	f("1:h264 2:pcma", rtmp, "1, not 2, refused: the target would lose all audio: it takes aac or mp3, the stream has pcma, and no plugin makes one of the other; publish aac or mp3")
 	f("1:h264 2:aac", pluginhost.Accepts{Codecs: []media.Codec{media.AAC}, AudioTracks: 1},
 		"2, not 1, refused: the target takes no video and would lose all of it (h264): publish without video, or send the stream elsewhere")
 	// Who says nothing takes everything there is.

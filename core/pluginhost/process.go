@@ -485,7 +485,7 @@ func (p *process) state(m *wire.SessionState) {
 			return
 		}
 		s.in.ready = true
-		s.deliver(func(h SessionHandler) { h.Ready(acceptsOf(m.GetAccepts())) })
+		s.deliver(func(h SessionHandler) { h.Ready(AcceptsOf(m.GetAccepts())) })
 		if s.source != nil {
 			p.out.SetWindow(m.GetSession(), window(m.GetWindowBytes()))
 		}
@@ -602,7 +602,8 @@ func (p *process) sessionCount() int {
 	return len(p.sessions)
 }
 
-func acceptsOf(m *wire.Accepts) Accepts {
+// AcceptsOf is what m says; nil says nothing.
+func AcceptsOf(m *wire.Accepts) Accepts {
 	a := Accepts{VideoTracks: int(min(m.GetVideoTracks(), tracksMax)), AudioTracks: int(min(m.GetAudioTracks(), tracksMax))}
 	a.Codecs, a.Optional = codecs(m.GetCodecs()), codecs(m.GetOptionalCodecs())
 	return a

@@ -112,7 +112,6 @@ type Target struct {
 	needs   map[derive.Need]func()
 	backoff retry.Backoff
 	sides   [2]side // the target's own address and its backup
-	leftOut string  // what was last logged of it
 	warned  warning
 	limits  limits
 
@@ -131,7 +130,8 @@ type Target struct {
 	units   uint64               // of the sessions before it
 	bytes   uint64
 	dropped map[router.Reason]uint64
-	plugin  uint64 // units dropped by the plugin itself, of the sessions before
+	plugin  uint64        // units dropped by the plugin itself, of the sessions before
+	leftOut []media.Track // as planned last
 	feed    *session.Feed
 }
 
@@ -210,7 +210,7 @@ func (t *Target) Status() status.Target {
 		Name: c.Name, State: t.state, Disabled: !c.Enabled, Since: t.since.UTC(), Attempt: t.attempt,
 		Preset: c.Preset.GetName(), PresetUnverified: c.Preset.GetUnverified(), Address: config.Address(c.URL), OnBackup: t.backup, ByAPI: c.Restricted,
 		BytesSent: t.bytes, UnitsSent: t.units, UnitsDropped: make(map[string]uint64, len(t.dropped)),
-		Warnings: t.figures.warnings,
+		TracksLeftOut: len(t.leftOut), Warnings: t.figures.warnings,
 	}
 	if t.backup {
 		st.Address = config.Address(c.Backup)

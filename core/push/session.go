@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -213,17 +214,21 @@ func choice(w derive.Want, ts derive.Transforms) router.Choose {
 	}
 }
 
-// warn says once which tracks the target does not get.
+// warn tells which tracks the target does not get, and logs it when they change.
 func (r *run) warn(left []media.Track) {
+	r.t.mu.Lock()
+	before := r.t.leftOut
+	r.t.leftOut = left
+	r.t.mu.Unlock()
+	same := func(a, b media.Track) bool { return a.ID == b.ID && a.Codec == b.Codec }
+	if len(left) == 0 || slices.EqualFunc(before, left, same) {
+		return
+	}
 	var s []string
 	for _, t := range left {
 		s = append(s, fmt.Sprintf("%d (%s)", t.ID, t.Codec))
 	}
-	text := strings.Join(s, ", ")
-	if text != r.t.leftOut && text != "" {
-		r.t.log.Warn("tracks left out: the target takes no more, or not this codec", "tracks", text)
-	}
-	r.t.leftOut = text
+	r.t.log.Warn("tracks left out: the target takes no more, or not this codec", "tracks", strings.Join(s, ", "))
 }
 
 // watch looks for a peer that takes nothing, and says when units are dropped.

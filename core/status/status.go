@@ -114,6 +114,9 @@ type Target struct {
 	UnitsSent    uint64            `json:"units_sent"`
 	UnitsDropped map[string]uint64 `json:"units_dropped"`
 	LagSeconds   float64           `json:"lag_seconds"`
+	// TracksLeftOut are those of the stream that the target has no room for, or whose
+	// codec it does not take, beside others of their kind that it gets.
+	TracksLeftOut int `json:"tracks_left_out,omitempty"`
 	// What the peer took in the last seconds, and the distance of its keyframes; 0
 	// while nothing is written.
 	VideoBPS                uint64  `json:"video_bps"`

@@ -1,0 +1,105 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/headgate/gateway/sdk/media"
+)
+
+// deliverable checks that something of what comes in can go to the target at p, and
+// that its sound can be what it asks for. from is nil if publishers come by
+// themselves.
+func (c *checker) deliverable(p path, t *Target, from *From) {
+	if c.options.Lost == nil || c.catalog[t.Plugin].GetEgress() == nil {
+		return
+	}
+	who, codecs := c.brings(from)
+	lost := c.options.Lost(c.catalog, codecs, t)
+	if len(lost) == 0 {
+		return
+	}
+	if t.Audio.Codec != "" && slices.Contains(lost, media.Audio) {
+		plain := *t
+		plain.Audio.Codec = ""
+		if !slices.Contains(c.options.Lost(c.catalog, codecs, &plain), media.Audio) {
+			c.value(p.child("audio").child("codec"), fault{
+				fmt.Sprintf("the sound of this target can never be %s: %s, %s, and nothing makes one of the other",
+					t.Audio.Codec, c.takes(t.Plugin, media.Audio), who+" "+listOf(codecs, media.Audio)),
+				"remove codec",
+			})
+			return
+		}
+	}
+	var all, bad []string
+	for _, k := range []media.Kind{media.Video, media.Audio} {
+		have := listOf(codecs, k)
+		if have == "" {
+			continue
+		}
+		all = append(all, have)
+		if slices.Contains(lost, k) {
+			bad = append(bad, fmt.Sprintf("%s, %s %s", c.takes(t.Plugin, k), who, have))
+		}
+	}
+	finding := strings.Join(bad, "; ") + "; no plugin makes one of the other"
+	if len(bad) == len(all) {
+		c.key(p, fault{"nothing can ever go to this target: " + finding, "send the stream elsewhere, or take it from elsewhere"})
+		return
+	}
+	kind := lost[0]
+	c.warn(p, fault{fmt.Sprintf("a stream with %s will be refused by this target: %s", kind, finding),
+		fmt.Sprintf("publish without %s, or send the stream elsewhere", kind)})
+}
+
+// brings is what can come in on a route, and the words for who brings it. No codecs:
+// nothing is known.
+func (c *checker) brings(from *From) (who string, codecs []media.Codec) {
+	plugins := slices.Sorted(maps.Keys(c.catalog))
+	who = "publishers can bring"
+	if from != nil {
+		plugins = []string{from.Plugin}
+		who = from.Plugin + " brings"
+	}
+	for _, name := range plugins {
+		in := c.catalog[name].GetIngest()
+		if in == nil {
+			continue
+		}
+		if len(in.GetCodecs()) == 0 {
+			return who, nil // it may bring anything
+		}
+		for _, codec := range in.GetCodecs() {
+			if m := media.Codec(codec); !slices.Contains(codecs, m) {
+				codecs = append(codecs, m)
+			}
+		}
+	}
+	return who, codecs
+}
+
+// takes says what the targets of a plugin take of a kind.
+func (c *checker) takes(plugin string, k media.Kind) string {
+	a := c.catalog[plugin].GetEgress().GetAccepts()
+	var codecs []media.Codec
+	for _, name := range slices.Concat(a.GetCodecs(), a.GetOptionalCodecs()) {
+		codecs = append(codecs, media.Codec(name))
+	}
+	list := listOf(codecs, k)
+	if list == "" {
+		return fmt.Sprintf("%s takes no %s", plugin, k)
+	}
+	return fmt.Sprintf("%s takes %s", plugin, list)
+}
+
+func listOf(codecs []media.Codec, k media.Kind) string {
+	var s []string
+	for _, c := range codecs {
+		if c.Kind() == k {
+			s = append(s, string(c))
+		}
+	}
+	return strings.Join(s, ", ")
+}
