@@ -297,10 +297,10 @@ func needed(cfg *config.Config, specs []pluginhost.Spec) []need {
 	return slices.Compact(needs)
 }
 
-// accepts is what the targets of a plugin take, as it declares.
-func (g *Gateway) accepts(plugin string) (pluginhost.Accepts, bool) {
-	e := g.egress[plugin]
-	return pluginhost.AcceptsOf(e.GetAccepts()), e != nil
+// accepts is what a target takes, as its plugin declares and its options say.
+func (g *Gateway) accepts(t *config.Target) (pluginhost.Accepts, bool) {
+	e := g.egress[t.Plugin]
+	return derive.AcceptsOf(e, t), e != nil
 }
 
 // Claim implements [publish.Streams].
@@ -357,7 +357,7 @@ func (g *Gateway) make(route *config.Route, name string, id uint64) *stream {
 		})
 	}
 	s.targets.with = func(t config.Target) push.Settings {
-		a, _ := g.accepts(t.Plugin)
+		a, _ := g.accepts(&t)
 		return push.Settings{Target: t, Accepts: a, OpensEarly: g.egress[t.Plugin].GetOpensEarly()}
 	}
 	s.targets.report = func(err error) { g.report(s, "target", err) }

@@ -33,6 +33,7 @@ func Describe(p Plugin) *wire.DescribeResponse {
 			Accepts:      acceptsMessage(p.Egress.Accepts),
 			TargetSchema: schemaOf(p.Egress.TargetOptions),
 			OpensEarly:   p.Egress.OpensEarly,
+			CodecsOption: p.Egress.CodecsOption,
 		}
 		for _, preset := range p.Egress.Presets {
 			r.Egress.Presets = append(r.Egress.Presets, preset.message())

@@ -71,6 +71,10 @@ type EgressPlugin struct {
 	// config, which then comes with SetTracks: a sink that needs time to connect
 	// is ready earlier. Its sinks must implement [TrackSetter].
 	OpensEarly bool
+	// CodecsOption is the option of a target by which its user says what its peer
+	// takes: a list of codecs, which then stands for those of Accepts. Empty: there is
+	// none.
+	CodecsOption string
 	// Presets are the services that it knows.
 	Presets []Preset
 }

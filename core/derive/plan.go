@@ -8,6 +8,7 @@
 package derive
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -303,7 +304,21 @@ func LostOf(catalog config.Catalog, codecs []media.Codec, t *config.Target) []me
 	for _, name := range slices.Sorted(maps.Keys(catalog)) {
 		ts.add(catalog[name])
 	}
-	return Lost(codecs, WantOf(t.Audio, pluginhost.AcceptsOf(catalog[t.Plugin].GetEgress().GetAccepts())), ts)
+	return Lost(codecs, WantOf(t.Audio, AcceptsOf(catalog[t.Plugin].GetEgress(), t)), ts)
+}
+
+// AcceptsOf is what a target takes as far as it is known without asking its peer: what
+// its plugin declares, or what its user says.
+func AcceptsOf(plugin *wire.EgressInfo, t *config.Target) pluginhost.Accepts {
+	a := pluginhost.AcceptsOf(plugin.GetAccepts())
+	var options map[string]json.RawMessage
+	var said []media.Codec
+	if plugin.GetCodecsOption() == "" || json.Unmarshal(t.Options, &options) != nil ||
+		json.Unmarshal(options[plugin.GetCodecsOption()], &said) != nil || len(said) == 0 {
+		return a // nothing is said; what is wrong with it the plugin tells
+	}
+	a.Codecs, a.Optional = said, nil
+	return a
 }
 
 // Carried reports whether a target that wants w gets a track of codec c, as it is

@@ -29,8 +29,8 @@ type Streams interface {
 	Claim(route *config.Route, name string, use func(*Stream)) bool
 }
 
-// Egress says what the targets of a plugin accept, as far as it is declared.
-type Egress func(plugin string) (pluginhost.Accepts, bool)
+// Egress says what a target accepts, as far as it is known without asking it.
+type Egress func(t *config.Target) (pluginhost.Accepts, bool)
 
 // A Door decides on offers. It implements [pluginhost.Offers].
 type Door struct {
@@ -130,14 +130,37 @@ func (d *Door) decide(o pluginhost.Offer) (*config.Route, *pluginhost.Rejection)
 	return route, nil
 }
 
-// carried are those of codecs that every target of the route can carry for certain.
+// carried are those of codecs that every target of the route can carry for certain;
+// of a kind of which there is none, those that some target can.
 func (d *Door) carried(route *config.Route, codecs []media.Codec) []media.Codec {
-	return slices.DeleteFunc(slices.Clone(codecs), func(c media.Codec) bool {
-		return slices.ContainsFunc(route.To, func(t config.Target) bool {
-			a, known := d.egress(t.Plugin)
-			return t.Enabled && known && !derive.Carried(c, derive.WantOf(t.Audio, a), d.transforms)
-		})
-	})
+	var all, some []media.Codec
+	for _, c := range codecs {
+		can, cannot := 0, 0
+		for i := range route.To {
+			t := &route.To[i]
+			if !t.Enabled {
+				continue
+			}
+			if a, known := d.egress(t); !known || derive.Carried(c, derive.WantOf(t.Audio, a), d.transforms) {
+				can++
+			} else {
+				cannot++
+			}
+		}
+		switch {
+		case cannot == 0:
+			all = append(all, c)
+		case can > 0:
+			some = append(some, c)
+		}
+	}
+	out := slices.Clip(all)
+	for _, c := range some {
+		if !slices.ContainsFunc(all, func(a media.Codec) bool { return a.Kind() == c.Kind() }) {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // unusable says why no target of the route could use what the publisher can send;
@@ -146,11 +169,12 @@ func (d *Door) carried(route *config.Route, codecs []media.Codec) []media.Codec 
 // their publisher.
 func (d *Door) unusable(route *config.Route, codecs []media.Codec) string {
 	first := ""
-	for _, t := range route.To {
+	for i := range route.To {
+		t := &route.To[i]
 		if !t.Enabled {
 			continue
 		}
-		a, known := d.egress(t.Plugin)
+		a, known := d.egress(t)
 		if !known {
 			return ""
 		}

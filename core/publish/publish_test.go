@@ -28,8 +28,8 @@ type house struct {
 
 func newHouse(t *testing.T, routes ...config.Route) *house {
 	h := &house{t: t, streams: map[string]*Stream{}, routers: map[string]*router.Stream{}}
-	accepts := func(plugin string) (pluginhost.Accepts, bool) {
-		switch plugin {
+	accepts := func(t *config.Target) (pluginhost.Accepts, bool) {
+		switch t.Plugin {
 		case "egress-rtmp":
 			return pluginhost.Accepts{Codecs: []media.Codec{media.H264, media.AAC}, VideoTracks: 1, AudioTracks: 1}, true
 		case "egress-file":
@@ -183,16 +183,20 @@ func TestDecide(t *testing.T) {
 	f("live/b", "", webrtc, "BUSY: the gateway is shutting down")
 }
 
-// A publisher is told which of the codecs that he offers every target can carry.
+// A publisher is told which of the codecs that he offers every target can carry; where
+// there is none, those of which one can: the others are refused by themselves.
 func TestCodecs(t *testing.T) {
 	h := newHouse(t,
 		config.Route{Name: "cdn", To: []config.Target{to("a", "egress-rtmp"), to("b", "egress-file")}},
 		config.Route{Name: "disk", To: []config.Target{to("b", "egress-file"), {Name: "off", Plugin: "egress-rtmp"}, to("c", "mine")}},
 		config.Route{Name: "none"},
 	)
-	f := func(name, want string) {
+	f := func(name, want string, offered ...media.Codec) {
 		t.Helper()
-		i := h.offer(name, "", media.VP9, media.H264, media.Opus)
+		if offered == nil {
+			offered = []media.Codec{media.VP9, media.H264, media.Opus}
+		}
+		i := h.offer(name, "", offered...)
 		if got := fmt.Sprint(i.h.(pluginhost.CodecChooser).Codecs()); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
@@ -200,6 +204,7 @@ func TestCodecs(t *testing.T) {
 	f("cdn", "[h264 opus]") // opus as aac
 	f("disk", "[vp9 h264 opus]")
 	f("none", "[vp9 h264 opus]")
+	f("cdn", "[opus vp9 av1]", media.VP9, media.AV1, media.Opus)
 }
 
 func TestTakeover(t *testing.T) {

@@ -24,9 +24,7 @@ type player struct {
 	videoNext, audioNext cursor
 	audioSlot            time.Duration // play time of the next audio packet
 	frame                uint64
-	params               [][]byte // SPS and PPS
-	nalus                [][]byte
-	packets              [][]byte
+	packetizer           *packetizer
 }
 
 // A cursor walks over units and starts again at the end.
@@ -52,7 +50,7 @@ func (p *Publisher) play(ctx context.Context) error {
 	pl := &player{p: p, start: time.Now()}
 	if p.cfg.Video != nil {
 		var err error
-		if pl.params, err = parameterSets(p.cfg.Video.Track.DecoderConfig); err != nil {
+		if pl.packetizer, err = newPacketizer(p.cfg.Video.Track); err != nil {
 			return err
 		}
 		pl.video = writer{track: p.video, seq: uint16(rand.Uint32()), base: rand.Uint32()}
@@ -116,23 +114,14 @@ func (pl *player) sendVideo() error {
 	c := &pl.videoNext
 	u := c.unit()
 	playPTS := c.contentPTS() - pl.skipped
-	nalus := pl.nalus[:0]
-	if u.RandomAccess {
-		nalus = append(nalus, pl.params...)
-	}
 	pl.frame++
-	if pl.p.cfg.Timing {
-		nalus = append(nalus, Timing{Sent: time.Now(), Posted: pl.p.posted, Frame: pl.frame}.NALU())
-	}
-	nalus, err := h264.SplitLengthPrefixed(nalus, u.Payload)
+	packets, err := pl.packetizer.payloads(u, pl.timing())
 	if err != nil {
-		return fmt.Errorf("splitting picture: %w", err)
+		return err
 	}
-	pl.nalus = nalus
-	pl.packets = packetize(pl.packets[:0], nalus)
 	c.advance()
 	pl.p.videoUnits.Add(1)
-	return pl.video.write(pl.packets, ticks(playPTS, videoRateHz), true)
+	return pl.video.write(packets, ticks(playPTS, videoRateHz), true)
 }
 
 // skipToRandomAccess moves the playhead to the next random access point of the
@@ -182,15 +171,6 @@ func (pl *player) sendAudio() error {
 // ticks converts d to a clock of rateHz, rounding to the nearest.
 func ticks(d time.Duration, rateHz int64) uint32 {
 	return uint32((int64(d)*rateHz + int64(time.Second)/2) / int64(time.Second))
-}
-
-// parameterSets returns the SPS and PPS of an avcC record.
-func parameterSets(avcC []byte) ([][]byte, error) {
-	c, err := h264.ParseDecoderConfig(avcC)
-	if err != nil {
-		return nil, err
-	}
-	return append(c.SPS, c.PPS...), nil
 }
 
 // packetize appends to dst the RTP payloads of one picture (RFC 6184,

@@ -43,7 +43,7 @@ type Config struct {
 	// HTTP makes the requests; nil is a client with a time limit of 10 s.
 	HTTP *http.Client
 
-	// Video (H.264) and Audio (Opus) in the normal form of sdk/media, in decoding
+	// Video (H.264, H.265, AV1 or VP9) and Audio (Opus) in the normal form of sdk/media, in decoding
 	// order, with times from about zero. Nil is none.
 	Video, Audio *Media
 	// Length is the period after which the media start again; a multiple of the
@@ -52,7 +52,7 @@ type Config struct {
 	// AudioShift delays the sound against the picture: what a test of
 	// synchronisation must notice.
 	AudioShift time.Duration
-	// Timing puts a [Timing] in front of each picture.
+	// Timing puts a [Timing] in front of each picture of H.264.
 	Timing bool
 
 	// LoseEvery keeps every so many-th media packet from being sent, as a bad
@@ -291,10 +291,7 @@ func (p *Publisher) register(m *webrtc.MediaEngine, ir *interceptor.Registry) er
 		ir.Add(sender)
 	}
 	if err := m.RegisterCodec(webrtc.RTPCodecParameters{
-		RTPCodecCapability: webrtc.RTPCodecCapability{
-			MimeType: webrtc.MimeTypeH264, ClockRate: videoRateHz, RTCPFeedback: feedback,
-			SDPFmtpLine: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=" + p.profile(),
-		}, PayloadType: 96,
+		RTPCodecCapability: p.capability(feedback), PayloadType: 96,
 	}, webrtc.RTPCodecTypeVideo); err != nil {
 		return err
 	}
@@ -340,7 +337,7 @@ func (p *Publisher) addTracks() error {
 		}
 	}
 	if p.cfg.Video != nil {
-		if p.video, err = add(webrtc.MimeTypeH264, videoRateHz, "video"); err != nil {
+		if p.video, err = add(p.capability(nil).MimeType, videoRateHz, "video"); err != nil {
 			return err
 		}
 	}

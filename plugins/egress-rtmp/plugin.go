@@ -32,6 +32,7 @@ func Plugin() sdk.Plugin {
 			Accepts:       accepts(),
 			TargetOptions: &Options{},
 			OpensEarly:    true,
+			CodecsOption:  "codecs",
 			Presets:       presets(),
 		},
 		Transforms: []sdk.Transform{transcode.OpusToAAC()},

@@ -535,7 +535,10 @@ type EgressInfo struct {
 	// The session may be opened before every track has its decoder config.
 	OpensEarly bool `protobuf:"varint,4,opt,name=opens_early,json=opensEarly,proto3" json:"opens_early,omitempty"`
 	// Services that it knows: what `preset: NAME` in a target stands for.
-	Presets       []*Preset `protobuf:"bytes,5,rep,name=presets,proto3" json:"presets,omitempty"`
+	Presets []*Preset `protobuf:"bytes,5,rep,name=presets,proto3" json:"presets,omitempty"`
+	// The option of a target by which its user says what its peer takes: a list of
+	// codecs, which then stands for those of accepts. Empty: there is none.
+	CodecsOption  string `protobuf:"bytes,6,opt,name=codecs_option,json=codecsOption,proto3" json:"codecs_option,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -603,6 +606,13 @@ func (x *EgressInfo) GetPresets() []*Preset {
 		return x.Presets
 	}
 	return nil
+}
+
+func (x *EgressInfo) GetCodecsOption() string {
+	if x != nil {
+		return x.CodecsOption
+	}
+	return ""
 }
 
 // Preset is what the plugin knows of one service that streams are sent to.
@@ -1470,7 +1480,8 @@ type Open struct {
 	// Ingest and transform: bytes that the plugin may have unacknowledged.
 	InitialCreditBytes uint64 `protobuf:"varint,11,opt,name=initial_credit_bytes,json=initialCreditBytes,proto3" json:"initial_credit_bytes,omitempty"`
 	// Ingest by offer: those of the offered codecs that every target can carry, as
-	// they are or transformed; the plugin should receive no other where it has the choice.
+	// they are or transformed, and of pictures or sound for which there is none those
+	// that some target can; the plugin should receive no other where it has the choice.
 	Codecs        []string `protobuf:"bytes,12,rep,name=codecs,proto3" json:"codecs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3379,7 +3390,7 @@ const file_gateway_proto_rawDesc = "" +
 	"\n" +
 	"IngestInfo\x12\x18\n" +
 	"\aschemes\x18\x01 \x03(\tR\aschemes\x12\x16\n" +
-	"\x06codecs\x18\x02 \x03(\tR\x06codecs\"\xd7\x01\n" +
+	"\x06codecs\x18\x02 \x03(\tR\x06codecs\"\xfc\x01\n" +
 	"\n" +
 	"EgressInfo\x12\x18\n" +
 	"\aschemes\x18\x01 \x03(\tR\aschemes\x124\n" +
@@ -3387,7 +3398,8 @@ const file_gateway_proto_rawDesc = "" +
 	"\rtarget_schema\x18\x03 \x01(\fR\ftargetSchema\x12\x1f\n" +
 	"\vopens_early\x18\x04 \x01(\bR\n" +
 	"opensEarly\x123\n" +
-	"\apresets\x18\x05 \x03(\v2\x19.gateway.plugin.v1.PresetR\apresets\"\xcf\x02\n" +
+	"\apresets\x18\x05 \x03(\v2\x19.gateway.plugin.v1.PresetR\apresets\x12#\n" +
+	"\rcodecs_option\x18\x06 \x01(\tR\fcodecsOption\"\xcf\x02\n" +
 	"\x06Preset\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x10\n" +

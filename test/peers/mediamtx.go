@@ -19,6 +19,7 @@ const mediamtxVersion = "v1.21.0"
 // WebRTC. Anybody may publish and read any path.
 type MediaMTX struct {
 	RTMPAddr, RTSPAddr, SRTAddr, WebRTCAddr, APIAddr string // host:port
+	records                                          string // folder; empty: nothing is recorded
 	*Process
 }
 
@@ -39,7 +40,7 @@ webrtcIPsFromInterfaces: false
 webrtcAdditionalHosts: [127.0.0.1]
 srt: true
 srtAddress: %[6]s
-paths:
+%[7]spaths:
   all_others:
 `
 
@@ -63,10 +64,39 @@ func FindMediaMTX(t testing.TB) string {
 // StartMediaMTX starts MediaMTX on free ports.
 func StartMediaMTX(t testing.TB) *MediaMTX {
 	t.Helper()
+	return startMediaMTX(t, "")
+}
+
+// RecordMediaMTX starts one that records every path to fragmented MP4; see
+// [MediaMTX.Recording].
+func RecordMediaMTX(t testing.TB) *MediaMTX {
+	t.Helper()
+	dir := scratch(t)
+	m := startMediaMTX(t, fmt.Sprintf("pathDefaults:\n  record: true\n  recordFormat: fmp4\n  recordPath: %s/%%path/%%Y-%%m-%%d_%%H-%%M-%%S-%%f\n", dir))
+	m.records = dir
+	return m
+}
+
+// Recording is the recording of a path, whole once nobody publishes the path any more.
+// It begins at a keyframe: MediaMTX leaves out the first unit of the track that begins
+// later, which may be the first picture.
+func (m *MediaMTX) Recording(t testing.TB, path string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(m.records, path, "*.mp4"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("recordings of %s: %q %v, want one", path, files, err)
+	}
+	file := filepath.Join(t.TempDir(), "recording.mp4")
+	FFmpeg(t, "-i", files[0], "-map", "0", "-c", "copy", "-strict", "experimental", file)
+	return file
+}
+
+func startMediaMTX(t testing.TB, more string) *MediaMTX {
+	t.Helper()
 	path := FindMediaMTX(t)
 	m := &MediaMTX{RTMPAddr: FreeAddr(t), RTSPAddr: FreeAddr(t), SRTAddr: FreeAddr(t), WebRTCAddr: FreeAddr(t), APIAddr: FreeAddr(t)}
 	file := filepath.Join(t.TempDir(), "mediamtx.yml")
-	conf := fmt.Sprintf(mediamtxConf, m.APIAddr, m.RTSPAddr, m.RTMPAddr, m.WebRTCAddr, FreePort(t), m.SRTAddr)
+	conf := fmt.Sprintf(mediamtxConf, m.APIAddr, m.RTSPAddr, m.RTMPAddr, m.WebRTCAddr, FreePort(t), m.SRTAddr, more)
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
 // Command publisher publishes over WHIP until it is ended: the test card, or
-// files of H.264 and Opus. It is a process of its own so that tests can kill it
+// files of H.264, H.265, AV1 or VP9, and of Opus. It is a process of its own so that tests can kill it
 // and benchmarks can leave its work out of the gateway's. It writes one JSON
 // object per line about what happens; SIGTERM says goodbye to the server first.
 package main
@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,7 +53,7 @@ func main() {
 	flag.DurationVar(&o.stagger, "stagger", 40*time.Millisecond, "pause between the starts of two streams")
 	flag.DurationVar(&o.shift, "audio-shift", 0, "delay of the sound against the picture")
 	flag.BoolVar(&o.timing, "timing", false, "put the time of sending in front of each picture")
-	flag.StringVar(&o.video, "video", "", "H.264 byte stream with 30 pictures per second; the test card if empty")
+	flag.StringVar(&o.video, "video", "", "byte stream of H.264 or (.h265) H.265, or an IVF file of AV1 or VP9, with 30 pictures per second; the test card if empty")
 	flag.StringVar(&o.audio, "audio", "", "Ogg file with one Opus packet of 20 ms per page; without it, and with -video, there is no sound")
 	flag.BoolVar(&o.deaf, "ignore-keyframe-requests", false, "send keyframes where the file has them and nowhere else, as OBS does")
 	flag.Parse()
@@ -197,11 +198,7 @@ const (
 // loadFiles reads a byte stream with one slice per picture, and an Ogg file unless
 // audio is empty. The length is that of the shorter one, in whole seconds.
 func loadFiles(cfg *whipclient.Config, video, audio string) error {
-	stream, err := os.ReadFile(video)
-	if err != nil {
-		return fmt.Errorf("loading video: %w", err)
-	}
-	v, err := pictures(stream)
+	v, err := loadVideo(video)
 	if err != nil {
 		return fmt.Errorf("loading video %s: %w", video, err)
 	}
@@ -230,6 +227,21 @@ func loadFiles(cfg *whipclient.Config, video, audio string) error {
 	}
 	cfg.Video, cfg.Audio, cfg.Length = v, a, time.Duration(seconds)*time.Second
 	return nil
+}
+
+func loadVideo(name string) (*whipclient.Media, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	switch filepath.Ext(name) {
+	case ".ivf":
+		return frames(b)
+	case ".h265":
+		return pictures265(b)
+	default:
+		return pictures(b)
+	}
 }
 
 func pictures(stream []byte) (*whipclient.Media, error) {

@@ -284,7 +284,7 @@ func (s *Section) unusable(need media.Codec) *Refusal {
 }
 
 // Choose decides on the codec of the video: H.264 where it is offered, else another
-// one that all targets of the route carry. The error is a *[Refusal].
+// one of carried: that all targets of the route carry, or at least one. The error is a *[Refusal].
 func (o *Offer) Choose(carried []media.Codec) error {
 	if o.Video == nil || o.Video.Codec != "" {
 		return nil
