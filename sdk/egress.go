@@ -71,7 +71,7 @@ func (a *attachment) openEgress(o *wire.Open) {
 			options: t.GetOptionsJson(),
 			files:   t.GetFiles(),
 		},
-		redact: secret.Redact(t.GetUrl(), t.GetKey()),
+		redact: secret.Redact(slices.Concat(a.secrets, secret.InOptions(schemaOf(a.plugin.Egress.TargetOptions), t.GetOptionsJson()), []string{t.GetUrl(), t.GetKey()})...),
 		in:     newInbox(),
 	}
 	tracks := wire.ToTracks(o.GetTracks())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -142,7 +143,7 @@ func (a *attachment) openIngest(o *wire.Open) {
 		defer cancel()
 		stop := context.AfterFunc(pub.ctx, cancel)
 		defer stop()
-		hide := secret.Redact(u.Reveal())
+		hide := secret.Redact(append(slices.Clone(a.secrets), u.Reveal())...)
 		err := guard(ctx, o.GetSession(), hide, func() error { return puller.Pull(ctx, u, pub) })
 		pub.Close(redactError(hide, err))
 	})
@@ -296,7 +297,7 @@ func (p *Publication) Err() error {
 func (p *Publication) Close(lost error) {
 	state := &wire.SessionState{State: wire.SessionState_CLOSED, Ended: true}
 	if lost != nil {
-		state = failure(lost)
+		state = failure(redactError(p.a.hide, lost))
 	}
 	p.finish(lost, state, true)
 }

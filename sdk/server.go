@@ -182,6 +182,10 @@ type attachment struct {
 	out    *wire.Outbox[*wire.PluginMsg]
 	host   *IngestHost
 	gone   chan struct{} // closed when all is over
+	// secrets are those in the plugin's options, and hide their redaction: they are
+	// not for the gateway's log, whoever quotes them.
+	secrets []string
+	hide    secret.Redaction
 
 	credits creditor
 
@@ -210,6 +214,8 @@ func newAttachment(p Plugin, hello *wire.Hello) *attachment {
 		offers:   make(map[string]*pendingOffer),
 		endTime:  closeTimeout,
 	}
+	a.secrets = secret.InOptions(schemaOf(p.Options), hello.GetOptionsJson())
+	a.hide = secret.Redact(a.secrets...)
 	a.credits.out = a.out
 	a.serveCtx, a.stopServe = context.WithCancel(context.Background())
 	a.host = &IngestHost{a: a}
@@ -224,7 +230,7 @@ func (a *attachment) run(stream grpc.BidiStreamingServer[wire.HostMsg, wire.Plug
 	defer lost()
 	ack := &wire.HelloAck{}
 	if err := a.configure(); err != nil {
-		return stream.Send(&wire.PluginMsg{M: &wire.PluginMsg_Hello{Hello: &wire.HelloAck{Error: err.Error()}}})
+		return stream.Send(&wire.PluginMsg{M: &wire.PluginMsg_Hello{Hello: &wire.HelloAck{Error: a.hide.Text(err.Error())}}})
 	}
 	if a.plugin.Ingest != nil && len(a.plugin.Ingest.Mounts) > 0 {
 		m, err := listenMounts(a.host)
@@ -275,7 +281,7 @@ func (a *attachment) configure() error {
 	}
 	if a.plugin.Egress != nil {
 		if c, ok := a.plugin.Egress.Egress.(Configurer); ok {
-			return guard(context.Background(), 0, secret.Redaction{}, func() error { return c.Configure(a.host.Options) })
+			return guard(context.Background(), 0, a.hide, func() error { return c.Configure(a.host.Options) })
 		}
 	}
 	return nil
@@ -283,9 +289,9 @@ func (a *attachment) configure() error {
 
 // serveIngest runs the author's Serve.
 func (a *attachment) serveIngest() {
-	err := guard(a.serveCtx, 0, secret.Redaction{}, func() error { return a.plugin.Ingest.Ingest.Serve(a.serveCtx, a.host) })
+	err := guard(a.serveCtx, 0, a.hide, func() error { return a.plugin.Ingest.Ingest.Serve(a.serveCtx, a.host) })
 	if err != nil && a.serveCtx.Err() == nil {
-		a.fatal <- fmt.Errorf("ingest ended: %w", err)
+		a.fatal <- fmt.Errorf("ingest ended: %w", redactError(a.hide, err))
 	}
 }
 

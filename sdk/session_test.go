@@ -361,6 +361,59 @@ func TestPanicIsRedacted(t *testing.T) {
 	}
 }
 
+type loginOptions struct {
+	Password secret.String `json:"password,omitempty"`
+}
+
+// login is an egress that tells its secret options in errors.
+type login struct{ refuses bool }
+
+func (l login) Configure(decode func(any) error) error {
+	var o loginOptions
+	if err := decode(&o); err != nil || !l.refuses {
+		return err
+	}
+	return errors.New("nobody can log in with " + o.Password.Reveal())
+}
+
+func (login) Open(_ context.Context, t sdk.Target, _ []media.Track) (sdk.Sink, error) {
+	var o loginOptions
+	if err := t.Options(&o); err != nil {
+		return nil, err
+	}
+	return nil, errors.New("no way with " + o.Password.Reveal() + ", nor with the other")
+}
+
+// An error shows no option that its type says is a secret.
+func TestSecretOptionsAreRedacted(t *testing.T) {
+	options := []byte(`{"password":"c4n4ry"}`)
+	p := func(refuses bool) sdk.Plugin {
+		return sdk.Plugin{Name: "login", Version: "1", Options: &loginOptions{}, Egress: &sdk.EgressPlugin{
+			Egress: login{refuses}, Schemes: []string{"x"}, TargetOptions: &loginOptions{},
+			Accepts: sdk.Accepts{Codecs: []media.Codec{media.H264}, VideoTracks: 1},
+		}}
+	}
+	stream, err := plugintest.Connect(t, p(true)).Attach(t.Context())
+	if err == nil {
+		err = stream.Send(&wire.HostMsg{M: &wire.HostMsg_Hello{Hello: &wire.Hello{OptionsJson: options}}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := stream.Recv()
+	if err != nil || m.GetHello().GetError() != "nobody can log in with ***" {
+		t.Errorf("%v, %v", m, err)
+	}
+	g := plugintest.Attach(t, plugintest.Connect(t, p(false)), options)
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
+		Session: 1, Kind: wire.SessionKind_SESSION_KIND_EGRESS,
+		Target: &wire.Target{Name: "t", Url: "x://y", OptionsJson: options}, Tracks: wire.FromTracks([]media.Track{video}),
+	}}})
+	if s, _ := g.State(1); s.GetMessage() != "no way with ***, nor with the other" {
+		t.Errorf("%v", s)
+	}
+}
+
 // halver makes nothing of "bad" and, if it is to, fills its time.
 type halver struct {
 	fills bool

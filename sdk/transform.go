@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/headgate/gateway/sdk/media"
-	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -78,7 +77,7 @@ func (a *attachment) openTransform(o *wire.Open) {
 
 // run is the life of the session.
 func (s *transformSession) run(in media.Track) error {
-	err := guard(s.ctx, s.id, secret.Redaction{}, func() (err error) {
+	err := guard(s.ctx, s.id, s.a.hide, func() (err error) {
 		s.tr, err = s.transform.Open(s.ctx, in, s.settings)
 		return err
 	})
@@ -86,7 +85,7 @@ func (s *transformSession) run(in media.Track) error {
 		return fmt.Errorf("opening the transform: %w", err)
 	}
 	defer func() {
-		_ = guard(s.ctx, s.id, secret.Redaction{}, func() error { s.tr.Close(); return nil }) // a panic is logged
+		_ = guard(s.ctx, s.id, s.a.hide, func() error { s.tr.Close(); return nil }) // a panic is logged
 	}()
 	s.out.ready(&wire.SessionState{WindowBytes: uint64(s.credits.window)})
 	if err := s.announce(in); err != nil {
@@ -124,7 +123,7 @@ func (s *transformSession) run(in media.Track) error {
 			continue
 		}
 		in = it.Tracks[0]
-		if err := guard(s.ctx, s.id, secret.Redaction{}, func() error { return s.tr.SetTrack(in) }); err != nil {
+		if err := guard(s.ctx, s.id, s.a.hide, func() error { return s.tr.SetTrack(in) }); err != nil {
 			return fmt.Errorf("changing the track: %w", err)
 		}
 		if err := s.announce(in); err != nil {
@@ -136,7 +135,7 @@ func (s *transformSession) run(in media.Track) error {
 // announce tells the gateway the output's track, if it is new.
 func (s *transformSession) announce(in media.Track) error {
 	var t media.Track
-	if err := guard(s.ctx, s.id, secret.Redaction{}, func() error { t = s.tr.Track(); return nil }); err != nil {
+	if err := guard(s.ctx, s.id, s.a.hide, func() error { t = s.tr.Track(); return nil }); err != nil {
 		return err
 	}
 	t.ID, t.DerivedFrom = s.outID, in.ID
@@ -168,7 +167,7 @@ func (s *transformSession) idle() error {
 // given unless it says otherwise.
 func (s *transformSession) call(received time.Time, f func(emit func(*media.AccessUnit)) error) error {
 	var bad error
-	err := guard(s.ctx, s.id, secret.Redaction{}, func() error {
+	err := guard(s.ctx, s.id, s.a.hide, func() error {
 		bad = f(func(o *media.AccessUnit) {
 			o.Track = s.outID
 			if o.Received.IsZero() {
@@ -208,7 +207,7 @@ func (s *transformSession) report() error {
 	}
 	s.reported = time.Now()
 	var values map[string]float64
-	if err := guard(s.ctx, s.id, secret.Redaction{}, func() error { values = r.Figures(); return nil }); err != nil {
+	if err := guard(s.ctx, s.id, s.a.hide, func() error { values = r.Figures(); return nil }); err != nil {
 		return err
 	}
 	s.a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Stats{Stats: &wire.SessionStats{Session: s.id, Values: values}}})

@@ -236,6 +236,20 @@ func TestStreams(t *testing.T) {
 	}
 }
 
+// What is told of a plugin that rests: why, and when it is tried again.
+func TestRestingPlugin(t *testing.T) {
+	retry := since.Add(time.Minute)
+	g := &fakeGateway{plugins: []status.Plugin{{
+		Name: "egress-x", Process: "1", State: "broken", Since: since, Restarts: 6, LastError: "exit status 3", RetryAt: &retry,
+	}}}
+	w := request(newServer(g, "", true).Admin(), "GET", "/v1/plugins", nil)
+	const want = `{"plugins":[{"name":"egress-x","process":"1","version":"","state":"broken","since":"2026-01-02T03:04:05Z",` +
+		`"restarts":6,"last_error":"exit status 3","sessions":0,"next_retry":"2026-01-02T03:05:05Z"}]}` + "\n"
+	if w.Body.String() != want {
+		t.Errorf("got  %swant %s", w.Body, want)
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	g := oneOfEach()
 	s := newServer(g, "", true)

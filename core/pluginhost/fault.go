@@ -53,6 +53,8 @@ func notStarted(err error, ended string) error {
 	case strings.Contains(text, "incompatible API version"), strings.Contains(text, "Incompatible core API version"):
 		return fmt.Errorf("it speaks another version of the wire, and this gateway speaks version %d; build it with an SDK for that, or use a gateway that fits it",
 			wire.ProtocolVersion)
+	case ended == "exit status 127":
+		return errors.New("it ended before it said hello, because a program was not found that it is run by or calls; see the log for which, and install that")
 	case ended != "":
 		return errors.New("it ended before it said hello; start it by hand, where it says what it is, and see what it prints")
 	case strings.Contains(text, "Unrecognized remote plugin message"):

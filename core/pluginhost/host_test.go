@@ -432,6 +432,9 @@ func TestCrash(t *testing.T) {
 	}
 	// Opened again at once, without asking whether the process is back.
 	_, _, _ = open(t, h, "ok")
+	if at := h.Status()[0].RetryAt; !at.IsZero() {
+		t.Errorf("one that runs is to be started at %v", at)
+	}
 	t.Logf("crash heard after %v, next session ready after %v", heard, time.Since(began))
 	st := h.Status()[0]
 	if st.PID == pid || st.PID == 0 || st.Restarts != 1 || !strings.Contains(st.LastError, "killed") {
@@ -492,8 +495,12 @@ func TestQuickDeathsOpenTheCircuit(t *testing.T) {
 	h := start(t, spec("quick"), nil, withTimings(func(t *timings) { t.restartMin, t.restartMax = time.Millisecond, time.Millisecond }))
 	h.Need("test", "")
 	until(t, "the circuit", func() bool { return h.Status()[0].State == Broken })
-	if st := h.Status()[0]; st.Restarts != 6 || !strings.Contains(st.LastError, "exit status 3") {
+	st := h.Status()[0]
+	if st.Restarts != 6 || !strings.Contains(st.LastError, "exit status 3") {
 		t.Errorf("status %+v", st)
+	}
+	if rest := st.RetryAt.Sub(st.Since); rest != h.timings.circuitRest {
+		t.Errorf("it is started again %v after the circuit opened, want %v", rest, h.timings.circuitRest)
 	}
 }
 

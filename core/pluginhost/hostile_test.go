@@ -3,11 +3,14 @@ package pluginhost
 import (
 	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -232,8 +235,27 @@ func TestFilesThatAreNoPlugins(t *testing.T) {
 	f("plain.txt", "#!/bin/sh\n", 0o600, "", "plain.txt is not executable", "chmod +x")
 	f("pinned.txt", "no program", 0o600, ones, "pinned.txt is not executable", "chmod +x")
 	f("other", "\x7fELF", 0o700, ones, "has sha256", ones+" is configured", "gateway plugins pin")
-	f("garbage", "\x7fELF, or so it says", 0o700, "", "exec format error")
+	f("garbage", "\x7fELF, or so it says", 0o700, "", "is no program, and no script either", "for this machine", "exec format error")
+	f("foreign", foreignProgram(t), 0o700, "", "is a program for another machine, s390", "for this machine, which is "+runtime.GOOS+"/"+runtime.GOARCH)
+	f("nobody", "#!/opt/python9 -u\n", 0o700, "", "is run by /opt/python9, which is not there", "install it, or correct the first line")
+	f("found", "#!/usr/bin/env python9\n", 0o700, "", "a program was not found", "see the log for which", "python9")
 	f("script", "#!/bin/sh\nexit 0\n", 0o700, "", "it ended before it said hello", "exit status 0")
+}
+
+// foreignProgram is this test for a machine that it does not run on.
+func foreignProgram(t *testing.T) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const machine = 18 // of the ELF header
+	binary.NativeEndian.PutUint16(b[machine:], uint16(elf.EM_S390))
+	return string(b)
 }
 
 // against runs a bad plugin beside a good one, which has to notice nothing.

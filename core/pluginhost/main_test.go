@@ -54,6 +54,9 @@ func servePlugin(mode string) {
 	case "future":
 		serveFuture()
 		return
+	case "telltale":
+		serveTelltale()
+		return
 	case "rogue":
 		serveRogue()
 		return
@@ -76,15 +79,21 @@ func servePlugin(mode string) {
 type testOptions struct {
 	Greeting string        `json:"greeting,omitempty"`
 	Delay    time.Duration `json:"delay,omitempty"`
+	Password secret.String `json:"password,omitempty"` // one that begins with "wrong" is refused
+}
+
+type testTargetOptions struct {
+	Passphrase secret.String `json:"passphrase,omitempty"`
 }
 
 func testPlugin() sdk.Plugin {
 	return sdk.Plugin{
 		Name: "test", Version: "1.2.3", Options: &testOptions{},
 		Egress: &sdk.EgressPlugin{
-			Egress:  testEgress{},
-			Schemes: []string{"test"},
-			Accepts: sdk.Accepts{Codecs: []media.Codec{media.H264, media.AAC}, VideoTracks: 1, AudioTracks: 1},
+			Egress:        testEgress{},
+			Schemes:       []string{"test"},
+			TargetOptions: &testTargetOptions{},
+			Accepts:       sdk.Accepts{Codecs: []media.Codec{media.H264, media.AAC}, VideoTracks: 1, AudioTracks: 1},
 		},
 		Ingest: &sdk.IngestPlugin{
 			Ingest: testIngest{}, Codecs: []media.Codec{media.H264}, Schemes: []string{"pull"}, Mounts: []string{"/test/"},

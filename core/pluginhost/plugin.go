@@ -40,17 +40,18 @@ type plugin struct {
 }
 
 func newPlugin(h *Host, spec Spec, name string, log *slog.Logger) *plugin {
-	return &plugin{
+	pl := &plugin{
 		host:   h,
 		spec:   spec,
 		name:   name,
 		log:    log,
 		needed: make(chan struct{}, 1),
-		info:   spec.Info,
 		state:  Stopped,
 		since:  time.Now(),
 		ready:  make(chan struct{}),
 	}
+	pl.describe(spec.Info)
+	return pl
 }
 
 // need asks for the process.
@@ -85,6 +86,7 @@ func (pl *plugin) supervise(ctx context.Context) {
 			up = time.Since(readyAt)
 			pl.leaveReady()
 		}
+		err = pl.veiled(err)
 		if ctx.Err() != nil {
 			if err != nil && !errors.Is(err, context.Canceled) {
 				pl.log.Warn("plugin died while it was stopped", "error", err)
@@ -196,11 +198,11 @@ func (pl *plugin) refuse() {
 
 // openSession opens s in the process, now or when there is one.
 func (pl *plugin) openSession(s *session) (Session, error) {
-	s.hide = secret.Redact(s.open.GetUrl())
-	if t := s.open.GetTarget(); t != nil {
-		s.hide = secret.Redact(t.GetUrl(), t.GetKey())
-	}
-	pl.veil.add(s.hide, s.open.GetUrl(), s.open.GetTarget().GetUrl(), s.open.GetTarget().GetKey())
+	t := s.open.GetTarget()
+	secrets := append(pl.secrets(), s.open.GetUrl(), t.GetUrl(), t.GetKey())
+	secrets = append(secrets, secret.InOptions(pl.describedAs().GetEgress().GetTargetSchema(), t.GetOptionsJson())...)
+	s.hide = secret.Redact(secrets...)
+	pl.veil.add(s.hide, secrets...)
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
 	switch {
@@ -215,6 +217,33 @@ func (pl *plugin) openSession(s *session) (Session, error) {
 	}
 	return s, nil
 }
+
+// secrets are those in the options of the plugin itself.
+func (pl *plugin) secrets() []string {
+	return secret.InOptions(pl.describedAs().GetOptionsSchema(), pl.spec.Options)
+}
+
+// veiled is err, which may quote what the plugin said, without any secret.
+func (pl *plugin) veiled(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := pl.veil.text(secret.Redact(pl.secrets()...).Text(err.Error()))
+	if text == err.Error() {
+		return err
+	}
+	return &veiledError{text: text, err: err}
+}
+
+// A veiledError is an error of which only the kind may be seen, and a text without
+// secrets.
+type veiledError struct {
+	text string
+	err  error
+}
+
+func (e *veiledError) Error() string { return e.text }
+func (e *veiledError) Unwrap() error { return e.err }
 
 // forget removes s from those that wait, and reports whether it was one.
 func (pl *plugin) forget(s *session) bool {
@@ -248,10 +277,14 @@ func (pl *plugin) describedAs() *wire.DescribeResponse {
 	return pl.info
 }
 
+// describe takes note of what the plugin is, and of which of its options are secrets.
 func (pl *plugin) describe(info *wire.DescribeResponse) {
 	pl.mu.Lock()
-	defer pl.mu.Unlock()
 	pl.info = info
+	pl.mu.Unlock()
+	if secrets := pl.secrets(); len(secrets) > 0 {
+		pl.veil.add(secret.Redact(secrets...), secrets...)
+	}
 }
 
 func (pl *plugin) status() Status {

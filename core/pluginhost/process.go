@@ -78,9 +78,8 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 	defer stopWaiting()
 
 	client := wire.NewPluginClient(l.conn)
-	info := pl.describedAs()
-	if info == nil {
-		info, err = client.Describe(streamCtx, &wire.DescribeRequest{CoreVersion: h.version})
+	if pl.describedAs() == nil {
+		info, err := client.Describe(streamCtx, &wire.DescribeRequest{CoreVersion: h.version})
 		if err != nil {
 			return nil, fmt.Errorf("asking what it is: %w", told(err))
 		}

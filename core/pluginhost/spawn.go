@@ -162,7 +162,7 @@ func pinned(path, want string) (string, error) {
 // Start implements go-plugin's runner.
 func (c *child) Start(context.Context) error {
 	if err := c.spawn.start(c.ctx, c.cmd); err != nil {
-		return err
+		return unstartable(c.cmd.Path, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"encoding/json"
 	"net/url"
 	"strings"
 )
@@ -13,39 +14,59 @@ type Redaction struct {
 	replacer *strings.Replacer
 }
 
-// Redact returns the redaction of a URL with its password, key and query, and of
-// further secrets.
-func Redact(rawURL string, more ...string) Redaction {
-	secrets := append([]string{rawURL}, more...)
-	if u, err := url.Parse(rawURL); err == nil {
-		if pass, ok := u.User.Password(); ok {
-			_, written, _ := strings.Cut(rawURL, "://")
-			if end := strings.LastIndex(written, "@"); end >= 0 {
-				_, written, _ = strings.Cut(written[:end], ":")
-				secrets = append(secrets, pass, written)
-			}
-		}
-		if u.Host != "" { // else the path is a file's, and no secret
-			// As it is meant and as it is written: peers quote either.
-			path := u.EscapedPath()
-			last := path[strings.LastIndex(path, "/")+1:]
-			secrets = append(secrets, last)
-			if meant, err := url.PathUnescape(last); err == nil {
-				secrets = append(secrets, meant)
-			}
-		}
-		secrets = append(secrets, u.RawQuery, u.Fragment)
+// Redact returns the redaction of these secrets. Of one that is a URL the password,
+// the key at the end of its path and the query are secrets too.
+func Redact(secrets ...string) Redaction {
+	for _, s := range secrets {
+		secrets = append(secrets, ofURL(s)...)
 	}
 	var r Redaction
 	for _, s := range secrets {
 		if len(s) >= minBytes {
 			r.pairs = append(r.pairs, s, redacted)
-			if escaped := url.PathEscape(s); escaped != s {
-				r.pairs = append(r.pairs, escaped, redacted)
+			for _, escaped := range []string{url.PathEscape(s), inJSON(s)} {
+				if escaped != s {
+					r.pairs = append(r.pairs, escaped, redacted)
+				}
 			}
 		}
 	}
 	return r.ready()
+}
+
+// inJSON is s as it stands between the quotes of a text in JSON.
+func inJSON(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return s
+	}
+	return string(b[1 : len(b)-1])
+}
+
+// ofURL returns the secrets within a URL, as they are meant and as they are written:
+// peers quote either. Of what is no URL it returns none.
+func ofURL(raw string) []string {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme == "" {
+		return nil
+	}
+	out := []string{u.RawQuery, u.Fragment}
+	if pass, ok := u.User.Password(); ok {
+		_, written, _ := strings.Cut(raw, "://")
+		if end := strings.LastIndex(written, "@"); end >= 0 {
+			_, written, _ = strings.Cut(written[:end], ":")
+			out = append(out, pass, written)
+		}
+	}
+	if u.Host != "" { // else the path is a file's, and no secret
+		path := u.EscapedPath()
+		last := path[strings.LastIndex(path, "/")+1:]
+		out = append(out, last)
+		if meant, err := url.PathUnescape(last); err == nil {
+			out = append(out, meant)
+		}
+	}
+	return out
 }
 
 func (r Redaction) ready() Redaction {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -54,4 +55,50 @@ func TestEmptyAndEqual(t *testing.T) {
 	if !read.Equal(New("k")) || read != New("k") || read.Equal(New("kk")) || read == New("j") {
 		t.Error("equality")
 	}
+}
+
+// Secrets within options are those that the schema says are, wherever they stand.
+func TestInOptions(t *testing.T) {
+	const schema = `{
+		"properties": {
+			"password": {"type": "string", "format": "password"},
+			"proxy": {"$ref": "#/$defs/hidden~1url"},
+			"users": {"type": "object", "additionalProperties": {"properties": {"name": {"type": "string"}, "token": {"writeOnly": true}}}},
+			"keys": {"type": "array", "items": {"oneOf": [{"type": "integer"}, {"type": "string", "format": "password"}]}},
+			"login": {"writeOnly": true, "properties": {"as": {"type": "string"}}},
+			"loop": {"$ref": "#/properties/loop"},
+			"plain": {"type": "string"}
+		},
+		"$defs": {"hidden/url": {"format": "password"}}
+	}`
+	f := func(options string, want ...string) {
+		t.Helper()
+		got := InOptions([]byte(schema), []byte(options))
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", options, got, want)
+		}
+	}
+	f(`{"password":"a","proxy":"b","users":{"x":{"name":"no","token":"c"}},"keys":["d",5,"e"],"login":{"as":"f"},"plain":"no","loop":"no","more":"no"}`,
+		"a", "b", "c", "d", "e", "f")
+	f(`{"password":"","keys":null,"users":[1]}`)
+	f(`no JSON`)
+	f(``)
+	if got := InOptions([]byte("no schema"), []byte(`{"password":"a"}`)); got != nil {
+		t.Errorf("without a schema: %q", got)
+	}
+}
+
+func TestRedact(t *testing.T) {
+	f := func(text, want string, secrets ...string) {
+		t.Helper()
+		if got := Redact(secrets...).Text(text); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	f("dial rtmp://u:pw12@h/app/key1?t=q123: key1 t=q123 pw12", "dial ***: *** *** ***", "rtmp://u:pw12@h/app/key1?t=q123")
+	f("proxy http://me:s3cret@p and s3cret", "proxy *** and ***", "rtmp://h/app", "http://me:s3cret@p")
+	f(`{"@message":"login with a\"b\u0026c"}`, `{"@message":"login with ***"}`, `a"b&c`)
+	f("file /var/recordings/x", "file /var/recordings/x", "file:///var/recordings/x")
+	f("the key is abc", "the key is abc", "abc") // protects nothing
 }
