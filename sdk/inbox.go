@@ -127,15 +127,18 @@ func (cr *creditor) wait(c *credits) {
 func (cr *creditor) flush() {
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
-	msgs := make([]*wire.PluginMsg, 0, len(cr.late))
+	m := &wire.Credits{}
 	for _, c := range cr.late {
 		if c.late = false; c.owed > 0 {
-			msgs = append(msgs, c.message(0))
+			m.Sessions, m.Bytes = append(m.Sessions, c.session), append(m.Bytes, uint64(c.owed))
+			c.owed, c.gave = 0, true
 		}
 	}
 	clear(cr.late)
 	cr.late = cr.late[:0]
-	cr.out.Control(msgs...)
+	if len(m.Sessions) > 0 {
+		cr.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Credits{Credits: m}})
+	}
 }
 
 // credits gives back what a session has dealt with, a good part of the window at
@@ -199,13 +202,11 @@ func (c *credits) flush() {
 	}
 }
 
-// give and message are called under the lock of the creditor.
-func (c *credits) give(window uint64) { c.creditor.out.Control(c.message(window)) }
-
-func (c *credits) message(window uint64) *wire.PluginMsg {
+// give is called under the lock of the creditor.
+func (c *credits) give(window uint64) {
 	m := &wire.Credit{Session: c.session, Bytes: uint64(c.owed), WindowBytes: window}
 	c.owed, c.gave = 0, true
-	return &wire.PluginMsg{M: &wire.PluginMsg_Credit{Credit: m}}
+	c.creditor.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Credit{Credit: m}})
 }
 
 // measure takes u into account and returns the new window if it should change.

@@ -363,6 +363,8 @@ func (p *process) receive() error {
 		switch m := in.Msg.GetM().(type) {
 		case *wire.PluginMsg_Credit:
 			p.credit(m.Credit)
+		case *wire.PluginMsg_Credits:
+			p.credits(m.Credits)
 		case *wire.PluginMsg_Tracks:
 			for _, id := range m.Tracks.GetSessions() {
 				p.tracks(id, m.Tracks)
@@ -450,19 +452,36 @@ func (p *process) tracks(id uint32, m *wire.TrackSet) {
 
 // credit takes in what a session has dealt with.
 func (p *process) credit(m *wire.Credit) {
-	s := p.session(m.GetSession())
-	if s == nil {
-		return
-	}
-	n := p.out.Grant(m.GetSession(), m.GetBytes())
-	if uint64(n) != m.GetBytes() {
-		p.complain.about(m.GetSession(), fmt.Errorf("credit for %d bytes of which %d had been sent", m.GetBytes(), n))
-	}
 	if w := m.GetWindowBytes(); w > 0 {
 		p.out.SetWindow(m.GetSession(), window(w))
 	}
+	p.returned(m.GetSession(), m.GetBytes())
+}
+
+// returned takes back credit of a session for bytes that it has dealt with.
+func (p *process) returned(id uint32, bytes uint64) {
+	s := p.session(id)
+	if s == nil {
+		return
+	}
+	n := p.out.Grant(id, bytes)
+	if uint64(n) != bytes {
+		p.complain.about(id, fmt.Errorf("credit for %d bytes of which %d had been sent", bytes, n))
+	}
 	if n > 0 {
 		s.deliver(func(h SessionHandler) { h.Credited(n) })
+	}
+}
+
+// credits takes back credit of several sessions.
+func (p *process) credits(m *wire.Credits) {
+	sessions, bytes := m.GetSessions(), m.GetBytes()
+	if len(sessions) != len(bytes) {
+		p.complain.about(0, fmt.Errorf("credit for %d sessions with %d numbers of bytes", len(sessions), len(bytes)))
+		return
+	}
+	for i, id := range sessions {
+		p.returned(id, bytes[i])
 	}
 }
 

@@ -87,11 +87,13 @@ func attach(t T, client wire.PluginClient, patience time.Duration, hello *wire.H
 				g.broken = err
 				return
 			}
-			select {
-			case g.received <- m:
-			case <-ctx.Done():
-				g.broken = ctx.Err()
-				return
+			for _, m := range oneByOne(m) {
+				select {
+				case g.received <- m:
+				case <-ctx.Done():
+					g.broken = ctx.Err()
+					return
+				}
 			}
 		}
 	}()
@@ -111,6 +113,20 @@ func attach(t T, client wire.PluginClient, patience time.Duration, hello *wire.H
 	}
 	g.HTTPSocket = ack.GetHttpSocket()
 	return g
+}
+
+// oneByOne returns credit of several sessions as that of each, and any other message
+// as it is.
+func oneByOne(m *wire.PluginMsg) []*wire.PluginMsg {
+	several := m.GetCredits()
+	if several == nil || len(several.GetSessions()) != len(several.GetBytes()) {
+		return []*wire.PluginMsg{m}
+	}
+	var out []*wire.PluginMsg
+	for i, id := range several.GetSessions() {
+		out = append(out, &wire.PluginMsg{M: &wire.PluginMsg_Credit{Credit: &wire.Credit{Session: id, Bytes: several.GetBytes()[i]}}})
+	}
+	return out
 }
 
 // Send sends m.

@@ -141,6 +141,14 @@ func (t *tampered) SendMsg(m any) error {
 		if t.fault == "two at once" && t.opened == 2 && a.Credit.GetSession() == 1 {
 			return nil
 		}
+	case *wire.PluginMsg_Credits:
+		if t.fault == "two at once" && t.opened == 2 {
+			for i, id := range a.Credits.GetSessions() {
+				if id == 1 {
+					a.Credits.Bytes[i] = 0
+				}
+			}
+		}
 	}
 	return t.ServerStream.SendMsg(m)
 }

@@ -2049,6 +2049,7 @@ type PluginMsg struct {
 	//	*PluginMsg_Keyframe
 	//	*PluginMsg_Pong
 	//	*PluginMsg_Silence
+	//	*PluginMsg_Credits
 	M             isPluginMsg_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2190,6 +2191,15 @@ func (x *PluginMsg) GetSilence() *Silence {
 	return nil
 }
 
+func (x *PluginMsg) GetCredits() *Credits {
+	if x != nil {
+		if x, ok := x.M.(*PluginMsg_Credits); ok {
+			return x.Credits
+		}
+	}
+	return nil
+}
+
 type isPluginMsg_M interface {
 	isPluginMsg_M()
 }
@@ -2238,6 +2248,10 @@ type PluginMsg_Silence struct {
 	Silence *Silence `protobuf:"bytes,11,opt,name=silence,proto3,oneof"` // from ingest sessions
 }
 
+type PluginMsg_Credits struct {
+	Credits *Credits `protobuf:"bytes,12,opt,name=credits,proto3,oneof"` // the same as credit, of several sessions at once
+}
+
 func (*PluginMsg_Hello) isPluginMsg_M() {}
 
 func (*PluginMsg_Configured) isPluginMsg_M() {}
@@ -2259,6 +2273,8 @@ func (*PluginMsg_Keyframe) isPluginMsg_M() {}
 func (*PluginMsg_Pong) isPluginMsg_M() {}
 
 func (*PluginMsg_Silence) isPluginMsg_M() {}
+
+func (*PluginMsg_Credits) isPluginMsg_M() {}
 
 type HelloAck struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -3313,6 +3329,60 @@ func (x *Credit) GetWindowBytes() uint64 {
 	return 0
 }
 
+// Credits gives back what several sessions have dealt with: what as many Credit
+// would, none of them with a new window, at a fraction of the cost.
+type Credits struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sessions      []uint32               `protobuf:"varint,1,rep,packed,name=sessions,proto3" json:"sessions,omitempty"`
+	Bytes         []uint64               `protobuf:"varint,2,rep,packed,name=bytes,proto3" json:"bytes,omitempty"` // of the session at the same place
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credits) Reset() {
+	*x = Credits{}
+	mi := &file_gateway_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credits) ProtoMessage() {}
+
+func (x *Credits) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credits.ProtoReflect.Descriptor instead.
+func (*Credits) Descriptor() ([]byte, []int) {
+	return file_gateway_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Credits) GetSessions() []uint32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *Credits) GetBytes() []uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return nil
+}
+
 type KeyframeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint32                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -3323,7 +3393,7 @@ type KeyframeRequest struct {
 
 func (x *KeyframeRequest) Reset() {
 	*x = KeyframeRequest{}
-	mi := &file_gateway_proto_msgTypes[35]
+	mi := &file_gateway_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3335,7 +3405,7 @@ func (x *KeyframeRequest) String() string {
 func (*KeyframeRequest) ProtoMessage() {}
 
 func (x *KeyframeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[35]
+	mi := &file_gateway_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3348,7 +3418,7 @@ func (x *KeyframeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyframeRequest.ProtoReflect.Descriptor instead.
 func (*KeyframeRequest) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{35}
+	return file_gateway_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *KeyframeRequest) GetSession() uint32 {
@@ -3535,7 +3605,7 @@ const file_gateway_proto_rawDesc = "" +
 	"\vdeadline_ns\x18\x01 \x01(\x04R\n" +
 	"deadlineNs\"\x16\n" +
 	"\x04Ping\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\xf7\x04\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xaf\x05\n" +
 	"\tPluginMsg\x123\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.gateway.plugin.v1.HelloAckH\x00R\x05hello\x12?\n" +
 	"\n" +
@@ -3550,7 +3620,8 @@ const file_gateway_proto_rawDesc = "" +
 	"\bkeyframe\x18\t \x01(\v2\".gateway.plugin.v1.KeyframeRequestH\x00R\bkeyframe\x12-\n" +
 	"\x04pong\x18\n" +
 	" \x01(\v2\x17.gateway.plugin.v1.PongH\x00R\x04pong\x126\n" +
-	"\asilence\x18\v \x01(\v2\x1a.gateway.plugin.v1.SilenceH\x00R\asilenceB\x03\n" +
+	"\asilence\x18\v \x01(\v2\x1a.gateway.plugin.v1.SilenceH\x00R\asilence\x126\n" +
+	"\acredits\x18\f \x01(\v2\x1a.gateway.plugin.v1.CreditsH\x00R\acreditsB\x03\n" +
 	"\x01m\"e\n" +
 	"\bHelloAck\x12\"\n" +
 	"\fcapabilities\x18\x01 \x03(\tR\fcapabilities\x12\x1f\n" +
@@ -3668,7 +3739,10 @@ const file_gateway_proto_rawDesc = "" +
 	"\x06Credit\x12\x18\n" +
 	"\asession\x18\x01 \x01(\rR\asession\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12!\n" +
-	"\fwindow_bytes\x18\x03 \x01(\x04R\vwindowBytes\"A\n" +
+	"\fwindow_bytes\x18\x03 \x01(\x04R\vwindowBytes\";\n" +
+	"\aCredits\x12\x1a\n" +
+	"\bsessions\x18\x01 \x03(\rR\bsessions\x12\x14\n" +
+	"\x05bytes\x18\x02 \x03(\x04R\x05bytes\"A\n" +
 	"\x0fKeyframeRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\rR\asession\x12\x14\n" +
 	"\x05track\x18\x02 \x01(\rR\x05track*y\n" +
@@ -3701,7 +3775,7 @@ func file_gateway_proto_rawDescGZIP() []byte {
 }
 
 var file_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_gateway_proto_goTypes = []any{
 	(SessionKind)(0),          // 0: gateway.plugin.v1.SessionKind
 	(Flag)(0),                 // 1: gateway.plugin.v1.Flag
@@ -3743,12 +3817,13 @@ var file_gateway_proto_goTypes = []any{
 	(*AccessUnits)(nil),       // 37: gateway.plugin.v1.AccessUnits
 	(*AccessUnit)(nil),        // 38: gateway.plugin.v1.AccessUnit
 	(*Credit)(nil),            // 39: gateway.plugin.v1.Credit
-	(*KeyframeRequest)(nil),   // 40: gateway.plugin.v1.KeyframeRequest
-	nil,                       // 41: gateway.plugin.v1.Hello.FilesEntry
-	nil,                       // 42: gateway.plugin.v1.Configure.FilesEntry
-	nil,                       // 43: gateway.plugin.v1.Target.FilesEntry
-	nil,                       // 44: gateway.plugin.v1.SessionStats.ValuesEntry
-	nil,                       // 45: gateway.plugin.v1.SessionStats.InfoEntry
+	(*Credits)(nil),           // 40: gateway.plugin.v1.Credits
+	(*KeyframeRequest)(nil),   // 41: gateway.plugin.v1.KeyframeRequest
+	nil,                       // 42: gateway.plugin.v1.Hello.FilesEntry
+	nil,                       // 43: gateway.plugin.v1.Configure.FilesEntry
+	nil,                       // 44: gateway.plugin.v1.Target.FilesEntry
+	nil,                       // 45: gateway.plugin.v1.SessionStats.ValuesEntry
+	nil,                       // 46: gateway.plugin.v1.SessionStats.InfoEntry
 }
 var file_gateway_proto_depIdxs = []int32{
 	7,  // 0: gateway.plugin.v1.DescribeResponse.ingest:type_name -> gateway.plugin.v1.IngestInfo
@@ -3768,16 +3843,16 @@ var file_gateway_proto_depIdxs = []int32{
 	37, // 14: gateway.plugin.v1.HostMsg.media:type_name -> gateway.plugin.v1.AccessUnits
 	39, // 15: gateway.plugin.v1.HostMsg.credit:type_name -> gateway.plugin.v1.Credit
 	23, // 16: gateway.plugin.v1.HostMsg.target_bitrate:type_name -> gateway.plugin.v1.TargetBitrate
-	40, // 17: gateway.plugin.v1.HostMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
+	41, // 17: gateway.plugin.v1.HostMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
 	24, // 18: gateway.plugin.v1.HostMsg.drain:type_name -> gateway.plugin.v1.Drain
 	25, // 19: gateway.plugin.v1.HostMsg.ping:type_name -> gateway.plugin.v1.Ping
-	41, // 20: gateway.plugin.v1.Hello.files:type_name -> gateway.plugin.v1.Hello.FilesEntry
-	42, // 21: gateway.plugin.v1.Configure.files:type_name -> gateway.plugin.v1.Configure.FilesEntry
+	42, // 20: gateway.plugin.v1.Hello.files:type_name -> gateway.plugin.v1.Hello.FilesEntry
+	43, // 21: gateway.plugin.v1.Configure.files:type_name -> gateway.plugin.v1.Configure.FilesEntry
 	0,  // 22: gateway.plugin.v1.Open.kind:type_name -> gateway.plugin.v1.SessionKind
 	19, // 23: gateway.plugin.v1.Open.target:type_name -> gateway.plugin.v1.Target
 	20, // 24: gateway.plugin.v1.Open.transform:type_name -> gateway.plugin.v1.Transform
 	35, // 25: gateway.plugin.v1.Open.tracks:type_name -> gateway.plugin.v1.Track
-	43, // 26: gateway.plugin.v1.Target.files:type_name -> gateway.plugin.v1.Target.FilesEntry
+	44, // 26: gateway.plugin.v1.Target.files:type_name -> gateway.plugin.v1.Target.FilesEntry
 	2,  // 27: gateway.plugin.v1.OfferRejected.reason:type_name -> gateway.plugin.v1.OfferRejected.Reason
 	27, // 28: gateway.plugin.v1.PluginMsg.hello:type_name -> gateway.plugin.v1.HelloAck
 	28, // 29: gateway.plugin.v1.PluginMsg.configured:type_name -> gateway.plugin.v1.Configured
@@ -3787,27 +3862,28 @@ var file_gateway_proto_depIdxs = []int32{
 	37, // 33: gateway.plugin.v1.PluginMsg.media:type_name -> gateway.plugin.v1.AccessUnits
 	39, // 34: gateway.plugin.v1.PluginMsg.credit:type_name -> gateway.plugin.v1.Credit
 	32, // 35: gateway.plugin.v1.PluginMsg.stats:type_name -> gateway.plugin.v1.SessionStats
-	40, // 36: gateway.plugin.v1.PluginMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
+	41, // 36: gateway.plugin.v1.PluginMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
 	34, // 37: gateway.plugin.v1.PluginMsg.pong:type_name -> gateway.plugin.v1.Pong
 	33, // 38: gateway.plugin.v1.PluginMsg.silence:type_name -> gateway.plugin.v1.Silence
-	3,  // 39: gateway.plugin.v1.SessionState.state:type_name -> gateway.plugin.v1.SessionState.State
-	4,  // 40: gateway.plugin.v1.SessionState.cause:type_name -> gateway.plugin.v1.SessionState.Cause
-	31, // 41: gateway.plugin.v1.SessionState.accepts:type_name -> gateway.plugin.v1.Accepts
-	44, // 42: gateway.plugin.v1.SessionStats.values:type_name -> gateway.plugin.v1.SessionStats.ValuesEntry
-	45, // 43: gateway.plugin.v1.SessionStats.info:type_name -> gateway.plugin.v1.SessionStats.InfoEntry
-	35, // 44: gateway.plugin.v1.TrackSet.tracks:type_name -> gateway.plugin.v1.Track
-	38, // 45: gateway.plugin.v1.AccessUnits.units:type_name -> gateway.plugin.v1.AccessUnit
-	5,  // 46: gateway.plugin.v1.Plugin.Describe:input_type -> gateway.plugin.v1.DescribeRequest
-	12, // 47: gateway.plugin.v1.Plugin.Validate:input_type -> gateway.plugin.v1.ValidateRequest
-	15, // 48: gateway.plugin.v1.Plugin.Attach:input_type -> gateway.plugin.v1.HostMsg
-	6,  // 49: gateway.plugin.v1.Plugin.Describe:output_type -> gateway.plugin.v1.DescribeResponse
-	13, // 50: gateway.plugin.v1.Plugin.Validate:output_type -> gateway.plugin.v1.ValidateResponse
-	26, // 51: gateway.plugin.v1.Plugin.Attach:output_type -> gateway.plugin.v1.PluginMsg
-	49, // [49:52] is the sub-list for method output_type
-	46, // [46:49] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	40, // 39: gateway.plugin.v1.PluginMsg.credits:type_name -> gateway.plugin.v1.Credits
+	3,  // 40: gateway.plugin.v1.SessionState.state:type_name -> gateway.plugin.v1.SessionState.State
+	4,  // 41: gateway.plugin.v1.SessionState.cause:type_name -> gateway.plugin.v1.SessionState.Cause
+	31, // 42: gateway.plugin.v1.SessionState.accepts:type_name -> gateway.plugin.v1.Accepts
+	45, // 43: gateway.plugin.v1.SessionStats.values:type_name -> gateway.plugin.v1.SessionStats.ValuesEntry
+	46, // 44: gateway.plugin.v1.SessionStats.info:type_name -> gateway.plugin.v1.SessionStats.InfoEntry
+	35, // 45: gateway.plugin.v1.TrackSet.tracks:type_name -> gateway.plugin.v1.Track
+	38, // 46: gateway.plugin.v1.AccessUnits.units:type_name -> gateway.plugin.v1.AccessUnit
+	5,  // 47: gateway.plugin.v1.Plugin.Describe:input_type -> gateway.plugin.v1.DescribeRequest
+	12, // 48: gateway.plugin.v1.Plugin.Validate:input_type -> gateway.plugin.v1.ValidateRequest
+	15, // 49: gateway.plugin.v1.Plugin.Attach:input_type -> gateway.plugin.v1.HostMsg
+	6,  // 50: gateway.plugin.v1.Plugin.Describe:output_type -> gateway.plugin.v1.DescribeResponse
+	13, // 51: gateway.plugin.v1.Plugin.Validate:output_type -> gateway.plugin.v1.ValidateResponse
+	26, // 52: gateway.plugin.v1.Plugin.Attach:output_type -> gateway.plugin.v1.PluginMsg
+	50, // [50:53] is the sub-list for method output_type
+	47, // [47:50] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_gateway_proto_init() }
@@ -3841,6 +3917,7 @@ func file_gateway_proto_init() {
 		(*PluginMsg_Keyframe)(nil),
 		(*PluginMsg_Pong)(nil),
 		(*PluginMsg_Silence)(nil),
+		(*PluginMsg_Credits)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3848,7 +3925,7 @@ func file_gateway_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gateway_proto_rawDesc), len(file_gateway_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   41,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
