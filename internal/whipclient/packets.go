@@ -2,6 +2,7 @@ package whipclient
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pion/rtp"
@@ -32,13 +33,13 @@ func newPacketizer(t media.Track) (*packetizer, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.params = append(c.SPS, c.PPS...)
+		p.params = slices.Concat(c.SPS, c.PPS)
 	case media.H265:
 		c, err := h265.ParseDecoderConfig(t.DecoderConfig)
 		if err != nil {
 			return nil, err
 		}
-		p.params = append(append(c.VPS, c.SPS...), c.PPS...)
+		p.params = slices.Concat(c.VPS, c.SPS, c.PPS)
 		p.other = &codecs.H265Payloader{}
 	case media.AV1:
 		p.other = &codecs.AV1Payloader{}

@@ -159,7 +159,7 @@ var encoders = map[string][]string{
 }
 
 // once makes a file, unless it is there.
-func (w *walk) once(t *testing.T, name string, make func(file string)) string {
+func (w *walk) once(t *testing.T, name string, encode func(file string)) string {
 	t.Helper()
 	file := filepath.Join(w.dir, name)
 	w.mu.Lock()
@@ -169,7 +169,7 @@ func (w *walk) once(t *testing.T, name string, make func(file string)) string {
 		w.files[name] = once
 	}
 	w.mu.Unlock()
-	once.Do(func() { make(file) })
+	once.Do(func() { encode(file) })
 	return file
 }
 
