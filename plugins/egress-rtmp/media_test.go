@@ -1,23 +1,20 @@
 package egressrtmp
 
 import (
-	"cmp"
 	"context"
 	"net"
 	"os"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"github.com/headgate/gateway/internal/clip"
 	"github.com/headgate/gateway/internal/rtmp"
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
-	"github.com/headgate/gateway/sdk/transcode"
+	"github.com/headgate/gateway/test/testcard"
 )
 
 func TestMain(m *testing.M) {
@@ -33,37 +30,9 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	videoID = clip.VideoTrack
-	audioID = media.TrackID(3)
+	videoID = testcard.Video
+	audioID = testcard.Audio
 )
-
-// card is the test card with its sound in AAC: ten seconds, made once.
-var card = sync.OnceValues(func() (testMedia, error) {
-	c, err := clip.Load()
-	if err != nil {
-		return testMedia{}, err
-	}
-	tr, err := transcode.OpusToAAC().Open(context.Background(), c.Tracks[1], sdk.TransformSettings{})
-	if err != nil {
-		return testMedia{}, err
-	}
-	defer tr.Close()
-	m := testMedia{units: c.Units(clip.VideoTrack)}
-	audio := tr.Track()
-	audio.ID = audioID
-	m.tracks = []media.Track{c.Tracks[0], audio}
-	for _, u := range c.Units(clip.AudioTrack) {
-		err := tr.Transform(u, func(u *media.AccessUnit) {
-			u.Track = audioID
-			m.units = append(m.units, u)
-		})
-		if err != nil {
-			return testMedia{}, err
-		}
-	}
-	slices.SortStableFunc(m.units, func(a, b *media.AccessUnit) int { return cmp.Compare(a.DTS, b.DTS) })
-	return m, nil
-})
 
 // testMedia is tracks and their units by decoding time.
 type testMedia struct {
@@ -74,12 +43,9 @@ type testMedia struct {
 // load returns the card with units of the caller's own, later by offset.
 func load(t testing.TB, offset time.Duration) testMedia {
 	t.Helper()
-	m, err := card()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := testMedia{tracks: slices.Clone(m.tracks)}
-	for _, u := range m.units {
+	tracks, units := testcard.AAC(t)
+	out := testMedia{tracks: slices.Clone(tracks)}
+	for _, u := range units {
 		u = u.Clone()
 		u.PTS += offset
 		u.DTS += offset

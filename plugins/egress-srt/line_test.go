@@ -1,7 +1,6 @@
 package egresssrt
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -17,35 +16,12 @@ import (
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
-	"github.com/headgate/gateway/sdk/transcode"
 	"github.com/headgate/gateway/test/faultlab"
 	"github.com/headgate/gateway/test/peers"
+	"github.com/headgate/gateway/test/testcard"
 )
 
-// card is the test card with its sound in AAC as track 3, made once.
-var card = sync.OnceValues(func() (testMedia, error) {
-	c, err := clip.Load()
-	if err != nil {
-		return testMedia{}, err
-	}
-	tr, err := transcode.OpusToAAC().Open(context.Background(), c.Tracks[1], sdk.TransformSettings{})
-	if err != nil {
-		return testMedia{}, err
-	}
-	defer tr.Close()
-	m := testMedia{units: c.Units(clip.VideoTrack)}
-	audio := tr.Track()
-	audio.ID = 3
-	m.tracks = []media.Track{c.Tracks[0], audio}
-	for _, u := range c.Units(clip.AudioTrack) {
-		if err := tr.Transform(u, func(u *media.AccessUnit) { u.Track = 3; m.units = append(m.units, u) }); err != nil {
-			return testMedia{}, err
-		}
-	}
-	slices.SortStableFunc(m.units, func(a, b *media.AccessUnit) int { return cmp.Compare(a.DTS, b.DTS) })
-	return m, nil
-})
-
+// testMedia is tracks and their units by decoding time.
 type testMedia struct {
 	tracks []media.Track
 	units  []*media.AccessUnit
@@ -53,11 +29,8 @@ type testMedia struct {
 
 func load(t testing.TB) testMedia {
 	t.Helper()
-	m, err := card()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
+	tracks, units := testcard.AAC(t)
+	return testMedia{tracks, units}
 }
 
 // first returns the units before d.

@@ -3,7 +3,6 @@ package egresssrt
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -60,24 +59,6 @@ func read(t testing.TB, file string) (media.Track, []*media.AccessUnit) {
 	return track, units
 }
 
-// pictures are the sums of the decoded pictures of a file, in the order of output.
-func pictures(t *testing.T, file string) []string {
-	t.Helper()
-	sums := filepath.Join(t.TempDir(), "sums")
-	peers.FFmpeg(t, "-i", file, "-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", sums)
-	b, err := os.ReadFile(sums)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []string
-	for line := range strings.Lines(string(b)) {
-		if !strings.HasPrefix(line, "#") {
-			list = append(list, line[strings.LastIndexByte(line, ',')+1:])
-		}
-	}
-	return list
-}
-
 // TestBFrames: closed and open groups, H.264 and H.265: the pictures that a peer
 // decodes are those of the source, in their order.
 func TestBFrames(t *testing.T) {
@@ -88,12 +69,12 @@ func TestBFrames(t *testing.T) {
 			in := filepath.Join(t.TempDir(), "in.ts")
 			peers.FFmpeg(t, append(append([]string{"-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-t", "3", "-pix_fmt", "yuv420p"}, args...), in)...)
 			track, units := read(t, in)
-			want := pictures(t, in)
+			want := peers.Pictures(t, in)
 			addr, file, p := listen(t, "ffmpeg", "")
 			m := testMedia{tracks: []media.Track{track}, units: units}
 			play(t, connect(t, "srt://"+addr, Options{}, m), units)
 			p.ExitCode(t, 20*time.Second)
-			got := pictures(t, file)
+			got := peers.Pictures(t, file)
 			if len(got) < len(want)-1 || len(got) > len(want) {
 				t.Fatalf("%d pictures, want %d", len(got), len(want))
 			}

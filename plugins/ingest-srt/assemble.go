@@ -34,7 +34,7 @@ type assembler struct {
 	newest  int64 // the highest DTS so far
 
 	lost, damaged, jumps uint64
-	leftOut              map[string]uint64 // streams that are not carried, by name
+	leftOut              map[string]int // streams of the program that are not carried, by name
 }
 
 // A stream is one track on its way.
@@ -62,7 +62,7 @@ const (
 )
 
 func newAssembler(pub writer, program int) *assembler {
-	a := &assembler{pub: pub, nextID: 1, leftOut: make(map[string]uint64)}
+	a := &assembler{pub: pub, nextID: 1, leftOut: make(map[string]int)}
 	a.demux = mpegts.Demuxer{Program: program, OnStreams: a.setStreams, OnPES: a.take}
 	return a
 }
@@ -70,9 +70,11 @@ func newAssembler(pub writer, program int) *assembler {
 // setStreams takes the program map: streams that stay keep their track.
 func (a *assembler) setStreams(list []mpegts.Stream) {
 	var streams []*stream
+	before := a.leftOut
+	a.leftOut = make(map[string]int)
 	for _, in := range list {
 		if in.Codec == "" {
-			if a.leftOut[in.Name]++; a.leftOut[in.Name] == 1 {
+			if a.leftOut[in.Name]++; a.leftOut[in.Name] > before[in.Name] {
 				sdk.Logger().Warn("a stream of the program is left out: the gateway does not carry it", "kind", in.Name, "pid", in.PID)
 			}
 			continue

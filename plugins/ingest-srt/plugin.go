@@ -221,7 +221,7 @@ func (d done) Value(any) any { return nil }
 // stats are the figures of a publisher.
 func (a *assembler) stats(st srt.Stats, bytes uint64) sdk.IngestStats {
 	c := a.demux.Counts()
-	left := uint64(0)
+	left := 0
 	for _, n := range a.leftOut {
 		left += n
 	}

@@ -3,7 +3,6 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,24 +12,6 @@ import (
 	"github.com/headgate/gateway/core/status"
 	"github.com/headgate/gateway/test/peers"
 )
-
-// pictures are the sums of the decoded pictures of a file, in the order of output.
-func pictures(t *testing.T, file string) []string {
-	t.Helper()
-	sums := filepath.Join(t.TempDir(), "sums")
-	peers.FFmpeg(t, "-i", file, "-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", sums)
-	b, err := os.ReadFile(sums)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []string
-	for line := range strings.Lines(string(b)) {
-		if !strings.HasPrefix(line, "#") {
-			list = append(list, line[strings.LastIndexByte(line, ',')+1:])
-		}
-	}
-	return list
-}
 
 // group is how many pictures lie between two keyframes of the sources below.
 const group = 25
@@ -164,10 +145,10 @@ func TestSRTPictures(t *testing.T) {
 		}
 	}
 	for _, p := range paths {
-		want := pictures(t, p.source)
+		want := peers.Pictures(t, p.source)
 		check := func(what, file string) {
 			t.Helper()
-			if err := checkPictures(want, pictures(t, file)); err != nil {
+			if err := checkPictures(want, peers.Pictures(t, file)); err != nil {
 				t.Errorf("%s, %s: %v", p.name, what, err)
 			}
 			if err := peers.CheckMonotonic(peers.Packets(t, file)); err != nil {

@@ -340,3 +340,16 @@ func Sizes(t testing.TB, file string) []string {
 	}
 	return sizes
 }
+
+// Pictures are the sums of the decoded pictures of a file, in the order of output:
+// those of two files are the same where the pictures are.
+func Pictures(t testing.TB, file string) []string {
+	t.Helper()
+	var list []string
+	for line := range strings.Lines(string(runOrFail(t, "ffmpeg", "-nostdin", "-v", "error", "-i", file, "-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", "-"))) {
+		if !strings.HasPrefix(line, "#") {
+			list = append(list, strings.TrimSpace(line[strings.LastIndexByte(line, ',')+1:]))
+		}
+	}
+	return list
+}

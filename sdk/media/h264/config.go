@@ -1,12 +1,12 @@
 package h264
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
-	"slices"
+
+	"github.com/headgate/gateway/sdk/media/internal/nal"
 )
 
 // A DecoderConfig is what a decoder needs before the first picture: the content
@@ -124,13 +124,8 @@ const maxSetBytes = 4096
 // encoder sends and changes them in band. The zero value is empty. Not safe for
 // concurrent use.
 type ParameterSets struct {
-	sps, pps []parameterSet
+	sps, pps nal.ParameterSets
 	latest   SPS
-}
-
-type parameterSet struct {
-	id, of uint32 // of is the id of the SPS that a PPS refers to
-	nalu   []byte
 }
 
 // Update takes in parameter sets found in band, in their order, and reports
@@ -147,7 +142,7 @@ func (p *ParameterSets) Update(sps, pps [][]byte) (changed bool, err error) {
 			errs = append(errs, err)
 			continue
 		}
-		if put(&p.sps, parameterSet{id: uint32(s.ID), nalu: n}) {
+		if p.sps.Put(nal.ParameterSet{ID: uint32(s.ID), NALU: n}) {
 			p.latest, changed = s, true
 		}
 	}
@@ -160,26 +155,11 @@ func (p *ParameterSets) Update(sps, pps [][]byte) (changed bool, err error) {
 			errs = append(errs, err)
 			continue
 		}
-		if put(&p.pps, parameterSet{id: id, of: of, nalu: n}) {
+		if p.pps.Put(nal.ParameterSet{ID: id, Of: of, NALU: n}) {
 			changed = true
 		}
 	}
 	return changed, errors.Join(errs...)
-}
-
-// put stores s under its id, sorted, and reports whether that changed sets.
-func put(sets *[]parameterSet, s parameterSet) bool {
-	i, found := slices.BinarySearchFunc(*sets, s.id, func(e parameterSet, id uint32) int { return int(e.id) - int(id) })
-	if found && bytes.Equal((*sets)[i].nalu, s.nalu) {
-		return false
-	}
-	s.nalu = bytes.Clone(s.nalu)
-	if found {
-		(*sets)[i] = s
-	} else {
-		*sets = slices.Insert(*sets, i, s)
-	}
-	return true
 }
 
 // SPS returns the SPS that came or changed last; ok is false before the first.
@@ -189,19 +169,12 @@ func (p *ParameterSets) SPS() (s SPS, ok bool) { return p.latest, len(p.sps) > 0
 // and every PPS that refers to one of them. ok is false until there is a PPS for
 // the SPS that changed last.
 func (p *ParameterSets) Config() (c DecoderConfig, ok bool) {
-	for _, s := range p.sps {
-		if s.id == uint32(p.latest.ID) {
-			c.SPS = slices.Insert(c.SPS, 0, s.nalu)
-		} else {
-			c.SPS = append(c.SPS, s.nalu)
-		}
-	}
+	c.SPS = p.sps.NALUs(uint32(p.latest.ID))
 	c.SPS = c.SPS[:min(len(c.SPS), maxSPS)]
 	for _, s := range p.pps {
-		has := slices.ContainsFunc(p.sps, func(sps parameterSet) bool { return sps.id == s.of })
-		if has && len(c.PPS) < maxPPS {
-			c.PPS = append(c.PPS, s.nalu)
-			ok = ok || s.of == uint32(p.latest.ID)
+		if p.sps.Has(s.Of) && len(c.PPS) < maxPPS {
+			c.PPS = append(c.PPS, s.NALU)
+			ok = ok || s.Of == uint32(p.latest.ID)
 		}
 	}
 	return c, ok
@@ -212,13 +185,13 @@ func parsePPSIDs(nalu []byte) (id, sps uint32, err error) {
 	if TypeOf(nalu) != TypePPS || forbidden(nalu) {
 		return 0, 0, fmt.Errorf("parsing PPS: not a PPS: NAL unit type %d", TypeOf(nalu))
 	}
-	r := &bits{b: nalu[1:]}
-	id, sps = r.ue(), r.ue()
+	r := nal.NewBits(nalu[1:])
+	id, sps = r.UE(), r.UE()
 	if id > 255 || sps > 31 {
-		r.fail("id out of range")
+		r.Fail("id out of range")
 	}
-	if r.err != nil {
-		return 0, 0, fmt.Errorf("parsing PPS: %w", r.err)
+	if r.Err != nil {
+		return 0, 0, fmt.Errorf("parsing PPS: %w", r.Err)
 	}
 	return id, sps, nil
 }

@@ -1,5 +1,7 @@
 package h264
 
+import "github.com/headgate/gateway/sdk/media/internal/nal"
+
 // A Picture is one coded picture on its way into the normal form. Its owner may
 // use it again for the next one: [Picture.Normalize] keeps the memory.
 type Picture struct {
@@ -70,18 +72,18 @@ func (p *Picture) Normalize(nalus [][]byte) error {
 // with recovery_frame_cnt 0: this very picture is right even for who starts here.
 func isRecoveryPoint(nalu []byte) bool {
 	const recoveryPoint = 6
-	r := &bits{b: nalu[1:]}
-	for r.err == nil {
+	r := nal.NewBits(nalu[1:])
+	for r.Err == nil {
 		kind, size := seiNumber(r), seiNumber(r)
-		if r.err != nil {
+		if r.Err != nil {
 			return false
 		}
 		if kind == recoveryPoint {
-			count := r.ue()
-			return r.err == nil && count == 0
+			count := r.UE()
+			return r.Err == nil && count == 0
 		}
 		for range size {
-			if r.nextByte(); r.err != nil {
+			if r.Byte(); r.Err != nil {
 				return false
 			}
 		}
@@ -90,12 +92,12 @@ func isRecoveryPoint(nalu []byte) bool {
 }
 
 // seiNumber reads a payload type or size: bytes of 255 are added up until another one comes.
-func seiNumber(r *bits) int {
+func seiNumber(r *nal.Bits) int {
 	n := 0
 	for {
-		c := r.nextByte()
+		c := r.Byte()
 		n += int(c)
-		if c != 0xff || r.err != nil {
+		if c != 0xff || r.Err != nil {
 			return n
 		}
 	}

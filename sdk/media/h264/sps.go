@@ -1,6 +1,10 @@
 package h264
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/headgate/gateway/sdk/media/internal/nal"
+)
 
 // An SPS is a sequence parameter set, as far as the gateway needs it. The zero
 // value is of no use: [ParseSPS] makes it.
@@ -49,13 +53,13 @@ func parseSPS(nalu []byte) (SPS, error) {
 	if TypeOf(nalu) != TypeSPS || forbidden(nalu) {
 		return s, fmt.Errorf("not an SPS: NAL unit type %d", TypeOf(nalu))
 	}
-	r := &bits{b: nalu[1:]}
-	s.ProfileIDC = uint8(r.u(8))
-	s.ConstraintFlags = uint8(r.u(8))
-	s.LevelIDC = uint8(r.u(8))
-	id := r.ue()
+	r := nal.NewBits(nalu[1:])
+	s.ProfileIDC = uint8(r.U(8))
+	s.ConstraintFlags = uint8(r.U(8))
+	s.LevelIDC = uint8(r.U(8))
+	id := r.UE()
 	if id > 31 {
-		r.fail("id over 31")
+		r.Fail("id over 31")
 	}
 	s.ID = uint8(id)
 	s.ChromaFormatIDC, s.BitDepthLuma, s.BitDepthChroma = 1, 8, 8
@@ -63,33 +67,33 @@ func parseSPS(nalu []byte) (SPS, error) {
 	if hasChromaInfo(s.ProfileIDC) {
 		separatePlanes = s.parseChroma(r)
 	}
-	if r.ue() > 12 {
-		r.fail("log2_max_frame_num over 16")
+	if r.UE() > 12 {
+		r.Fail("log2_max_frame_num over 16")
 	}
 	s.parsePicOrder(r)
-	s.MaxNumRefFrames = r.ue()
-	r.flag() // gaps_in_frame_num_value_allowed_flag
-	width, height := r.ue(), r.ue()
-	s.FrameMbsOnly = r.flag()
+	s.MaxNumRefFrames = r.UE()
+	r.Flag() // gaps_in_frame_num_value_allowed_flag
+	width, height := r.UE(), r.UE()
+	s.FrameMbsOnly = r.Flag()
 	if !s.FrameMbsOnly {
-		r.flag() // mb_adaptive_frame_field_flag
+		r.Flag() // mb_adaptive_frame_field_flag
 	}
-	r.flag() // direct_8x8_inference_flag
+	r.Flag() // direct_8x8_inference_flag
 	if width >= maxMacroblocks || height >= maxMacroblocks {
-		r.fail("picture too large")
+		r.Fail("picture too large")
 		width, height = 0, 0
 	}
 	s.width, s.height = 16*(int(width)+1), 16*(int(height)+1)
 	if !s.FrameMbsOnly {
 		s.height *= 2
 	}
-	if r.flag() {
+	if r.Flag() {
 		s.parseCropping(r, separatePlanes)
 	}
-	if r.flag() {
+	if r.Flag() {
 		s.parseVUI(r)
 	}
-	return s, r.err
+	return s, r.Err
 }
 
 // hasChromaInfo reports whether an SPS of the profile says chroma format and bit
@@ -103,28 +107,28 @@ func hasChromaInfo(profile uint8) bool {
 	}
 }
 
-func (s *SPS) parseChroma(r *bits) (separatePlanes bool) {
-	chroma := r.ue()
+func (s *SPS) parseChroma(r *nal.Bits) (separatePlanes bool) {
+	chroma := r.UE()
 	if chroma > 3 {
-		r.fail("chroma_format_idc over 3")
+		r.Fail("chroma_format_idc over 3")
 	}
 	s.ChromaFormatIDC = uint8(chroma)
 	if chroma == 3 {
-		separatePlanes = r.flag()
+		separatePlanes = r.Flag()
 	}
-	luma, col := r.ue(), r.ue()
+	luma, col := r.UE(), r.UE()
 	if luma > 6 || col > 6 {
-		r.fail("bit depth over 14")
+		r.Fail("bit depth over 14")
 	}
 	s.BitDepthLuma, s.BitDepthChroma = uint8(8+luma), uint8(8+col)
-	r.flag() // qpprime_y_zero_transform_bypass_flag
-	if r.flag() {
+	r.Flag() // qpprime_y_zero_transform_bypass_flag
+	if r.Flag() {
 		lists := 8
 		if chroma == 3 {
 			lists = 12
 		}
 		for i := range lists {
-			if r.flag() {
+			if r.Flag() {
 				skipScalingList(r, i)
 			}
 		}
@@ -132,7 +136,7 @@ func (s *SPS) parseChroma(r *bits) (separatePlanes bool) {
 	return separatePlanes
 }
 
-func skipScalingList(r *bits, i int) {
+func skipScalingList(r *nal.Bits, i int) {
 	size := 16
 	if i >= 6 {
 		size = 64
@@ -140,7 +144,7 @@ func skipScalingList(r *bits, i int) {
 	last, next := int32(8), int32(8)
 	for range size {
 		if next != 0 {
-			next = (last + r.se()%256 + 256) % 256
+			next = (last + r.SE()%256 + 256) % 256
 		}
 		if next != 0 {
 			last = next
@@ -148,34 +152,34 @@ func skipScalingList(r *bits, i int) {
 	}
 }
 
-func (s *SPS) parsePicOrder(r *bits) {
-	kind := r.ue()
+func (s *SPS) parsePicOrder(r *nal.Bits) {
+	kind := r.UE()
 	switch kind {
 	case 0:
-		if r.ue() > 12 {
-			r.fail("log2_max_pic_order_cnt_lsb over 16")
+		if r.UE() > 12 {
+			r.Fail("log2_max_pic_order_cnt_lsb over 16")
 		}
 	case 1:
-		r.flag() // delta_pic_order_always_zero_flag
-		r.se()   // offset_for_non_ref_pic
-		r.se()   // offset_for_top_to_bottom_field
-		n := r.ue()
+		r.Flag() // delta_pic_order_always_zero_flag
+		r.SE()   // offset_for_non_ref_pic
+		r.SE()   // offset_for_top_to_bottom_field
+		n := r.UE()
 		if n > 255 {
-			r.fail("num_ref_frames_in_pic_order_cnt_cycle over 255")
+			r.Fail("num_ref_frames_in_pic_order_cnt_cycle over 255")
 			n = 0
 		}
 		for range n {
-			r.se()
+			r.SE()
 		}
 	case 2:
 	default:
-		r.fail("pic_order_cnt_type over 2")
+		r.Fail("pic_order_cnt_type over 2")
 	}
 	s.PicOrderCntType = uint8(kind)
 }
 
-func (s *SPS) parseCropping(r *bits, separatePlanes bool) {
-	left, right, top, bottom := r.ue(), r.ue(), r.ue(), r.ue()
+func (s *SPS) parseCropping(r *nal.Bits, separatePlanes bool) {
+	left, right, top, bottom := r.UE(), r.UE(), r.UE(), r.UE()
 	unitX, unitY := uint64(1), uint64(1)
 	if !separatePlanes && (s.ChromaFormatIDC == 1 || s.ChromaFormatIDC == 2) {
 		unitX = 2
@@ -188,75 +192,75 @@ func (s *SPS) parseCropping(r *bits, separatePlanes bool) {
 	}
 	x, y := unitX*(uint64(left)+uint64(right)), unitY*(uint64(top)+uint64(bottom))
 	if x >= uint64(s.width) || y >= uint64(s.height) {
-		r.fail("nothing left of the picture after cropping")
+		r.Fail("nothing left of the picture after cropping")
 		return
 	}
 	s.width -= int(x)
 	s.height -= int(y)
 }
 
-func (s *SPS) parseVUI(r *bits) {
+func (s *SPS) parseVUI(r *nal.Bits) {
 	const extendedSAR = 255
-	if r.flag() && r.u(8) == extendedSAR { // aspect_ratio_info_present_flag
-		r.u(32)
+	if r.Flag() && r.U(8) == extendedSAR { // aspect_ratio_info_present_flag
+		r.U(32)
 	}
-	if r.flag() { // overscan_info_present_flag
-		r.flag()
+	if r.Flag() { // overscan_info_present_flag
+		r.Flag()
 	}
-	if r.flag() { // video_signal_type_present_flag
-		r.u(4)
-		if r.flag() {
-			r.u(24)
+	if r.Flag() { // video_signal_type_present_flag
+		r.U(4)
+		if r.Flag() {
+			r.U(24)
 		}
 	}
-	if r.flag() { // chroma_loc_info_present_flag
-		r.ue()
-		r.ue()
+	if r.Flag() { // chroma_loc_info_present_flag
+		r.UE()
+		r.UE()
 	}
-	if r.flag() { // timing_info_present_flag
-		s.unitsInTick, s.timeScale = r.u(32), r.u(32)
-		r.flag() // fixed_frame_rate_flag
+	if r.Flag() { // timing_info_present_flag
+		s.unitsInTick, s.timeScale = r.U(32), r.U(32)
+		r.Flag() // fixed_frame_rate_flag
 	}
-	nal := r.flag()
+	nal := r.Flag()
 	if nal {
 		skipHRD(r)
 	}
-	vcl := r.flag()
+	vcl := r.Flag()
 	if vcl {
 		skipHRD(r)
 	}
 	if nal || vcl {
-		r.flag() // low_delay_hrd_flag
+		r.Flag() // low_delay_hrd_flag
 	}
-	r.flag() // pic_struct_present_flag
-	if r.flag() {
-		r.flag() // motion_vectors_over_pic_boundaries_flag
-		r.ue()   // max_bytes_per_pic_denom
-		r.ue()   // max_bits_per_mb_denom
-		r.ue()   // log2_max_mv_length_horizontal
-		r.ue()   // log2_max_mv_length_vertical
-		reorder := r.ue()
-		r.ue() // max_dec_frame_buffering
+	r.Flag() // pic_struct_present_flag
+	if r.Flag() {
+		r.Flag() // motion_vectors_over_pic_boundaries_flag
+		r.UE()   // max_bytes_per_pic_denom
+		r.UE()   // max_bits_per_mb_denom
+		r.UE()   // log2_max_mv_length_horizontal
+		r.UE()   // log2_max_mv_length_vertical
+		reorder := r.UE()
+		r.UE() // max_dec_frame_buffering
 		if reorder > 16 {
-			r.fail("max_num_reorder_frames over 16")
+			r.Fail("max_num_reorder_frames over 16")
 		}
 		s.hasRestriction, s.maxReorderFrames = true, reorder
 	}
 }
 
-func skipHRD(r *bits) {
-	n := r.ue()
+func skipHRD(r *nal.Bits) {
+	n := r.UE()
 	if n > 31 {
-		r.fail("cpb_cnt over 32")
+		r.Fail("cpb_cnt over 32")
 		return
 	}
-	r.u(8) // bit_rate_scale, cpb_size_scale
+	r.U(8) // bit_rate_scale, cpb_size_scale
 	for range n + 1 {
-		r.ue()
-		r.ue()
-		r.flag()
+		r.UE()
+		r.UE()
+		r.Flag()
 	}
-	r.u(20)
+	r.U(20)
 }
 
 // Width returns the width of a picture in pixels, cropped.

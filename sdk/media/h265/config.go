@@ -1,11 +1,11 @@
 package h265
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
+
+	"github.com/headgate/gateway/sdk/media/internal/nal"
 )
 
 // An SPS is what a sequence parameter set says that matters outside a decoder.
@@ -45,42 +45,42 @@ func parseSPS(nalu []byte) (s SPS, err error) {
 	if TypeOf(nalu) != TypeSPS {
 		return s, errors.New("another type of NAL unit")
 	}
-	r := &bits{b: nalu[2:]}
-	r.skip(4) // id of the VPS
-	above := int(r.u(3))
+	r := nal.NewBits(nalu[2:])
+	r.Skip(4) // id of the VPS
+	above := int(r.U(3))
 	if above > 6 {
 		return s, errors.New("more than 7 sub-layers")
 	}
 	s.SubLayers = uint8(above + 1)
-	s.TemporalNesting = r.flag()
+	s.TemporalNesting = r.Flag()
 	for i := range s.ProfileTierLevel {
-		s.ProfileTierLevel[i] = byte(r.u(8))
+		s.ProfileTierLevel[i] = byte(r.U(8))
 	}
 	skipSubLayers(r, above)
-	s.ID = r.ue()
-	s.ChromaFormatIDC = r.ue()
+	s.ID = r.UE()
+	s.ChromaFormatIDC = r.UE()
 	if s.ChromaFormatIDC > 3 || s.ID > 15 {
 		return s, errors.New("a value out of range")
 	}
-	separate := s.ChromaFormatIDC == 3 && r.flag()
-	w, h := r.ue(), r.ue()
+	separate := s.ChromaFormatIDC == 3 && r.Flag()
+	w, h := r.UE(), r.UE()
 	var left, right, top, bottom uint32
-	if r.flag() {
-		left, right, top, bottom = r.ue(), r.ue(), r.ue(), r.ue()
+	if r.Flag() {
+		left, right, top, bottom = r.UE(), r.UE(), r.UE(), r.UE()
 	}
-	s.BitDepthLuma, s.BitDepthChroma = r.ue()+8, r.ue()+8
-	r.ue() // log2_max_pic_order_cnt_lsb_minus4
+	s.BitDepthLuma, s.BitDepthChroma = r.UE()+8, r.UE()+8
+	r.UE() // log2_max_pic_order_cnt_lsb_minus4
 	from := above
-	if r.flag() {
+	if r.Flag() {
 		from = 0
 	}
 	for range above - from + 1 {
-		r.ue()
-		s.MaxNumReorder = r.ue() // of the highest sub-layer in the end
-		r.ue()
+		r.UE()
+		s.MaxNumReorder = r.UE() // of the highest sub-layer in the end
+		r.UE()
 	}
-	if r.err != nil {
-		return s, r.err
+	if r.Err != nil {
+		return s, r.Err
 	}
 	if s.BitDepthLuma > 16 || s.BitDepthChroma > 16 || w > 1<<15 || h > 1<<15 || max(left, right, top, bottom) > 1<<15 || s.MaxNumReorder > 16 {
 		return s, errors.New("a value out of range")
@@ -104,20 +104,20 @@ func parseSPS(nalu []byte) (s SPS, err error) {
 
 // skipSubLayers reads over what profile_tier_level says of the sub-layers below
 // the highest.
-func skipSubLayers(r *bits, n int) {
+func skipSubLayers(r *nal.Bits, n int) {
 	var profile, level [8]bool
 	for i := range n {
-		profile[i], level[i] = r.flag(), r.flag()
+		profile[i], level[i] = r.Flag(), r.Flag()
 	}
 	if n > 0 {
-		r.skip(2 * (8 - n))
+		r.Skip(2 * (8 - n))
 	}
 	for i := range n {
 		if profile[i] {
-			r.skip(88)
+			r.Skip(88)
 		}
 		if level[i] {
-			r.skip(8)
+			r.Skip(8)
 		}
 	}
 }
@@ -244,14 +244,9 @@ func (c DecoderConfig) Marshal() ([]byte, error) {
 // encoder sends and changes them in band. The zero value is empty. Not safe for
 // concurrent use.
 type ParameterSets struct {
-	vps, sps, pps []parameterSet
+	vps, sps, pps nal.ParameterSets
 	latest        SPS
 	latestID      uint32
-}
-
-type parameterSet struct {
-	id, refers uint32 // refers: to the SPS, of a PPS
-	nalu       []byte
 }
 
 // Update takes in parameter sets found in band and reports whether that changed
@@ -264,15 +259,18 @@ func (p *ParameterSets) Update(vps, sps, pps [][]byte) (changed bool, err error)
 			errs = append(errs, errors.New("parsing VPS: too short or too long"))
 			continue
 		}
-		changed = put(&p.vps, parameterSet{id: uint32(n[2] >> 4), nalu: n}) || changed
+		changed = p.vps.Put(nal.ParameterSet{ID: uint32(n[2] >> 4), NALU: n}) || changed
 	}
 	for _, n := range sps {
 		s, err := ParseSPS(n)
-		if err != nil || len(n) > maxSetBytes {
+		if err == nil && len(n) > maxSetBytes {
+			err = errors.New("parsing SPS: too long")
+		}
+		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		if put(&p.sps, parameterSet{id: s.ID, nalu: n}) {
+		if p.sps.Put(nal.ParameterSet{ID: s.ID, NALU: n}) {
 			changed = true
 			p.latest, p.latestID = s, s.ID
 		}
@@ -282,30 +280,15 @@ func (p *ParameterSets) Update(vps, sps, pps [][]byte) (changed bool, err error)
 			errs = append(errs, errors.New("parsing PPS: too long"))
 			continue
 		}
-		r := &bits{b: n[2:]}
-		id, refers := r.ue(), r.ue()
-		if r.err != nil || id > 63 || refers > 15 {
+		r := nal.NewBits(n[2:])
+		id, refers := r.UE(), r.UE()
+		if r.Err != nil || id > 63 || refers > 15 {
 			errs = append(errs, errors.New("parsing PPS: a value out of range"))
 			continue
 		}
-		changed = put(&p.pps, parameterSet{id: id, refers: refers, nalu: n}) || changed
+		changed = p.pps.Put(nal.ParameterSet{ID: id, Of: refers, NALU: n}) || changed
 	}
 	return changed, errors.Join(errs...)
-}
-
-// put stores s under its id, sorted, and reports whether that changed sets.
-func put(sets *[]parameterSet, s parameterSet) bool {
-	i, found := slices.BinarySearchFunc(*sets, s, func(a, b parameterSet) int { return int(a.id) - int(b.id) })
-	if found && bytes.Equal((*sets)[i].nalu, s.nalu) {
-		return false
-	}
-	s.nalu = bytes.Clone(s.nalu)
-	if found {
-		(*sets)[i] = s
-	} else {
-		*sets = slices.Insert(*sets, i, s)
-	}
-	return true
 }
 
 // SPS returns the SPS that came or changed last; ok is false before the first.
@@ -316,21 +299,14 @@ func (p *ParameterSets) SPS() (s SPS, ok bool) { return p.latest, len(p.sps) > 0
 // a VPS, and a PPS for the SPS that changed last.
 func (p *ParameterSets) Config() (c DecoderConfig, ok bool) {
 	for _, s := range p.vps {
-		c.VPS = append(c.VPS, s.nalu)
+		c.VPS = append(c.VPS, s.NALU)
 	}
-	for _, s := range p.sps {
-		if s.id == p.latestID {
-			c.SPS = slices.Insert(c.SPS, 0, s.nalu)
-		} else {
-			c.SPS = append(c.SPS, s.nalu)
-		}
-	}
+	c.SPS = p.sps.NALUs(p.latestID)
 	for _, s := range p.pps {
-		if !slices.ContainsFunc(p.sps, func(of parameterSet) bool { return of.id == s.refers }) {
-			continue
+		if p.sps.Has(s.Of) {
+			c.PPS = append(c.PPS, s.NALU)
+			ok = ok || s.Of == p.latestID
 		}
-		c.PPS = append(c.PPS, s.nalu)
-		ok = ok || s.refers == p.latestID
 	}
 	return c, ok && len(c.VPS) > 0 && len(c.SPS) > 0
 }
