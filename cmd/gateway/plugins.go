@@ -22,6 +22,7 @@ import (
 	rtmpegress "github.com/headgate/gateway/plugins/egress-rtmp"
 	srtegress "github.com/headgate/gateway/plugins/egress-srt"
 	clip "github.com/headgate/gateway/plugins/ingest-clip"
+	rtmpingest "github.com/headgate/gateway/plugins/ingest-rtmp"
 	srtingest "github.com/headgate/gateway/plugins/ingest-srt"
 	webrtc "github.com/headgate/gateway/plugins/ingest-webrtc"
 	"github.com/headgate/gateway/sdk"
@@ -50,6 +51,7 @@ func builtIns() []builtIn {
 		}},
 		{name: "egress-srt", plugin: srtegress.Plugin, check: srtegress.CheckTarget},
 		{name: "ingest-clip", plugin: clip.Plugin},
+		{name: "ingest-rtmp", plugin: rtmpingest.Plugin},
 		{name: "ingest-srt", plugin: srtingest.Plugin},
 		{name: "ingest-webrtc", plugin: webrtc.Plugin},
 	}

@@ -266,8 +266,8 @@ func (r *chunkReader) begin(s *chunkStream) error {
 	if s.length > limit {
 		return protocolErrorf("message of type %d announces %d bytes, more than %d", s.typ, s.length, limit)
 	}
-	if r.partial+s.length > r.maxMessage+(1<<20) {
-		return protocolErrorf("unfinished messages announce more than %d bytes", r.maxMessage+(1<<20))
+	if most := r.maxMessage + r.maxMessage/8; r.partial+s.length > most {
+		return protocolErrorf("unfinished messages announce more than %d bytes", most)
 	}
 	r.partial += s.length
 	// What is announced is not yet sent: the body grows with what arrives.

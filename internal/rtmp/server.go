@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bluenviron/gortmplib/pkg/amf0"
@@ -30,13 +31,22 @@ const (
 	defaultPingInterval = 10 * time.Second
 	openingTimeout      = 10 * time.Second // from accept to publish
 	serverWriteTimeout  = 5 * time.Second
+	leaveTime           = time.Second // to read why
 	maxStreamsPerConn   = 8
 	maxEnded            = 64
 	recordBuffer        = 64 << 10
 )
 
-// A Server receives what RTMP clients publish: the far end of the demo, of
-// `gateway sink rtmp` and of tests. It looks at everything that arrives and keeps
+// Bits of [Capabilities.Flags] that a server announces: it takes several tracks of a
+// kind, modified messages, and timestamps of nanoseconds in them.
+const (
+	CapsMultitrack    = capsMultitrack
+	CapsModEx         = 4
+	CapsTimestampNano = 8
+)
+
+// A Server receives what RTMP clients publish: the ingest, and the far end of the
+// demo, of `gateway sink rtmp` and of tests. It looks at everything that arrives and keeps
 // figures of it ([Server.Stats]); it plays nothing back. It is safe to expose to
 // hostile clients: time, connections and memory per connection are bounded.
 //
@@ -51,14 +61,17 @@ type Server struct {
 	TLS *tls.Config
 
 	// Check decides whether p may publish; nil accepts everyone. A *[StatusError]
-	// is sent as it is, any other error as NetStream.Publish.Unauthorized.
+	// is sent as it is, any other error as NetStream.Publish.Unauthorized. It may take
+	// its time, and may set p.App to what logs shall call the publication, and
+	// p.Session. Before it said yes a client gets room for commands alone.
 	Check func(p *Publish) error
 	// Unique refuses who publishes under an app and key that are in use, with
 	// NetStream.Publish.BadName, as many servers do.
 	Unique bool
 	// OnPublish is called when p was accepted, OnMessage with every audio, video
 	// and data message and when its last byte was read, OnEnd when the publication
-	// is over: with nil when the client said so. All may be nil. The body of the
+	// is over: with nil when the client said so. All may be nil. Those of one
+	// publication are called by one goroutine. The body of the
 	// message is the callee's to keep, not to change.
 	OnPublish func(p *Publish)
 	OnMessage func(p *Publish, m Message, arrived time.Time)
@@ -72,8 +85,10 @@ type Server struct {
 	Announce *Capabilities
 
 	// MaxConns bounds the connections, MaxMessageBytes one message; 0 means 1000
-	// and 8 MiB.
+	// and 8 MiB. MaxOpening bounds the connections of one address that do not publish
+	// yet; 0 sets no limit of its own.
 	MaxConns        int
+	MaxOpening      int
 	MaxMessageBytes int
 	// IdleTimeout ends a connection from which no byte came for so long, PingInterval
 	// is how often a client is asked for one; 0 means 30 s and 10 s.
@@ -82,10 +97,11 @@ type Server struct {
 	// Log may be nil.
 	Log *slog.Logger
 
-	mu     sync.Mutex // guards the fields below
-	lastID uint64
-	active map[uint64]*publication
-	ended  []StreamStats // the newest last
+	mu      sync.Mutex // guards the fields below
+	lastID  uint64
+	active  map[uint64]*publication
+	ended   []StreamStats  // the newest last
+	opening map[string]int // connections that do not publish yet, by address
 }
 
 // A Publish is one publication: who sends what under which name.
@@ -103,6 +119,8 @@ type Publish struct {
 	Since time.Time
 	// Recording is the path of the file, if there is one.
 	Recording string
+	// Session is for the functions of the server's owner, who alone looks at it.
+	Session any
 }
 
 // A publication is a Publish under way.
@@ -157,11 +175,44 @@ func (s *Server) Run(ctx context.Context) error {
 			_ = conn.Close()
 			continue
 		}
+		opened, ok := s.open(conn.RemoteAddr())
+		if !ok {
+			<-slots
+			s.log().Warn("refusing an rtmp connection: too many of this address that do not publish", "remote", conn.RemoteAddr())
+			_ = conn.Close()
+			continue
+		}
 		conns.Go(func() {
 			defer func() { <-slots }()
-			s.serve(ctx, conn)
+			defer opened()
+			s.serve(ctx, conn, opened)
 		})
 	}
+}
+
+// open counts a connection among those of its address that do not publish yet, until
+// opened is called. It reports false if there are too many.
+func (s *Server) open(remote net.Addr) (opened func(), ok bool) {
+	host := remote.String()
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.MaxOpening > 0 && s.opening[host] >= s.MaxOpening {
+		return nil, false
+	}
+	if s.opening == nil {
+		s.opening = make(map[string]int)
+	}
+	s.opening[host]++
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.opening[host]--; s.opening[host] == 0 {
+			delete(s.opening, host)
+		}
+	}), true
 }
 
 // isTemporary: out of file descriptors, or the client was gone before we came.
@@ -213,6 +264,31 @@ func (s *Server) Stats() []StreamStats {
 	return slices.CompactFunc(list, func(a, b StreamStats) bool { return a.ID == b.ID })
 }
 
+// Stat returns the figures of one publication that is under way.
+func (s *Server) Stat(id uint64) (StreamStats, bool) {
+	s.mu.Lock()
+	p := s.active[id]
+	s.mu.Unlock()
+	if p == nil {
+		return StreamStats{}, false
+	}
+	st := p.meter.snapshot(time.Now())
+	st.Publish = p.Publish
+	st.RTT = roundTrip(p.conn.raw)
+	return st, true
+}
+
+// End sends the client of a publication away and tells it why. OnEnd gets why. What
+// the client still sends is thrown away.
+func (s *Server) End(id uint64, why *StatusError) {
+	s.mu.Lock()
+	p := s.active[id]
+	s.mu.Unlock()
+	if p != nil {
+		p.conn.dismiss(why)
+	}
+}
+
 // RequestReconnect asks the publisher of a publication to connect to tcURL and to
 // leave this server when it has, as Enhanced RTMP has it; an empty tcURL means to
 // come back here. Publishers that do not know it stay.
@@ -230,9 +306,9 @@ func (s *Server) RequestReconnect(id uint64, tcURL secret.String, description st
 	return p.conn.locked(func(w *chunkWriter) error { return w.command(chunkStreamCommand, 0, "onStatus", 0, nil, o) })
 }
 
-// serve runs one connection.
-func (s *Server) serve(ctx context.Context, raw net.Conn) {
-	c := &serverConn{server: s, raw: raw, conn: raw, openBy: time.Now().Add(openingTimeout)}
+// serve runs one connection. It calls opened when a publication began.
+func (s *Server) serve(ctx context.Context, raw net.Conn, opened func()) {
+	c := &serverConn{server: s, raw: raw, conn: raw, opened: opened, openBy: time.Now().Add(openingTimeout)}
 	defer func() { _ = raw.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
@@ -373,8 +449,10 @@ type serverConn struct {
 	conn    net.Conn // raw or TLS over it
 	secured bool
 	openBy  time.Time // when it must publish
+	opened  func()    // called when it does
 
-	reader *chunkReader
+	reader    *chunkReader
+	dismissed atomic.Pointer[dismissal] // nil unless it is sent away
 
 	mu     sync.Mutex // guards every write
 	writer *chunkWriter
@@ -398,6 +476,9 @@ func (c *serverConn) Read(b []byte) (int, error) {
 		deadline = time.Now().Add(orDefault(c.server.IdleTimeout, defaultIdleTimeout))
 	}
 	_ = c.raw.SetReadDeadline(deadline) // a closed connection fails in Read
+	if d := c.dismissed.Load(); d != nil {
+		_ = c.raw.SetReadDeadline(d.until)
+	}
 	return c.conn.Read(b)
 }
 
@@ -424,7 +505,8 @@ func (c *serverConn) run() error {
 		return err
 	}
 	c.writer = newChunkWriter(c, nil)
-	c.reader = newChunkReader(br, orDefault(c.server.MaxMessageBytes, defaultMaxMessage))
+	// Media of who may not publish would be nothing but memory.
+	c.reader = newChunkReader(br, maxAMFBytes)
 	c.reader.onAck = func(total uint32) error {
 		return c.locked(func(w *chunkWriter) error { return w.control(TypeAcknowledgement, total) })
 	}
@@ -437,11 +519,14 @@ func (c *serverConn) run() error {
 
 	for {
 		m, err := c.reader.next()
-		if err == nil {
+		d := c.dismissed.Load()
+		if err == nil && d == nil {
 			err = c.handle(m)
 		}
 		switch {
 		case err == nil:
+		case d != nil:
+			return d.why
 		case c.goodbye, c.publication == nil && (errors.Is(err, errEnough) || errors.Is(err, io.EOF)):
 			return nil
 		default:
@@ -618,6 +703,8 @@ func (c *serverConn) publish(cmd command, streamID uint32) error {
 		return c.refuse(streamID, status.Code, status.Description)
 	}
 	c.publication, c.streamID = p, streamID
+	c.reader.maxMessage = orDefault(c.server.MaxMessageBytes, defaultMaxMessage)
+	c.opened()
 	if err := p.record(); err != nil {
 		return err
 	}
@@ -658,10 +745,32 @@ func (c *serverConn) refuse(streamID uint32, code, description string) error {
 		return err
 	}
 	// Leave the client the time to read it: a close with unread bytes resets.
+	c.closeWrite()
+	_ = c.raw.SetReadDeadline(time.Now().Add(leaveTime))
+	_, _ = io.Copy(io.Discard, c.conn)
+	return errEnough
+}
+
+func (c *serverConn) closeWrite() {
 	if tcp, ok := c.raw.(*net.TCPConn); ok && !c.secured {
 		_ = tcp.CloseWrite()
 	}
-	_ = c.raw.SetReadDeadline(time.Now().Add(time.Second))
-	_, _ = io.Copy(io.Discard, c.conn)
-	return errEnough
+}
+
+// A dismissal is that a client is sent away.
+type dismissal struct {
+	why   *StatusError
+	until time.Time // for the client to read it
+}
+
+// dismiss says why the publication ends; the reading goroutine ends it, soon after.
+func (c *serverConn) dismiss(why *StatusError) {
+	d := &dismissal{why, time.Now().Add(leaveTime)}
+	if !c.dismissed.CompareAndSwap(nil, d) {
+		return
+	}
+	_ = c.raw.SetReadDeadline(d.until) // Read, if it sets another at this moment, looks again
+	if c.status(c.streamID, "error", why.Code, why.Description) == nil {
+		c.closeWrite()
+	}
 }

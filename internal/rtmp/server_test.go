@@ -528,7 +528,7 @@ func FuzzServer(f *testing.F) {
 	f.Add(b.Bytes())
 	f.Fuzz(func(t *testing.T, input []byte) {
 		s := &Server{MaxMessageBytes: 1 << 20}
-		c := &serverConn{server: s, raw: discardConn{}, conn: discardConn{}}
+		c := &serverConn{server: s, raw: discardConn{}, conn: discardConn{}, opened: func() {}}
 		c.writer = newChunkWriter(c, nil)
 		c.reader = newChunkReader(bufio.NewReader(bytes.NewReader(input)), s.MaxMessageBytes)
 		for {

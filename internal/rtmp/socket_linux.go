@@ -1,6 +1,7 @@
 package rtmp
 
 import (
+	"net"
 	"syscall"
 	"time"
 
@@ -23,6 +24,25 @@ func tuneSocket(c syscall.RawConn) {
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notsentLowat)
 	})
+}
+
+// roundTrip asks the kernel for the smoothed round trip of a connection; zero if it
+// is none of TCP.
+func roundTrip(c net.Conn) (rtt time.Duration) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return 0
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			rtt = time.Duration(info.Rtt) * time.Microsecond
+		}
+	})
+	return rtt
 }
 
 // stats asks the kernel.

@@ -47,6 +47,8 @@ type StreamStats struct {
 	// MaxArrivalGap is the longest time without any unit.
 	MaxArrivalGap time.Duration
 
+	// RTT is what the kernel knows of the connection; zero where it is not asked.
+	RTT time.Duration
 	// Pongs counts answers to our pings, ExtendedFaults chunks of type 3 without
 	// the extended timestamp that belongs there.
 	Pongs          uint64
@@ -445,19 +447,10 @@ func (st *TrackStats) describeAAC(config []byte) {
 }
 
 func (m *meter) metadata(msg Message) {
-	values, err := parseAMF(msg.Type, msg.Body)
-	if err != nil {
-		return
-	}
-	for _, v := range values {
-		o, ok := object(v)
-		if !ok {
-			continue
-		}
+	if d, ok := ReadMetadata(msg); ok {
 		m.st.Metadata++
-		if s, ok := o.GetString("encoder"); ok {
-			m.st.Encoder = printable(s)
+		if d.Encoder != "" {
+			m.st.Encoder = d.Encoder
 		}
-		return
 	}
 }

@@ -194,6 +194,43 @@ func (m Metadata) Tag() *Tag {
 	return &Tag{typ: TypeData, payload: marshalAMF("@setDataFrame", "onMetaData", a)}
 }
 
+// ReceivedMetadata is what onMetaData says that the media do not say themselves.
+// Zero values are unknown.
+type ReceivedMetadata struct {
+	FrameRate                              float64
+	VideoBitsPerSecond, AudioBitsPerSecond int
+	Encoder                                string // cleaned for logs
+}
+
+// ReadMetadata reads a data message; ok says that it is onMetaData.
+func ReadMetadata(m Message) (d ReceivedMetadata, ok bool) {
+	values, err := parseAMF(m.Type, m.Body)
+	if err != nil {
+		return d, false
+	}
+	for _, v := range values {
+		o, ok := object(v)
+		if !ok {
+			continue
+		}
+		number := func(key string, most float64) float64 {
+			if v, ok := o.GetFloat64(key); ok && v > 0 && v <= most {
+				return v
+			}
+			return 0
+		}
+		const mostKbps = 1_000_000
+		d.FrameRate = number("framerate", 1000)
+		d.VideoBitsPerSecond = int(1000 * number("videodatarate", mostKbps))
+		d.AudioBitsPerSecond = int(1000 * number("audiodatarate", mostKbps))
+		if s, ok := o.GetString("encoder"); ok {
+			d.Encoder = printable(s)
+		}
+		return d, true
+	}
+	return d, false
+}
+
 // codecID is how onMetaData numbers a codec: as FLV does, or by its FourCC.
 func codecID(c media.Codec) float64 {
 	switch c {

@@ -142,6 +142,14 @@ func sources() map[string]struct {
 			}
 			w.g.publish(t, s.name(), "-video", w.elementary(t, s.video), "-audio", w.elementary(t, s.audio))
 		}},
+		"ingest-rtmp": {feed: func(t *testing.T, w *walk, s *routedStream) {
+			if s.video == "h264" && s.audio == "aac" {
+				w.ffmpeg(t, s, "flv", "rtmp://"+w.addr["ingest-rtmp"]+"/"+s.name()+"/"+token)
+				return
+			}
+			// What Enhanced RTMP is needed for ffmpeg does not know.
+			peers.PublishRTMP(t, "rtmp://"+w.addr["ingest-rtmp"]+"/"+s.name()+"#"+token, w.file(t, s, ".mp4"))
+		}},
 		"ingest-srt": {feed: func(t *testing.T, w *walk, s *routedStream) {
 			w.ffmpeg(t, s, "mpegts", "srt://"+w.addr["ingest-srt"]+"?streamid=publish:"+s.name()+"?token="+token)
 		}},
@@ -189,13 +197,19 @@ func (w *walk) elementary(t *testing.T, codec string) string {
 	})
 }
 
-// ffmpeg sends a stream in real time until the test ends.
-func (w *walk) ffmpeg(t *testing.T, s *routedStream, format, url string) {
+// file is a picture and a sound for s.
+func (w *walk) file(t *testing.T, s *routedStream, format string) string {
 	t.Helper()
-	file := w.once(t, s.video+"-"+s.audio+".mkv", func(file string) {
+	return w.once(t, s.video+"-"+s.audio+format, func(file string) {
 		peers.FFmpeg(t, slices.Concat([]string{"-f", "lavfi", "-i", "testsrc2=size=160x90:rate=30", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "20"},
 			encoders[s.video], encoders[s.audio], []string{file})...)
 	})
+}
+
+// ffmpeg sends a stream in real time until the test ends.
+func (w *walk) ffmpeg(t *testing.T, s *routedStream, format, url string) {
+	t.Helper()
+	file := w.file(t, s, ".mkv")
 	peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{
 		"-nostdin", "-v", "error", "-re", "-stream_loop", "-1", "-i", file, "-c", "copy", "-f", format, url}})
 }
@@ -291,7 +305,7 @@ func (p routesPage) streams() (list []*routedStream) {
 func TestRoutes(t *testing.T) {
 	peers.Need(t, "ffmpeg", "ffprobe", "nginx")
 	w := &walk{page: readRoutesPage(t), nginx: peers.StartNginx(t), mtx: peers.RecordMediaMTX(t), dir: t.TempDir(), files: map[string]*sync.Once{},
-		addr: map[string]string{"ingest-srt": peers.FreeAddr(t)}}
+		addr: map[string]string{"ingest-rtmp": peers.FreeAddr(t), "ingest-srt": peers.FreeAddr(t)}}
 	ways := sources()
 	var plugins, routes strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(w.addr)) {
