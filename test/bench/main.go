@@ -1,5 +1,5 @@
-// Command bench measures what the gateway must reach, with real processes: WHIP
-// publishers in Go send 720p H.264 and Opus, RTMP receivers look at what arrives
+// Command bench measures what the gateway must reach, with real processes: WHIP or
+// RTMP publishers in Go send 720p H.264 and Opus, RTMP receivers look at what arrives
 // and when. It prints what was asked beside what was measured, then what one, ten
 // and more streams cost, and with -peer what they cost another server under the
 // same load in the same run. Processor time and memory are those of all processes
@@ -33,6 +33,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.gateway, "gateway", "bin/gateway", "binary to measure")
 	flag.StringVar(&o.peer, "peer", "", "server to compare with: mediamtx")
+	flag.StringVar(&o.in, "in", "whip", "what publishers speak: whip or rtmp")
 	flag.Func("streams", "numbers of streams, 0 for none of the table (default 1,10,25,50)", list(&o.streams))
 	flag.Func("fanout", "numbers of targets per stream (default 1,3)", list(&o.fanout))
 	flag.IntVar(&o.runs, "runs", 20, "publications for the time to the first picture; 0 leaves out what is asked")
@@ -75,6 +76,7 @@ func list(into *[]int) func(string) error {
 
 type options struct {
 	gateway, peer, pprof string
+	in                   string
 	streams, fanout      []int
 	runs                 int
 	idle, steady         time.Duration
@@ -85,10 +87,11 @@ type options struct {
 const (
 	askedSetup   = 300 * time.Millisecond
 	askedLatency = 5 * time.Millisecond
-	askedCPU     = 8.0 // percent of one core
-	askedRSS     = 130 // MB
-	askedIdle    = 0.5 // percent of one core
-	askedAtRest  = 12  // MB of its own
+	askedRTMP    = 3 * time.Millisecond // of RTMP in
+	askedCPU     = 8.0                  // percent of one core
+	askedRSS     = 130                  // MB
+	askedIdle    = 0.5                  // percent of one core
+	askedAtRest  = 12                   // MB of its own
 	askedReady   = 100 * time.Millisecond
 )
 
@@ -102,6 +105,9 @@ func (o options) run(ctx context.Context, out io.Writer) error {
 	if b.peer != "" && b.peer != "mediamtx" {
 		return fmt.Errorf("-peer %s: want mediamtx", b.peer)
 	}
+	if b.in != "whip" && (b.in != "rtmp" || b.peer != "") {
+		return fmt.Errorf("-in %s: want whip, or rtmp without -peer", b.in)
+	}
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
@@ -109,7 +115,7 @@ func (o options) run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer b.recv.stop()
-	fmt.Fprintf(out, "720p30 2 Mb/s H.264 and Opus 64 kb/s by WHIP, RTMP out; %s\n", machine())
+	fmt.Fprintf(out, "720p30 2 Mb/s H.264 and Opus 64 kb/s by %s, RTMP out; %s\n", strings.ToUpper(b.in), machine())
 	if o.runs > 0 {
 		if err := b.asked(ctx); err != nil {
 			return err
@@ -159,8 +165,12 @@ func (b *bench) asked(ctx context.Context) error {
 	row("idle gateway, % of a core", fmt.Sprintf("<= %.1f", askedIdle), fmt.Sprintf("%.2f", idle), idle <= askedIdle)
 	row("plugin at rest, MB of its own, largest", fmt.Sprintf("<= %d", askedAtRest), fmt.Sprintf("%.1f", float64(private)/(1<<20)), private <= askedAtRest<<20)
 	row("plugin, start to described and gone, median", "<= "+ms(askedReady), fmt.Sprintf("%s (max %s)", ms(quantile(ready, 0.5)), ms(quantile(ready, 1))), quantile(ready, 0.5) <= askedReady)
-	row("POST to first RTMP picture, median", "<= "+ms(askedSetup), fmt.Sprintf("%s (max %s)", ms(quantile(setups, 0.5)), ms(quantile(setups, 1))), quantile(setups, 0.5) <= askedSetup)
-	row("picture, send to parsed arrival, p50", "<= "+ms(askedLatency), fmt.Sprintf("%s (p95 %s, p99 %s, max %s)", ms(quantile(m.latency, 0.5)), ms(quantile(m.latency, 0.95)), ms(quantile(m.latency, 0.99)), ms(quantile(m.latency, 1))), quantile(m.latency, 0.5) <= askedLatency)
+	latency, posted := askedLatency, "POST"
+	if b.in == "rtmp" {
+		latency, posted = askedRTMP, "connect"
+	}
+	row(posted+" to first RTMP picture, median", "<= "+ms(askedSetup), fmt.Sprintf("%s (max %s)", ms(quantile(setups, 0.5)), ms(quantile(setups, 1))), quantile(setups, 0.5) <= askedSetup)
+	row("picture, send to parsed arrival, p50", "<= "+ms(latency), fmt.Sprintf("%s (p95 %s, p99 %s, max %s)", ms(quantile(m.latency, 0.5)), ms(quantile(m.latency, 0.95)), ms(quantile(m.latency, 0.99)), ms(quantile(m.latency, 1))), quantile(m.latency, 0.5) <= latency)
 	row("all processes, % of a core", fmt.Sprintf("<= %.0f", askedCPU), fmt.Sprintf("%.1f (%.2f CPU-s per stream-minute)", m.cpu, m.cpu*0.6), m.cpu <= askedCPU)
 	for _, name := range slices.Sorted(keys(m.cpuOf)) {
 		row("  "+name, "", fmt.Sprintf("%.1f %%, %d MB", m.cpuOf[name], m.rssOf[name]>>20), true)
@@ -319,7 +329,7 @@ func (b *bench) measureIdle(ctx context.Context, s *server) (cpu float64, privat
 // said.
 func (b *bench) publish(ctx context.Context, s *server, name string, n int, sound bool) (stop func() (string, error), err error) {
 	var said strings.Builder
-	args := []string{"-url", strings.ReplaceAll(s.whip, "NAME", name), "-n", strconv.Itoa(n), "-timing", "-video", b.video}
+	args := []string{"-url", strings.ReplaceAll(s.url, "NAME", name), "-n", strconv.Itoa(n), "-timing", "-video", b.video}
 	if sound {
 		args = append(args, "-audio", b.audio)
 	}

@@ -15,7 +15,7 @@ import (
 // A server is one that runs, with all its processes.
 type server struct {
 	pid   int    // the parent of the others
-	whip  string // URL to publish to, with NAME in it
+	url   string // to publish to, with NAME in it
 	udp   string // host:port where media comes in
 	admin string // host:port of the gateway's pages; empty for a peer
 	stop  func()
@@ -79,8 +79,16 @@ func (b *bench) startGateway(ctx context.Context, l load) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	rtmp, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
 	var y strings.Builder
-	fmt.Fprintf(&y, "listen: %s\nadmin: %s\nplugins:\n  ingest-webrtc: {options: {udp: %q}}\nroutes:\n  bench/*:\n    to:\n", listen, admin, udp)
+	fmt.Fprintf(&y, "listen: %s\nadmin: %s\nplugins:\n  ingest-webrtc: {options: {udp: %q}}\n", listen, admin, udp)
+	if b.in == "rtmp" {
+		fmt.Fprintf(&y, "  ingest-rtmp: {options: {listen: %q}}\n", rtmp)
+	}
+	y.WriteString("routes:\n  bench/*:\n    to:\n")
 	for i, addr := range b.recv.addrs[:l.targets] {
 		fmt.Fprintf(&y, "      target%d: {url: \"rtmp://%s/live\", key: \"${stream}\", interleave: low}\n", i, addr)
 	}
@@ -96,7 +104,10 @@ func (b *bench) startGateway(ctx context.Context, l load) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.whip, s.udp, s.admin = "http://"+listen+"/whip/bench/NAME", udp, admin
+	s.url, s.udp, s.admin = "http://"+listen+"/whip/bench/NAME", udp, admin
+	if b.in == "rtmp" {
+		s.url = "rtmp://" + rtmp + "/bench/NAME?token="
+	}
 	return s, nil
 }
 
@@ -144,6 +155,6 @@ func (b *bench) startMediaMTX(ctx context.Context, l load) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.whip, s.udp = "http://"+whip+"/bench-NAME/whip", udp
+	s.url, s.udp = "http://"+whip+"/bench-NAME/whip", udp
 	return s, nil
 }

@@ -1,4 +1,4 @@
-// Command publisher publishes over WHIP until it is ended: the test card, or
+// Command publisher publishes over WHIP or RTMP until it is ended: the test card, or
 // files of H.264, H.265, AV1 or VP9, and of Opus. It is a process of its own so that tests can kill it
 // and benchmarks can leave its work out of the gateway's. It writes one JSON
 // object per line about what happens; SIGTERM says goodbye to the server first.
@@ -27,6 +27,7 @@ import (
 	"github.com/headgate/gateway/internal/whipclient"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/media/h264"
+	"github.com/headgate/gateway/sdk/media/opus"
 	"github.com/headgate/gateway/sdk/secret"
 )
 
@@ -47,8 +48,8 @@ type Event struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.url, "url", "", "WHIP endpoint; %d in it becomes the number of the stream")
-	flag.StringVar(&o.tokenEnv, "token-env", "", "environment variable that holds the bearer token")
+	flag.StringVar(&o.url, "url", "", "WHIP endpoint, or a URL of rtmp; %d in it becomes the number of the stream")
+	flag.StringVar(&o.tokenEnv, "token-env", "", "environment variable that holds the bearer token, or the stream key")
 	flag.IntVar(&o.streams, "n", 1, "number of streams")
 	flag.DurationVar(&o.stagger, "stagger", 40*time.Millisecond, "pause between the starts of two streams")
 	flag.DurationVar(&o.shift, "audio-shift", 0, "delay of the sound against the picture")
@@ -91,7 +92,11 @@ func (o options) run(ctx context.Context, out io.Writer) error {
 		c := cfg
 		c.URL = strings.ReplaceAll(o.url, "%d", fmt.Sprint(i))
 		wg.Go(func() {
-			if err := publish(ctx, c, i, log); err != nil {
+			how := publish
+			if overRTMP(c.URL) {
+				how = publishRTMP
+			}
+			if err := how(ctx, c, i, log); err != nil {
 				failures <- fmt.Errorf("stream %d: %w", i, err)
 			}
 		})
@@ -220,7 +225,11 @@ func loadFiles(cfg *whipclient.Config, video, audio string) error {
 		return errors.New("loading media: less than a second of them")
 	}
 	v.Units = v.Units[:seconds*pictureRate]
-	a := &whipclient.Media{Track: media.Track{ID: 2, Codec: media.Opus, SampleRateHz: 48000, Channels: 2}}
+	head, err := opus.Head{Channels: 2, InputSampleRateHz: opus.SampleRateHz}.Marshal()
+	if err != nil {
+		return err
+	}
+	a := &whipclient.Media{Track: media.Track{ID: 2, Codec: media.Opus, DecoderConfig: head, SampleRateHz: 48000, Channels: 2}}
 	for i, b := range packets[:seconds*1000/int(opusDuration/time.Millisecond)] {
 		at := time.Duration(i) * opusDuration
 		a.Units = append(a.Units, &media.AccessUnit{Track: 2, Seq: uint32(i), PTS: at, DTS: at, Duration: opusDuration, RandomAccess: true, Payload: b})
