@@ -96,6 +96,7 @@ type stream struct {
 	derive  *derive.Deriver
 	targets targets
 	control *congestion.Loop
+	news    chan struct{} // a target has changed
 	pull    *publish.Pull // nil if publishers come by themselves
 	pattern bool          // made for a publisher, not by the configuration
 	claims  int           // publishers about to attach; guarded by Gateway.mu
@@ -347,6 +348,7 @@ func (g *Gateway) make(route *config.Route, name string, id uint64) *stream {
 		publish: publish.NewStream(r, route.Hold, route.HoldOnEnd, log),
 		derive:  derive.New(r, g.host, log),
 		pattern: config.IsPattern(route.Name),
+		news:    make(chan struct{}, 1),
 	}
 	if route.From != nil {
 		s.pull = publish.NewPull(s.publish, *route.From, g.host)
@@ -354,12 +356,14 @@ func (g *Gateway) make(route *config.Route, name string, id uint64) *stream {
 	s.targets.make = func(set push.Settings) *push.Target {
 		return push.New(push.Config{
 			Settings: set, Stream: r, Transforms: g.transforms, Opener: g.host, Deriver: s.derive, Log: log,
+			Changed: s.targetChanged,
 		})
 	}
 	s.targets.with = func(t config.Target) push.Settings {
 		a, _ := g.accepts(&t)
 		return push.Settings{Target: t, Accepts: a, OpensEarly: g.egress[t.Plugin].GetOpensEarly()}
 	}
+	s.targets.changed = s.targetChanged
 	s.targets.report = func(err error) { g.report(s, "target", err) }
 	s.targets.add(route.To)
 	s.control = congestion.New(route.Congestion, s.publish, s.targets.followed)
@@ -377,6 +381,7 @@ func (g *Gateway) run(ctx context.Context, s *stream) {
 	deriver.Go(func() { g.report(s, "derive", s.derive.Run(deriveCtx)) })
 	s.targets.start(ctx)
 	rest.Go(func() { g.report(s, "congestion", s.control.Run(ctx)) })
+	rest.Go(func() { s.tell(ctx) })
 	if s.pull != nil {
 		rest.Go(func() { g.report(s, "pull", s.pull.Run(ctx)) })
 	}

@@ -90,6 +90,7 @@ type conn struct {
 	wake chan struct{}
 	stop chan struct{}
 	once sync.Once
+	told [][]pluginhost.TargetState // guarded by p.mu
 }
 
 func (p *plugins) start(name string, h pluginhost.SessionHandler, src pluginhost.Source) *conn {
@@ -152,6 +153,12 @@ func (c *conn) Wake() {
 }
 func (c *conn) RequestKeyframe(media.TrackID) {}
 func (c *conn) SetTargetBitrate(uint64)       {}
+
+func (c *conn) SetTargetStates(list []pluginhost.TargetState) {
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	c.told = append(c.told, list)
+}
 
 func (c *conn) Close(reason string, drain bool) {
 	select {

@@ -25,6 +25,8 @@ type targets struct {
 	make   func(push.Settings) *push.Target
 	with   func(config.Target) push.Settings // what its plugin declares
 	report func(error)
+	// changed is called when targets come and go, and must not block.
+	changed func()
 
 	running sync.WaitGroup
 
@@ -81,6 +83,7 @@ func (ts *targets) put(e *entry, c config.Target) {
 	}
 	ts.tags++
 	e.conf, e.tag = c, ts.tags
+	defer ts.changed()
 	want := halvesOf(c)
 	for i, w := range want {
 		if i < len(e.halves) {
@@ -208,6 +211,7 @@ func (ts *targets) change(name string, edit func(before *config.Target, tag uint
 		for _, h := range e.halves {
 			ts.end(h)
 		}
+		ts.changed()
 	case after == nil || e != nil && sameDefinition(e.conf, *after):
 	case e == nil && len(ts.list) >= maxTargets:
 		return false, status.ErrTooManyTargets

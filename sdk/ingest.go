@@ -73,6 +73,44 @@ func (h *IngestHost) Offer(ctx context.Context, o Offer) (*Publication, error) {
 	}
 }
 
+// Enquire asks whether a name can be published at all, without claiming it: nil if so,
+// else a *[RejectedError] with [NotFound]. It tells nothing about credentials. If ctx
+// ends before the answer comes, its error is returned.
+func (h *IngestHost) Enquire(ctx context.Context, name string) error {
+	a := h.a
+	answer := make(chan *wire.Enquired, 1)
+	a.mu.Lock()
+	a.enquirySeq++
+	id := strconv.FormatUint(a.enquirySeq, 10)
+	a.enquiries[id] = answer
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		delete(a.enquiries, id)
+		a.mu.Unlock()
+	}()
+	a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Enquiry{Enquiry: &wire.Enquiry{Enquiry: id, Name: name}}})
+	select {
+	case m := <-answer:
+		if m.GetOpen() {
+			return nil
+		}
+		return &RejectedError{Reason: NotFound, Message: m.GetMessage()}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// enquired hands the answer of an enquiry to who waits for it.
+func (a *attachment) enquired(m *wire.Enquired) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c := a.enquiries[m.GetEnquiry()]; c != nil {
+		delete(a.enquiries, m.GetEnquiry())
+		c <- m // there is room for one
+	}
+}
+
 // A pendingOffer waits for the gateway's decision.
 type pendingOffer struct {
 	offer  Offer
@@ -171,6 +209,7 @@ type Publication struct {
 	closing *wire.SessionState
 	closed  bool // nothing is taken any more
 	err     error
+	targets []TargetState // nil before the gateway has told
 }
 
 // A lane is what a publication knows of one track.
@@ -208,6 +247,33 @@ func (p *Publication) ready(state *wire.SessionState) {
 // Codecs are those of the offered codecs that every target of the stream can carry:
 // who can choose, receives one of them. Empty if the gateway does not know.
 func (p *Publication) Codecs() []media.Codec { return p.codecs }
+
+// Targets tells where the stream is sent and how that goes, for the person who
+// publishes it. known is false before the gateway has said so. The list must not be
+// changed.
+func (p *Publication) Targets() (targets []TargetState, known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.targets, p.targets != nil
+}
+
+func (p *Publication) setTargets(m *wire.TargetStates) {
+	states := map[wire.TargetStates_State]string{
+		wire.TargetStates_LIVE: TargetLive, wire.TargetStates_CONNECTING: TargetConnecting,
+		wire.TargetStates_WAITING: TargetWaiting, wire.TargetStates_FAILED: TargetFailed,
+	}
+	list := make([]TargetState, 0, len(m.GetTargets()))
+	for _, t := range m.GetTargets() {
+		state, ok := states[t.GetState()]
+		if !ok {
+			state = TargetConnecting // a state of a later version: it is not live
+		}
+		list = append(list, TargetState{Name: t.GetName(), State: state, Reason: t.GetReason()})
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.targets = list
+}
 
 // SetTracks announces the tracks, or their change, before the first unit that
 // needs them.
@@ -377,6 +443,23 @@ func (p *Publication) targetBitrate(bps uint64) {
 
 func (p *Publication) close(reason string, _, _ bool) {
 	p.finish(errors.New(reason), &wire.SessionState{State: wire.SessionState_CLOSED}, false)
+}
+
+// The states of a target, as publishers see them.
+const (
+	TargetLive       = "live" // media arrive there
+	TargetConnecting = "connecting"
+	TargetWaiting    = "waiting" // for the next try, for players, or for media
+	TargetFailed     = "failed"  // trying again soon does not help
+)
+
+// A TargetState is how one target of a stream is doing.
+type TargetState struct {
+	Name  string
+	State string
+	// Reason says why it is waiting or failed, after "because"; it shows neither
+	// addresses nor secrets, and may be empty.
+	Reason string
 }
 
 // IngestStats are the figures of one publisher. Zero means unknown.

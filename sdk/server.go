@@ -195,24 +195,27 @@ type attachment struct {
 	fatal chan error
 	wg    sync.WaitGroup // sessions and the ingest
 
-	mu       sync.Mutex // guards the fields below
-	sessions map[uint32]session
-	offers   map[string]*pendingOffer
-	offerSeq uint64
-	draining string        // why, once it is
-	endTime  time.Duration // of one session; shorter once all have to end
+	mu         sync.Mutex // guards the fields below
+	sessions   map[uint32]session
+	offers     map[string]*pendingOffer
+	offerSeq   uint64
+	enquiries  map[string]chan *wire.Enquired // each takes one answer without blocking
+	enquirySeq uint64
+	draining   string        // why, once it is
+	endTime    time.Duration // of one session; shorter once all have to end
 }
 
 func newAttachment(p Plugin, hello *wire.Hello) *attachment {
 	a := &attachment{
-		plugin:   p,
-		hello:    hello,
-		out:      wire.NewOutbox[*wire.PluginMsg](),
-		gone:     make(chan struct{}),
-		fatal:    make(chan error, 1),
-		sessions: make(map[uint32]session),
-		offers:   make(map[string]*pendingOffer),
-		endTime:  closeTimeout,
+		plugin:    p,
+		hello:     hello,
+		out:       wire.NewOutbox[*wire.PluginMsg](),
+		gone:      make(chan struct{}),
+		fatal:     make(chan error, 1),
+		sessions:  make(map[uint32]session),
+		offers:    make(map[string]*pendingOffer),
+		enquiries: make(map[string]chan *wire.Enquired),
+		endTime:   closeTimeout,
 	}
 	a.secrets = secret.InOptions(schemaOf(p.Options), hello.GetOptionsJson())
 	a.hide = secret.Redact(a.secrets...)
@@ -359,6 +362,12 @@ func (a *attachment) receive(stream grpc.BidiStreamingServer[wire.HostMsg, wire.
 			if s := a.session(m.Keyframe.GetSession()); s != nil {
 				s.keyframe(m.Keyframe.GetTrack())
 			}
+		case *wire.HostMsg_Targets:
+			if p, ok := a.session(m.Targets.GetSession()).(*Publication); ok {
+				p.setTargets(m.Targets)
+			}
+		case *wire.HostMsg_Enquired:
+			a.enquired(m.Enquired)
 		case *wire.HostMsg_Reject:
 			a.answer(m.Reject.GetOffer(), offerAnswer{err: rejectedError(m.Reject)})
 		case *wire.HostMsg_Ping:

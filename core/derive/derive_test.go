@@ -90,8 +90,9 @@ func (s *transform) Wake() {
 	default:
 	}
 }
-func (s *transform) RequestKeyframe(media.TrackID) {}
-func (s *transform) SetTargetBitrate(uint64)       {}
+func (s *transform) RequestKeyframe(media.TrackID)            {}
+func (s *transform) SetTargetBitrate(uint64)                  {}
+func (s *transform) SetTargetStates([]pluginhost.TargetState) {}
 func (s *transform) Close(string, bool) {
 	s.once.Do(func() { close(s.stop); go s.h.Ended(pluginhost.End{}) })
 }

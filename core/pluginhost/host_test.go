@@ -696,6 +696,8 @@ func (d *desk) Offer(_ string, o Offer, accept func(uint64, SessionHandler) Sess
 	go func() { d.session <- accept(7, d.recorder) }()
 }
 
+func (d *desk) Enquire(name string) (bool, string) { return name == "good", "no route" }
+
 func TestOffers(t *testing.T) {
 	f := func(end string, want End, tail string) {
 		t.Run("end="+end, func(t *testing.T) {
@@ -711,6 +713,11 @@ func TestOffers(t *testing.T) {
 			if res.code != http.StatusForbidden || res.body != "conflict taken 3s\n" {
 				t.Errorf("%+v", res)
 			}
+			for name, want := range map[string]string{"good": "<nil>", "nosuch": "offer rejected: no route"} {
+				if res := request(t, http.MethodGet, srv.URL+"/test/enquire/"+name, nil); res.body != want {
+					t.Errorf("enquiry for %s: %+v", name, res)
+				}
+			}
 			o := get(t, d.offers)
 			if o.Name != "bad" || o.Credentials.Reveal() != "Bearer t0ken" || !strings.HasPrefix(o.Remote, "127.0.0.1:") || len(o.Codecs) != 1 {
 				t.Errorf("offer %+v", o)
@@ -722,6 +729,8 @@ func TestOffers(t *testing.T) {
 			until(t, "units", func() bool { return r.unitCount() == 4 })
 			s.RequestKeyframe(1)
 			s.SetTargetBitrate(500_000)
+			s.SetTargetStates([]TargetState{{Name: "old"}})
+			s.SetTargetStates([]TargetState{{Name: "cdn", State: wire.TargetStates_LIVE}, {Name: "two", State: wire.TargetStates_FAILED, Reason: "so"}, {Name: "new", State: 99}})
 			if end == "asked" {
 				s.Close("another publisher took over", false)
 			}
@@ -736,7 +745,7 @@ func TestOffers(t *testing.T) {
 	}
 	f("clean", End{}, "")
 	f("lost", End{Failed: true, Cause: CauseRemote, Message: "the publisher vanished"}, "")
-	f("asked", End{}, "another publisher took over\n")
+	f("asked", End{}, "another publisher took over [{cdn live } {two failed so} {new connecting }] true\n")
 }
 
 func checkPublished(t *testing.T, r *recorder) {

@@ -209,6 +209,9 @@ func (testIngest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 		n, err := os.Stdin.Read(make([]byte, 1))
 		_, _ = fmt.Fprintf(w, "%d %v", n, err)
 	})
+	mux.HandleFunc("GET /test/enquire/{name}", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprint(w, host.Enquire(r.Context(), r.PathValue("name")))
+	})
 	mux.HandleFunc("POST /test/offer/{name}", func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
 		events := make(chan string, 16)
@@ -246,7 +249,8 @@ func (testIngest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 			pub.Close(errors.New("the publisher vanished"))
 		default:
 			<-pub.Done()
-			_, _ = fmt.Fprintln(w, pub.Err())
+			targets, known := pub.Targets()
+			_, _ = fmt.Fprintln(w, pub.Err(), targets, known)
 		}
 	})
 	host.HandleHTTP(mux)

@@ -153,14 +153,29 @@ type Offers interface {
 	Offer(plugin string, o Offer, accept func(streamID uint64, h SessionHandler) Session, reject func(Rejection))
 }
 
+// An Enquirer is an [Offers] that says whether a name can be published at all: why
+// says why not, in words for the person who asks. It is called as Offer is, and claims
+// nothing.
+type Enquirer interface {
+	Enquire(name string) (open bool, why string)
+}
+
+// A TargetState is how one target of a stream is doing, for who publishes it.
+type TargetState struct {
+	Name   string
+	State  wire.TargetStates_State
+	Reason string // in plain words, without address or secret
+}
+
 // A Session is the gateway's end of one session. Its methods may be called from
 // any goroutine, also from the handler, and do nothing after the end.
 type Session interface {
 	// Wake says that the source has something to pull.
 	Wake()
-	// RequestKeyframe and SetTargetBitrate are for ingest sessions.
+	// RequestKeyframe, SetTargetBitrate and SetTargetStates are for ingest sessions.
 	RequestKeyframe(track media.TrackID)
 	SetTargetBitrate(bps uint64)
+	SetTargetStates(targets []TargetState)
 	// Close ends the session: nothing more is pulled. With drain the plugin first
 	// writes out what it was sent. Ended is called when it is over, at the latest after the close
 	// timeout.

@@ -389,6 +389,8 @@ func (p *process) receive() error {
 			}
 		case *wire.PluginMsg_Offer:
 			p.offer(m.Offer)
+		case *wire.PluginMsg_Enquiry:
+			p.enquiry(m.Enquiry)
 		case *wire.PluginMsg_Pong:
 			// The only sign of life: one that talks and does not listen is of no use.
 			p.silent.Store(0)
@@ -605,6 +607,23 @@ func (p *process) offer(m *wire.Offer) {
 			reject(r)
 		})
 	})
+}
+
+// enquiry answers whether a name can be published. Where nobody knows, it can.
+func (p *process) enquiry(m *wire.Enquiry) {
+	if p.out.Backlog() > backlogMax {
+		p.kill(errBacklog)
+		return
+	}
+	if len(m.GetEnquiry()) > nameBytesMax {
+		p.complain.about(0, errors.New("an enquiry whose number is too long"))
+		return
+	}
+	answer := &wire.Enquired{Enquiry: m.GetEnquiry(), Open: true}
+	if e, ok := p.plugin.host.offers.(Enquirer); ok {
+		answer.Open, answer.Message = e.Enquire(cut(m.GetName(), nameBytesMax))
+	}
+	p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Enquired{Enquired: answer}})
 }
 
 func (p *process) decided() {

@@ -57,6 +57,19 @@ func (s *session) SetTargetBitrate(bps uint64) {
 	}
 }
 
+// SetTargetStates implements [Session].
+func (s *session) SetTargetStates(targets []TargetState) {
+	p := s.where()
+	if p == nil {
+		return
+	}
+	m := &wire.TargetStates{Session: s.open.GetSession()}
+	for _, t := range targets {
+		m.Targets = append(m.Targets, &wire.TargetStates_Target{Name: t.Name, State: t.State, Reason: t.Reason})
+	}
+	p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Targets{Targets: m}})
+}
+
 // Close implements [Session].
 func (s *session) Close(reason string, drain bool) {
 	if s.plugin.forget(s) { // it was still waiting

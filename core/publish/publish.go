@@ -45,7 +45,10 @@ type Door struct {
 	closed bool
 }
 
-var _ pluginhost.Offers = (*Door)(nil)
+var (
+	_ pluginhost.Offers   = (*Door)(nil)
+	_ pluginhost.Enquirer = (*Door)(nil)
+)
 
 // NewDoor makes a door for the routes of conf.
 func NewDoor(conf *config.Config, streams Streams, egress Egress, transforms derive.Transforms, log *slog.Logger) *Door {
@@ -92,6 +95,16 @@ func (d *Door) Offer(plugin string, o pluginhost.Offer, accept func(uint64, plug
 		return
 	}
 	d.log.Info("publisher accepted", "stream", o.Name, "plugin", plugin, "remote", o.Remote, "agent", o.Agent)
+}
+
+// Enquire implements [pluginhost.Enquirer]. It tells no more than an offer without
+// credentials would.
+func (d *Door) Enquire(name string) (open bool, why string) {
+	_, no := d.decide(pluginhost.Offer{Name: name})
+	if no == nil || no.Reason != wire.OfferRejected_NOT_FOUND {
+		return true, ""
+	}
+	return false, no.Message
 }
 
 func busy() *pluginhost.Rejection {

@@ -71,8 +71,9 @@ type ingest struct {
 	over      bool
 }
 
-func (i *ingest) Wake()                   {}
-func (i *ingest) SetTargetBitrate(uint64) {}
+func (i *ingest) Wake()                                    {}
+func (i *ingest) SetTargetBitrate(uint64)                  {}
+func (i *ingest) SetTargetStates([]pluginhost.TargetState) {}
 func (i *ingest) RequestKeyframe(media.TrackID) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +26,8 @@ type Stream struct {
 	release    *time.Timer // ends the hold; nil if there is none
 	closed     bool
 	dropped    map[string]uint64
-	limit      uint64 // bits per second that publishers are told; 0 for none
+	limit      uint64                   // bits per second that publishers are told; 0 for none
+	targets    []pluginhost.TargetState // as publishers were told; nil if they were not
 
 	received atomic.Uint64 // bytes of payload that have come
 }
@@ -101,7 +103,7 @@ func (s *Stream) attach(plugin, remote string) *publisher {
 	defer s.mu.Unlock()
 	s.stopRelease()
 	s.publishers = append(s.publishers[:len(s.publishers):len(s.publishers)], p)
-	p.limit = s.limit
+	p.limit, p.targets = s.limit, s.targets
 	return p
 }
 
@@ -117,6 +119,22 @@ func (s *Stream) SetTargetBitrate(bps uint64) {
 	s.mu.Unlock()
 	for _, p := range list {
 		p.setLimit(bps)
+	}
+}
+
+// SetTargetStates tells the publisher, and those to come, how the stream's targets are
+// doing, if that is news. The list is not changed afterwards.
+func (s *Stream) SetTargetStates(targets []pluginhost.TargetState) {
+	s.mu.Lock()
+	if s.targets != nil && slices.Equal(s.targets, targets) {
+		s.mu.Unlock()
+		return
+	}
+	s.targets = targets
+	list := s.publishers
+	s.mu.Unlock()
+	for _, p := range list {
+		p.setTargets(targets)
 	}
 }
 
@@ -169,9 +187,10 @@ type publisher struct {
 
 	mu      sync.Mutex // guards the fields below
 	session pluginhost.Session
-	over    string // why the session is to be closed that is not there yet
-	wanted  bool   // a keyframe, of a session that is not there yet
-	limit   uint64 // bits per second that he is told; 0 for none
+	over    string                   // why the session is to be closed that is not there yet
+	wanted  bool                     // a keyframe, of a session that is not there yet
+	limit   uint64                   // bits per second that he is told; 0 for none
+	targets []pluginhost.TargetState // that he is told
 	stats   pluginhost.Stats
 	silent  time.Time // since when no media come; zero if they do
 }
@@ -187,7 +206,7 @@ var (
 func (p *publisher) bind(s pluginhost.Session) {
 	p.mu.Lock()
 	p.session = s
-	over, wanted, limit := p.over, p.wanted, p.limit
+	over, wanted, limit, targets := p.over, p.wanted, p.limit, p.targets
 	p.mu.Unlock()
 	if over != "" {
 		s.Close(over, false)
@@ -198,6 +217,9 @@ func (p *publisher) bind(s pluginhost.Session) {
 	}
 	if limit > 0 {
 		s.SetTargetBitrate(limit)
+	}
+	if targets != nil {
+		s.SetTargetStates(targets)
 	}
 }
 
@@ -210,6 +232,17 @@ func (p *publisher) setLimit(bps uint64) {
 	p.mu.Unlock()
 	if changed && s != nil {
 		s.SetTargetBitrate(bps)
+	}
+}
+
+// setTargets tells the publisher how the targets are doing.
+func (p *publisher) setTargets(targets []pluginhost.TargetState) {
+	p.mu.Lock()
+	s := p.session
+	p.targets = targets
+	p.mu.Unlock()
+	if s != nil {
+		s.SetTargetStates(targets)
 	}
 }
 

@@ -101,6 +101,9 @@ type Config struct {
 	Log        *slog.Logger
 	// Random is within [0, 1); nil for chance.
 	Random func() float64
+	// Changed is called when the state, its reason or the settings have changed; it must
+	// not block. nil if nobody wants to know.
+	Changed func()
 }
 
 // A Target sends one stream to one place. Make it with [New].
@@ -152,6 +155,9 @@ func New(c Config) *Target {
 	if c.Random == nil {
 		c.Random = rand.Float64
 	}
+	if c.Changed == nil {
+		c.Changed = func() {}
+	}
 	t := &Target{
 		log:   c.Log.With("stream", c.Stream.Name(), "target", c.Target.Name),
 		needs: make(map[derive.Need]func()),
@@ -180,6 +186,7 @@ func (s Settings) complete() Settings {
 // what has to end for it ends in the background. It may be called from any
 // goroutine, in any state.
 func (t *Target) Update(s Settings) {
+	defer t.conf.Changed()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.Target.Name = t.set.Target.Name
@@ -274,6 +281,7 @@ func (t *Target) show(s status.TargetState, next time.Time) {
 	t.due = next
 	t.mu.Unlock()
 	if changed {
+		t.conf.Changed()
 		level := slog.LevelInfo
 		if underway(was) && underway(s) {
 			level = slog.LevelDebug // a target that is down would fill the log with its tries
@@ -288,6 +296,7 @@ func underway(s status.TargetState) bool {
 }
 
 func (t *Target) fail(e *failure) {
+	defer t.conf.Changed()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.err = &status.Error{Cause: string(e.cause), Class: e.class, Message: e.message, At: time.Now().UTC()}
@@ -375,6 +384,10 @@ func (t *Target) Run(ctx context.Context) error {
 	}
 }
 
+// ClassCodec is the class of a failure whose message is about codecs and tracks alone:
+// the target cannot carry the stream.
+const ClassCodec = "codec"
+
 // refuse shows that the target cannot carry the stream.
 func (t *Target) refuse(why string) {
 	t.mu.Lock()
@@ -383,7 +396,7 @@ func (t *Target) refuse(why string) {
 	if said {
 		return
 	}
-	t.fail(&failure{cause: pluginhost.CauseConfig, message: why})
+	t.fail(&failure{cause: pluginhost.CauseConfig, class: ClassCodec, message: why})
 	t.show(status.TargetFailed, time.Time{})
 	t.log.Error("the target cannot carry this stream", "reason", why)
 }

@@ -168,8 +168,9 @@ func (s *fakeSession) Wake() {
 	default:
 	}
 }
-func (s *fakeSession) RequestKeyframe(media.TrackID) {}
-func (s *fakeSession) SetTargetBitrate(uint64)       {}
+func (s *fakeSession) RequestKeyframe(media.TrackID)            {}
+func (s *fakeSession) SetTargetBitrate(uint64)                  {}
+func (s *fakeSession) SetTargetStates([]pluginhost.TargetState) {}
 func (s *fakeSession) Close(reason string, drain bool) {
 	s.once.Do(func() {
 		s.w.log("close drain=%v: %s", drain, reason)

@@ -156,7 +156,7 @@ type Warning struct {
 // gateway.
 type Error struct {
 	Cause string `json:"cause"`
-	// Class is one word for what kind of failure it was, such as key, in_use, dns or
+	// Class is one word for what kind of failure it was, such as key, in_use, dns, codec or
 	// timeout; empty if the plugin does not tell.
 	Class   string    `json:"class,omitempty"`
 	Message string    `json:"message"`

@@ -67,6 +67,7 @@ type publicationFake struct {
 	back          int
 	lastDTS       [3]time.Duration
 	stats         sdk.IngestStats
+	targets       []sdk.TargetState
 }
 
 func (p *publicationFake) SetTracks(tracks []media.Track) {
@@ -106,6 +107,12 @@ func (p *publicationFake) WriteAccessUnit(u *media.AccessUnit) {
 }
 
 func (p *publicationFake) ReportSilence(bool) {}
+
+func (p *publicationFake) Targets() ([]sdk.TargetState, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.targets, p.targets != nil
+}
 
 func (p *publicationFake) Codecs() []media.Codec { return nil }
 
@@ -172,7 +179,7 @@ func serveHandler(t *testing.T) (*gatewayFake, http.Handler) {
 		cancel()
 		wg.Wait()
 	})
-	return g, handler(s)
+	return g, handler(s, func(context.Context, string) error { return nil })
 }
 
 func do(ctx context.Context, t *testing.T, what string, limit time.Duration, actions ...chromedp.Action) {
@@ -231,6 +238,82 @@ func TestPagePublishes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The page says live only of what is: it shows where the stream goes and why it does
+// not. Device, size and bitrate can be changed while it goes on, within the session.
+func TestPageTellsTheTruth(t *testing.T) {
+	g, url := serve(t)
+	ctx := browser(t)
+	if err := chromedp.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	do(ctx, t, "going live", 30*time.Second,
+		chromedp.Navigate(url+"/publish/studio?source=camera#token=abc"), chromedp.WaitVisible("#start"),
+		chromedp.Click("#start"), chromedp.WaitVisible(`body[data-state="live"]`))
+	p := g.publication(0)
+	shows := func(label, lines string, targets ...sdk.TargetState) {
+		t.Helper()
+		p.mu.Lock()
+		p.targets = targets
+		p.mu.Unlock()
+		var got []string
+		script := `[document.getElementById('state').textContent, [...document.querySelectorAll('#targets li')].map((l) => l.textContent).join('; ')]`
+		for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+			do(ctx, t, "reading", 10*time.Second, chromedp.Evaluate(script, &got))
+			if got[0] == label && got[1] == lines {
+				return
+			}
+		}
+		t.Errorf("the page shows %q, want %q, %q", got, label, lines)
+	}
+	one, two := sdk.TargetState{Name: "cdn", State: sdk.TargetLive}, sdk.TargetState{Name: "<b>two", State: sdk.TargetFailed, Reason: "its server does not accept the stream key"}
+	shows("Connected", "")
+	shows("Connected, not live", "The gateway has the stream and sends it nowhere: its route has no targets.", []sdk.TargetState{}...)
+	shows("Live", "cdn live", one)
+	shows("Live in part", "cdn live; <b>two not working, because its server does not accept the stream key", one, two)
+	shot(ctx, t, "targets")
+	shows("Connected, not live", "<b>two not working, because its server does not accept the stream key", two)
+
+	// choose chooses as a person does.
+	choose := func(id, value string) {
+		t.Helper()
+		do(ctx, t, "choosing "+value, 10*time.Second, chromedp.Evaluate(fmt.Sprintf(
+			`(() => { const e = document.getElementById(%q); if (e.disabled) throw new Error('disabled'); e.value = %q; e.dispatchEvent(new Event('change', { bubbles: true })); })()`, id, value), nil))
+	}
+	var before string
+	size := `document.getElementById('preview').srcObject.getVideoTracks()[0].getSettings().width + ' ' + document.getElementById('preview').srcObject.getAudioTracks()[0].id`
+	do(ctx, t, "looking", 10*time.Second, chromedp.Evaluate(size, &before))
+	choose("size", "640x360")
+	choose("sound", "music")
+	choose("bitrate", "1000")
+	now := before
+	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		do(ctx, t, "looking", 10*time.Second, chromedp.Evaluate(size, &now))
+		if strings.HasPrefix(now, "640 ") && strings.Fields(now)[1] != strings.Fields(before)[1] {
+			break
+		}
+	}
+	if !strings.HasPrefix(now, "640 ") || strings.Fields(now)[1] == strings.Fields(before)[1] {
+		t.Errorf("before the change %s, afterwards %s", before, now)
+	}
+	sizes := func() []string {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return slices.Clone(p.sizes)
+	}
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if s := sizes(); len(s) > 0 && s[len(s)-1] == "640x360" {
+			break
+		}
+	}
+	if s := sizes(); s[len(s)-1] != "640x360" {
+		t.Errorf("the pictures came as %v", s)
+	}
+	if g.publication(1) != nil {
+		t.Error("the change cost a new session")
+	}
+	do(ctx, t, "stopping", 10*time.Second, chromedp.Click("#stop"), chromedp.WaitVisible(`body[data-state="ended"]`))
 }
 
 // simulcast publishes three layers of a canvas.

@@ -158,15 +158,15 @@ func (ingest) Serve(ctx context.Context, h *sdk.IngestHost) error {
 		return &sdk.Error{Cause: sdk.CauseConfig, Err: fmt.Errorf("opening the media port: %w", err)}
 	}
 	sdk.Logger().Info("waiting for WebRTC publishers", "udp", server.Addr().String())
-	h.HandleHTTP(handler(server))
+	h.HandleHTTP(handler(server, h.Enquire))
 	return server.Run(ctx)
 }
 
 // handler serves the mounts.
-func handler(sessions whip.Sessions) http.Handler {
+func handler(sessions whip.Sessions, enquire func(ctx context.Context, stream string) error) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(whip.Prefix, whip.NewHandler(sessions, sdk.Logger()))
-	mux.Handle(page.Prefix, page.Handler())
+	mux.Handle(page.Prefix, page.Handler(enquire, sdk.Logger()))
 	return mux
 }
 

@@ -200,6 +200,61 @@ func (OfferRejected_Reason) EnumDescriptor() ([]byte, []int) {
 	return file_gateway_proto_rawDescGZIP(), []int{16, 0}
 }
 
+type TargetStates_State int32
+
+const (
+	TargetStates_STATE_UNSPECIFIED TargetStates_State = 0
+	TargetStates_LIVE              TargetStates_State = 1 // media arrive there
+	TargetStates_CONNECTING        TargetStates_State = 2
+	TargetStates_WAITING           TargetStates_State = 3 // for the next try, for players, or for what the publisher is going to send
+	TargetStates_FAILED            TargetStates_State = 4 // trying again soon does not help
+)
+
+// Enum value maps for TargetStates_State.
+var (
+	TargetStates_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "LIVE",
+		2: "CONNECTING",
+		3: "WAITING",
+		4: "FAILED",
+	}
+	TargetStates_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"LIVE":              1,
+		"CONNECTING":        2,
+		"WAITING":           3,
+		"FAILED":            4,
+	}
+)
+
+func (x TargetStates_State) Enum() *TargetStates_State {
+	p := new(TargetStates_State)
+	*p = x
+	return p
+}
+
+func (x TargetStates_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TargetStates_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_gateway_proto_enumTypes[3].Descriptor()
+}
+
+func (TargetStates_State) Type() protoreflect.EnumType {
+	return &file_gateway_proto_enumTypes[3]
+}
+
+func (x TargetStates_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TargetStates_State.Descriptor instead.
+func (TargetStates_State) EnumDescriptor() ([]byte, []int) {
+	return file_gateway_proto_rawDescGZIP(), []int{18, 0}
+}
+
 type SessionState_State int32
 
 const (
@@ -236,11 +291,11 @@ func (x SessionState_State) String() string {
 }
 
 func (SessionState_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_gateway_proto_enumTypes[3].Descriptor()
+	return file_gateway_proto_enumTypes[4].Descriptor()
 }
 
 func (SessionState_State) Type() protoreflect.EnumType {
-	return &file_gateway_proto_enumTypes[3]
+	return &file_gateway_proto_enumTypes[4]
 }
 
 func (x SessionState_State) Number() protoreflect.EnumNumber {
@@ -249,7 +304,7 @@ func (x SessionState_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionState_State.Descriptor instead.
 func (SessionState_State) EnumDescriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{25, 0}
+	return file_gateway_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type SessionState_Cause int32
@@ -291,11 +346,11 @@ func (x SessionState_Cause) String() string {
 }
 
 func (SessionState_Cause) Descriptor() protoreflect.EnumDescriptor {
-	return file_gateway_proto_enumTypes[4].Descriptor()
+	return file_gateway_proto_enumTypes[5].Descriptor()
 }
 
 func (SessionState_Cause) Type() protoreflect.EnumType {
-	return &file_gateway_proto_enumTypes[4]
+	return &file_gateway_proto_enumTypes[5]
 }
 
 func (x SessionState_Cause) Number() protoreflect.EnumNumber {
@@ -304,7 +359,7 @@ func (x SessionState_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionState_Cause.Descriptor instead.
 func (SessionState_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{25, 1}
+	return file_gateway_proto_rawDescGZIP(), []int{28, 1}
 }
 
 type DescribeRequest struct {
@@ -1099,6 +1154,8 @@ type HostMsg struct {
 	//	*HostMsg_Keyframe
 	//	*HostMsg_Drain
 	//	*HostMsg_Ping
+	//	*HostMsg_Enquired
+	//	*HostMsg_Targets
 	M             isHostMsg_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1249,6 +1306,24 @@ func (x *HostMsg) GetPing() *Ping {
 	return nil
 }
 
+func (x *HostMsg) GetEnquired() *Enquired {
+	if x != nil {
+		if x, ok := x.M.(*HostMsg_Enquired); ok {
+			return x.Enquired
+		}
+	}
+	return nil
+}
+
+func (x *HostMsg) GetTargets() *TargetStates {
+	if x != nil {
+		if x, ok := x.M.(*HostMsg_Targets); ok {
+			return x.Targets
+		}
+	}
+	return nil
+}
+
 type isHostMsg_M interface {
 	isHostMsg_M()
 }
@@ -1301,6 +1376,14 @@ type HostMsg_Ping struct {
 	Ping *Ping `protobuf:"bytes,12,opt,name=ping,proto3,oneof"`
 }
 
+type HostMsg_Enquired struct {
+	Enquired *Enquired `protobuf:"bytes,13,opt,name=enquired,proto3,oneof"`
+}
+
+type HostMsg_Targets struct {
+	Targets *TargetStates `protobuf:"bytes,14,opt,name=targets,proto3,oneof"` // to ingest sessions
+}
+
 func (*HostMsg_Hello) isHostMsg_M() {}
 
 func (*HostMsg_Configure) isHostMsg_M() {}
@@ -1324,6 +1407,10 @@ func (*HostMsg_Keyframe) isHostMsg_M() {}
 func (*HostMsg_Drain) isHostMsg_M() {}
 
 func (*HostMsg_Ping) isHostMsg_M() {}
+
+func (*HostMsg_Enquired) isHostMsg_M() {}
+
+func (*HostMsg_Targets) isHostMsg_M() {}
 
 type Hello struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1833,6 +1920,122 @@ func (x *OfferRejected) GetRetryAfterNs() uint64 {
 	return 0
 }
 
+// Enquired answers an Enquiry.
+type Enquired struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enquiry       string                 `protobuf:"bytes,1,opt,name=enquiry,proto3" json:"enquiry,omitempty"`
+	Open          bool                   `protobuf:"varint,2,opt,name=open,proto3" json:"open,omitempty"`      // a publisher with the right credentials would be let in
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"` // if not, why, for the person who asks
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Enquired) Reset() {
+	*x = Enquired{}
+	mi := &file_gateway_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Enquired) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Enquired) ProtoMessage() {}
+
+func (x *Enquired) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Enquired.ProtoReflect.Descriptor instead.
+func (*Enquired) Descriptor() ([]byte, []int) {
+	return file_gateway_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Enquired) GetEnquiry() string {
+	if x != nil {
+		return x.Enquiry
+	}
+	return ""
+}
+
+func (x *Enquired) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+func (x *Enquired) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// TargetStates tells an ingest session where its stream is sent and how that goes,
+// for the person who publishes. It replaces the one before; it comes once the session
+// is open and whenever something has changed, a few times a second at most.
+type TargetStates struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint32                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	Targets       []*TargetStates_Target `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"` // those that are switched on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TargetStates) Reset() {
+	*x = TargetStates{}
+	mi := &file_gateway_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TargetStates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TargetStates) ProtoMessage() {}
+
+func (x *TargetStates) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TargetStates.ProtoReflect.Descriptor instead.
+func (*TargetStates) Descriptor() ([]byte, []int) {
+	return file_gateway_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TargetStates) GetSession() uint32 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *TargetStates) GetTargets() []*TargetStates_Target {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
 type Close struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Session uint32                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -1845,7 +2048,7 @@ type Close struct {
 
 func (x *Close) Reset() {
 	*x = Close{}
-	mi := &file_gateway_proto_msgTypes[17]
+	mi := &file_gateway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +2060,7 @@ func (x *Close) String() string {
 func (*Close) ProtoMessage() {}
 
 func (x *Close) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[17]
+	mi := &file_gateway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +2073,7 @@ func (x *Close) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Close.ProtoReflect.Descriptor instead.
 func (*Close) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{17}
+	return file_gateway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Close) GetSession() uint32 {
@@ -1904,7 +2107,7 @@ type TargetBitrate struct {
 
 func (x *TargetBitrate) Reset() {
 	*x = TargetBitrate{}
-	mi := &file_gateway_proto_msgTypes[18]
+	mi := &file_gateway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2119,7 @@ func (x *TargetBitrate) String() string {
 func (*TargetBitrate) ProtoMessage() {}
 
 func (x *TargetBitrate) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[18]
+	mi := &file_gateway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2132,7 @@ func (x *TargetBitrate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetBitrate.ProtoReflect.Descriptor instead.
 func (*TargetBitrate) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{18}
+	return file_gateway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TargetBitrate) GetSession() uint32 {
@@ -1955,7 +2158,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_gateway_proto_msgTypes[19]
+	mi := &file_gateway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2170,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[19]
+	mi := &file_gateway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2183,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{19}
+	return file_gateway_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Drain) GetDeadlineNs() uint64 {
@@ -1999,7 +2202,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_gateway_proto_msgTypes[20]
+	mi := &file_gateway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2214,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[20]
+	mi := &file_gateway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2227,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{20}
+	return file_gateway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Ping) GetId() uint64 {
@@ -2050,6 +2253,7 @@ type PluginMsg struct {
 	//	*PluginMsg_Pong
 	//	*PluginMsg_Silence
 	//	*PluginMsg_Credits
+	//	*PluginMsg_Enquiry
 	M             isPluginMsg_M `protobuf_oneof:"m"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2057,7 +2261,7 @@ type PluginMsg struct {
 
 func (x *PluginMsg) Reset() {
 	*x = PluginMsg{}
-	mi := &file_gateway_proto_msgTypes[21]
+	mi := &file_gateway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2273,7 @@ func (x *PluginMsg) String() string {
 func (*PluginMsg) ProtoMessage() {}
 
 func (x *PluginMsg) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[21]
+	mi := &file_gateway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2286,7 @@ func (x *PluginMsg) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginMsg.ProtoReflect.Descriptor instead.
 func (*PluginMsg) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{21}
+	return file_gateway_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PluginMsg) GetM() isPluginMsg_M {
@@ -2200,6 +2404,15 @@ func (x *PluginMsg) GetCredits() *Credits {
 	return nil
 }
 
+func (x *PluginMsg) GetEnquiry() *Enquiry {
+	if x != nil {
+		if x, ok := x.M.(*PluginMsg_Enquiry); ok {
+			return x.Enquiry
+		}
+	}
+	return nil
+}
+
 type isPluginMsg_M interface {
 	isPluginMsg_M()
 }
@@ -2252,6 +2465,10 @@ type PluginMsg_Credits struct {
 	Credits *Credits `protobuf:"bytes,12,opt,name=credits,proto3,oneof"` // the same as credit, of several sessions at once
 }
 
+type PluginMsg_Enquiry struct {
+	Enquiry *Enquiry `protobuf:"bytes,13,opt,name=enquiry,proto3,oneof"`
+}
+
 func (*PluginMsg_Hello) isPluginMsg_M() {}
 
 func (*PluginMsg_Configured) isPluginMsg_M() {}
@@ -2276,6 +2493,8 @@ func (*PluginMsg_Silence) isPluginMsg_M() {}
 
 func (*PluginMsg_Credits) isPluginMsg_M() {}
 
+func (*PluginMsg_Enquiry) isPluginMsg_M() {}
+
 type HelloAck struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Capabilities []string               `protobuf:"bytes,1,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
@@ -2290,7 +2509,7 @@ type HelloAck struct {
 
 func (x *HelloAck) Reset() {
 	*x = HelloAck{}
-	mi := &file_gateway_proto_msgTypes[22]
+	mi := &file_gateway_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2302,7 +2521,7 @@ func (x *HelloAck) String() string {
 func (*HelloAck) ProtoMessage() {}
 
 func (x *HelloAck) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[22]
+	mi := &file_gateway_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2315,7 +2534,7 @@ func (x *HelloAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloAck.ProtoReflect.Descriptor instead.
 func (*HelloAck) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{22}
+	return file_gateway_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HelloAck) GetCapabilities() []string {
@@ -2349,7 +2568,7 @@ type Configured struct {
 
 func (x *Configured) Reset() {
 	*x = Configured{}
-	mi := &file_gateway_proto_msgTypes[23]
+	mi := &file_gateway_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2580,7 @@ func (x *Configured) String() string {
 func (*Configured) ProtoMessage() {}
 
 func (x *Configured) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[23]
+	mi := &file_gateway_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2593,7 @@ func (x *Configured) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Configured.ProtoReflect.Descriptor instead.
 func (*Configured) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{23}
+	return file_gateway_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Configured) GetApplied() bool {
@@ -2407,7 +2626,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_gateway_proto_msgTypes[24]
+	mi := &file_gateway_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2638,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[24]
+	mi := &file_gateway_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2651,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{24}
+	return file_gateway_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Offer) GetOffer() string {
@@ -2477,6 +2696,60 @@ func (x *Offer) GetCodecs() []string {
 	return nil
 }
 
+// Enquiry asks whether anybody could publish a name, before there is a publisher: for
+// a page that must not pretend. It claims nothing.
+type Enquiry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enquiry       string                 `protobuf:"bytes,1,opt,name=enquiry,proto3" json:"enquiry,omitempty"` // chosen by the plugin
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`       // the stream's name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Enquiry) Reset() {
+	*x = Enquiry{}
+	mi := &file_gateway_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Enquiry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Enquiry) ProtoMessage() {}
+
+func (x *Enquiry) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Enquiry.ProtoReflect.Descriptor instead.
+func (*Enquiry) Descriptor() ([]byte, []int) {
+	return file_gateway_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Enquiry) GetEnquiry() string {
+	if x != nil {
+		return x.Enquiry
+	}
+	return ""
+}
+
+func (x *Enquiry) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type SessionState struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Session      uint32                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -2498,7 +2771,7 @@ type SessionState struct {
 
 func (x *SessionState) Reset() {
 	*x = SessionState{}
-	mi := &file_gateway_proto_msgTypes[25]
+	mi := &file_gateway_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2510,7 +2783,7 @@ func (x *SessionState) String() string {
 func (*SessionState) ProtoMessage() {}
 
 func (x *SessionState) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[25]
+	mi := &file_gateway_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2523,7 +2796,7 @@ func (x *SessionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionState.ProtoReflect.Descriptor instead.
 func (*SessionState) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{25}
+	return file_gateway_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SessionState) GetSession() uint32 {
@@ -2609,7 +2882,7 @@ type Accepts struct {
 
 func (x *Accepts) Reset() {
 	*x = Accepts{}
-	mi := &file_gateway_proto_msgTypes[26]
+	mi := &file_gateway_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2621,7 +2894,7 @@ func (x *Accepts) String() string {
 func (*Accepts) ProtoMessage() {}
 
 func (x *Accepts) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[26]
+	mi := &file_gateway_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,7 +2907,7 @@ func (x *Accepts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepts.ProtoReflect.Descriptor instead.
 func (*Accepts) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{26}
+	return file_gateway_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Accepts) GetCodecs() []string {
@@ -2687,7 +2960,7 @@ type SessionStats struct {
 
 func (x *SessionStats) Reset() {
 	*x = SessionStats{}
-	mi := &file_gateway_proto_msgTypes[27]
+	mi := &file_gateway_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +2972,7 @@ func (x *SessionStats) String() string {
 func (*SessionStats) ProtoMessage() {}
 
 func (x *SessionStats) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[27]
+	mi := &file_gateway_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,7 +2985,7 @@ func (x *SessionStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStats.ProtoReflect.Descriptor instead.
 func (*SessionStats) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{27}
+	return file_gateway_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SessionStats) GetSession() uint32 {
@@ -2825,7 +3098,7 @@ type Silence struct {
 
 func (x *Silence) Reset() {
 	*x = Silence{}
-	mi := &file_gateway_proto_msgTypes[28]
+	mi := &file_gateway_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +3110,7 @@ func (x *Silence) String() string {
 func (*Silence) ProtoMessage() {}
 
 func (x *Silence) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[28]
+	mi := &file_gateway_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +3123,7 @@ func (x *Silence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Silence.ProtoReflect.Descriptor instead.
 func (*Silence) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{28}
+	return file_gateway_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Silence) GetSession() uint32 {
@@ -2876,7 +3149,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_gateway_proto_msgTypes[29]
+	mi := &file_gateway_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2888,7 +3161,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[29]
+	mi := &file_gateway_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2901,7 +3174,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{29}
+	return file_gateway_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Pong) GetId() uint64 {
@@ -2932,7 +3205,7 @@ type Track struct {
 
 func (x *Track) Reset() {
 	*x = Track{}
-	mi := &file_gateway_proto_msgTypes[30]
+	mi := &file_gateway_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2944,7 +3217,7 @@ func (x *Track) String() string {
 func (*Track) ProtoMessage() {}
 
 func (x *Track) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[30]
+	mi := &file_gateway_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2957,7 +3230,7 @@ func (x *Track) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Track.ProtoReflect.Descriptor instead.
 func (*Track) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{30}
+	return file_gateway_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Track) GetId() uint32 {
@@ -3062,7 +3335,7 @@ type TrackSet struct {
 
 func (x *TrackSet) Reset() {
 	*x = TrackSet{}
-	mi := &file_gateway_proto_msgTypes[31]
+	mi := &file_gateway_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3074,7 +3347,7 @@ func (x *TrackSet) String() string {
 func (*TrackSet) ProtoMessage() {}
 
 func (x *TrackSet) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[31]
+	mi := &file_gateway_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,7 +3360,7 @@ func (x *TrackSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrackSet.ProtoReflect.Descriptor instead.
 func (*TrackSet) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{31}
+	return file_gateway_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TrackSet) GetSessions() []uint32 {
@@ -3113,7 +3386,7 @@ type AccessUnits struct {
 
 func (x *AccessUnits) Reset() {
 	*x = AccessUnits{}
-	mi := &file_gateway_proto_msgTypes[32]
+	mi := &file_gateway_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3125,7 +3398,7 @@ func (x *AccessUnits) String() string {
 func (*AccessUnits) ProtoMessage() {}
 
 func (x *AccessUnits) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[32]
+	mi := &file_gateway_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3138,7 +3411,7 @@ func (x *AccessUnits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessUnits.ProtoReflect.Descriptor instead.
 func (*AccessUnits) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{32}
+	return file_gateway_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AccessUnits) GetUnits() []*AccessUnit {
@@ -3168,7 +3441,7 @@ type AccessUnit struct {
 
 func (x *AccessUnit) Reset() {
 	*x = AccessUnit{}
-	mi := &file_gateway_proto_msgTypes[33]
+	mi := &file_gateway_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3180,7 +3453,7 @@ func (x *AccessUnit) String() string {
 func (*AccessUnit) ProtoMessage() {}
 
 func (x *AccessUnit) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[33]
+	mi := &file_gateway_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3193,7 +3466,7 @@ func (x *AccessUnit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessUnit.ProtoReflect.Descriptor instead.
 func (*AccessUnit) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{33}
+	return file_gateway_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AccessUnit) GetSessions() []uint32 {
@@ -3280,7 +3553,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_gateway_proto_msgTypes[34]
+	mi := &file_gateway_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3292,7 +3565,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[34]
+	mi := &file_gateway_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +3578,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{34}
+	return file_gateway_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Credit) GetSession() uint32 {
@@ -3341,7 +3614,7 @@ type Credits struct {
 
 func (x *Credits) Reset() {
 	*x = Credits{}
-	mi := &file_gateway_proto_msgTypes[35]
+	mi := &file_gateway_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3353,7 +3626,7 @@ func (x *Credits) String() string {
 func (*Credits) ProtoMessage() {}
 
 func (x *Credits) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[35]
+	mi := &file_gateway_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3366,7 +3639,7 @@ func (x *Credits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credits.ProtoReflect.Descriptor instead.
 func (*Credits) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{35}
+	return file_gateway_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Credits) GetSessions() []uint32 {
@@ -3393,7 +3666,7 @@ type KeyframeRequest struct {
 
 func (x *KeyframeRequest) Reset() {
 	*x = KeyframeRequest{}
-	mi := &file_gateway_proto_msgTypes[36]
+	mi := &file_gateway_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3678,7 @@ func (x *KeyframeRequest) String() string {
 func (*KeyframeRequest) ProtoMessage() {}
 
 func (x *KeyframeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[36]
+	mi := &file_gateway_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3691,7 @@ func (x *KeyframeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyframeRequest.ProtoReflect.Descriptor instead.
 func (*KeyframeRequest) Descriptor() ([]byte, []int) {
-	return file_gateway_proto_rawDescGZIP(), []int{36}
+	return file_gateway_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *KeyframeRequest) GetSession() uint32 {
@@ -3433,6 +3706,67 @@ func (x *KeyframeRequest) GetTrack() uint32 {
 		return x.Track
 	}
 	return 0
+}
+
+type TargetStates_Target struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	State TargetStates_State     `protobuf:"varint,2,opt,name=state,proto3,enum=gateway.plugin.v1.TargetStates_State" json:"state,omitempty"`
+	// WAITING and FAILED: why, in plain words that show no address and no secret.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TargetStates_Target) Reset() {
+	*x = TargetStates_Target{}
+	mi := &file_gateway_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TargetStates_Target) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TargetStates_Target) ProtoMessage() {}
+
+func (x *TargetStates_Target) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TargetStates_Target.ProtoReflect.Descriptor instead.
+func (*TargetStates_Target) Descriptor() ([]byte, []int) {
+	return file_gateway_proto_rawDescGZIP(), []int{18, 0}
+}
+
+func (x *TargetStates_Target) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TargetStates_Target) GetState() TargetStates_State {
+	if x != nil {
+		return x.State
+	}
+	return TargetStates_STATE_UNSPECIFIED
+}
+
+func (x *TargetStates_Target) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 var File_gateway_proto protoreflect.FileDescriptor
@@ -3514,7 +3848,7 @@ const file_gateway_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\afinding\x18\x02 \x01(\tR\afinding\x12\x16\n" +
 	"\x06remedy\x18\x03 \x01(\tR\x06remedy\x12\x18\n" +
-	"\awarning\x18\x04 \x01(\bR\awarning\"\xad\x05\n" +
+	"\awarning\x18\x04 \x01(\bR\awarning\"\xa5\x06\n" +
 	"\aHostMsg\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.gateway.plugin.v1.HelloH\x00R\x05hello\x12<\n" +
 	"\tconfigure\x18\x02 \x01(\v2\x1c.gateway.plugin.v1.ConfigureH\x00R\tconfigure\x12-\n" +
@@ -3528,7 +3862,9 @@ const file_gateway_proto_rawDesc = "" +
 	"\bkeyframe\x18\n" +
 	" \x01(\v2\".gateway.plugin.v1.KeyframeRequestH\x00R\bkeyframe\x120\n" +
 	"\x05drain\x18\v \x01(\v2\x18.gateway.plugin.v1.DrainH\x00R\x05drain\x12-\n" +
-	"\x04ping\x18\f \x01(\v2\x17.gateway.plugin.v1.PingH\x00R\x04pingB\x03\n" +
+	"\x04ping\x18\f \x01(\v2\x17.gateway.plugin.v1.PingH\x00R\x04ping\x129\n" +
+	"\benquired\x18\r \x01(\v2\x1b.gateway.plugin.v1.EnquiredH\x00R\benquired\x12;\n" +
+	"\atargets\x18\x0e \x01(\v2\x1f.gateway.plugin.v1.TargetStatesH\x00R\atargetsB\x03\n" +
 	"\x01m\"\x92\x02\n" +
 	"\x05Hello\x12\"\n" +
 	"\fcapabilities\x18\x01 \x03(\tR\fcapabilities\x12!\n" +
@@ -3593,7 +3929,26 @@ const file_gateway_proto_rawDesc = "" +
 	"\tNOT_FOUND\x10\x03\x12\f\n" +
 	"\bCONFLICT\x10\x04\x12\b\n" +
 	"\x04BUSY\x10\x05\x12\f\n" +
-	"\bUNUSABLE\x10\x06\"O\n" +
+	"\bUNUSABLE\x10\x06\"R\n" +
+	"\bEnquired\x12\x18\n" +
+	"\aenquiry\x18\x01 \x01(\tR\aenquiry\x12\x12\n" +
+	"\x04open\x18\x02 \x01(\bR\x04open\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xb0\x02\n" +
+	"\fTargetStates\x12\x18\n" +
+	"\asession\x18\x01 \x01(\rR\asession\x12@\n" +
+	"\atargets\x18\x02 \x03(\v2&.gateway.plugin.v1.TargetStates.TargetR\atargets\x1aq\n" +
+	"\x06Target\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
+	"\x05state\x18\x02 \x01(\x0e2%.gateway.plugin.v1.TargetStates.StateR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"Q\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04LIVE\x10\x01\x12\x0e\n" +
+	"\n" +
+	"CONNECTING\x10\x02\x12\v\n" +
+	"\aWAITING\x10\x03\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x04\"O\n" +
 	"\x05Close\x12\x18\n" +
 	"\asession\x18\x01 \x01(\rR\asession\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
@@ -3605,7 +3960,7 @@ const file_gateway_proto_rawDesc = "" +
 	"\vdeadline_ns\x18\x01 \x01(\x04R\n" +
 	"deadlineNs\"\x16\n" +
 	"\x04Ping\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\xaf\x05\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xe7\x05\n" +
 	"\tPluginMsg\x123\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.gateway.plugin.v1.HelloAckH\x00R\x05hello\x12?\n" +
 	"\n" +
@@ -3621,7 +3976,8 @@ const file_gateway_proto_rawDesc = "" +
 	"\x04pong\x18\n" +
 	" \x01(\v2\x17.gateway.plugin.v1.PongH\x00R\x04pong\x126\n" +
 	"\asilence\x18\v \x01(\v2\x1a.gateway.plugin.v1.SilenceH\x00R\asilence\x126\n" +
-	"\acredits\x18\f \x01(\v2\x1a.gateway.plugin.v1.CreditsH\x00R\acreditsB\x03\n" +
+	"\acredits\x18\f \x01(\v2\x1a.gateway.plugin.v1.CreditsH\x00R\acredits\x126\n" +
+	"\aenquiry\x18\r \x01(\v2\x1a.gateway.plugin.v1.EnquiryH\x00R\aenquiryB\x03\n" +
 	"\x01m\"e\n" +
 	"\bHelloAck\x12\"\n" +
 	"\fcapabilities\x18\x01 \x03(\tR\fcapabilities\x12\x1f\n" +
@@ -3638,7 +3994,10 @@ const file_gateway_proto_rawDesc = "" +
 	"\vcredentials\x18\x03 \x01(\fR\vcredentials\x12\x16\n" +
 	"\x06remote\x18\x04 \x01(\tR\x06remote\x12\x14\n" +
 	"\x05agent\x18\x05 \x01(\tR\x05agent\x12\x16\n" +
-	"\x06codecs\x18\x06 \x03(\tR\x06codecs\"\x99\x04\n" +
+	"\x06codecs\x18\x06 \x03(\tR\x06codecs\"7\n" +
+	"\aEnquiry\x12\x18\n" +
+	"\aenquiry\x18\x01 \x01(\tR\aenquiry\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x99\x04\n" +
 	"\fSessionState\x12\x18\n" +
 	"\asession\x18\x01 \x01(\rR\asession\x12;\n" +
 	"\x05state\x18\x02 \x01(\x0e2%.gateway.plugin.v1.SessionState.StateR\x05state\x12\x1c\n" +
@@ -3774,116 +4133,126 @@ func file_gateway_proto_rawDescGZIP() []byte {
 	return file_gateway_proto_rawDescData
 }
 
-var file_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_gateway_proto_goTypes = []any{
-	(SessionKind)(0),          // 0: gateway.plugin.v1.SessionKind
-	(Flag)(0),                 // 1: gateway.plugin.v1.Flag
-	(OfferRejected_Reason)(0), // 2: gateway.plugin.v1.OfferRejected.Reason
-	(SessionState_State)(0),   // 3: gateway.plugin.v1.SessionState.State
-	(SessionState_Cause)(0),   // 4: gateway.plugin.v1.SessionState.Cause
-	(*DescribeRequest)(nil),   // 5: gateway.plugin.v1.DescribeRequest
-	(*DescribeResponse)(nil),  // 6: gateway.plugin.v1.DescribeResponse
-	(*IngestInfo)(nil),        // 7: gateway.plugin.v1.IngestInfo
-	(*EgressInfo)(nil),        // 8: gateway.plugin.v1.EgressInfo
-	(*Preset)(nil),            // 9: gateway.plugin.v1.Preset
-	(*Limits)(nil),            // 10: gateway.plugin.v1.Limits
-	(*TransformInfo)(nil),     // 11: gateway.plugin.v1.TransformInfo
-	(*ValidateRequest)(nil),   // 12: gateway.plugin.v1.ValidateRequest
-	(*ValidateResponse)(nil),  // 13: gateway.plugin.v1.ValidateResponse
-	(*Diagnostic)(nil),        // 14: gateway.plugin.v1.Diagnostic
-	(*HostMsg)(nil),           // 15: gateway.plugin.v1.HostMsg
-	(*Hello)(nil),             // 16: gateway.plugin.v1.Hello
-	(*Configure)(nil),         // 17: gateway.plugin.v1.Configure
-	(*Open)(nil),              // 18: gateway.plugin.v1.Open
-	(*Target)(nil),            // 19: gateway.plugin.v1.Target
-	(*Transform)(nil),         // 20: gateway.plugin.v1.Transform
-	(*OfferRejected)(nil),     // 21: gateway.plugin.v1.OfferRejected
-	(*Close)(nil),             // 22: gateway.plugin.v1.Close
-	(*TargetBitrate)(nil),     // 23: gateway.plugin.v1.TargetBitrate
-	(*Drain)(nil),             // 24: gateway.plugin.v1.Drain
-	(*Ping)(nil),              // 25: gateway.plugin.v1.Ping
-	(*PluginMsg)(nil),         // 26: gateway.plugin.v1.PluginMsg
-	(*HelloAck)(nil),          // 27: gateway.plugin.v1.HelloAck
-	(*Configured)(nil),        // 28: gateway.plugin.v1.Configured
-	(*Offer)(nil),             // 29: gateway.plugin.v1.Offer
-	(*SessionState)(nil),      // 30: gateway.plugin.v1.SessionState
-	(*Accepts)(nil),           // 31: gateway.plugin.v1.Accepts
-	(*SessionStats)(nil),      // 32: gateway.plugin.v1.SessionStats
-	(*Silence)(nil),           // 33: gateway.plugin.v1.Silence
-	(*Pong)(nil),              // 34: gateway.plugin.v1.Pong
-	(*Track)(nil),             // 35: gateway.plugin.v1.Track
-	(*TrackSet)(nil),          // 36: gateway.plugin.v1.TrackSet
-	(*AccessUnits)(nil),       // 37: gateway.plugin.v1.AccessUnits
-	(*AccessUnit)(nil),        // 38: gateway.plugin.v1.AccessUnit
-	(*Credit)(nil),            // 39: gateway.plugin.v1.Credit
-	(*Credits)(nil),           // 40: gateway.plugin.v1.Credits
-	(*KeyframeRequest)(nil),   // 41: gateway.plugin.v1.KeyframeRequest
-	nil,                       // 42: gateway.plugin.v1.Hello.FilesEntry
-	nil,                       // 43: gateway.plugin.v1.Configure.FilesEntry
-	nil,                       // 44: gateway.plugin.v1.Target.FilesEntry
-	nil,                       // 45: gateway.plugin.v1.SessionStats.ValuesEntry
-	nil,                       // 46: gateway.plugin.v1.SessionStats.InfoEntry
+	(SessionKind)(0),            // 0: gateway.plugin.v1.SessionKind
+	(Flag)(0),                   // 1: gateway.plugin.v1.Flag
+	(OfferRejected_Reason)(0),   // 2: gateway.plugin.v1.OfferRejected.Reason
+	(TargetStates_State)(0),     // 3: gateway.plugin.v1.TargetStates.State
+	(SessionState_State)(0),     // 4: gateway.plugin.v1.SessionState.State
+	(SessionState_Cause)(0),     // 5: gateway.plugin.v1.SessionState.Cause
+	(*DescribeRequest)(nil),     // 6: gateway.plugin.v1.DescribeRequest
+	(*DescribeResponse)(nil),    // 7: gateway.plugin.v1.DescribeResponse
+	(*IngestInfo)(nil),          // 8: gateway.plugin.v1.IngestInfo
+	(*EgressInfo)(nil),          // 9: gateway.plugin.v1.EgressInfo
+	(*Preset)(nil),              // 10: gateway.plugin.v1.Preset
+	(*Limits)(nil),              // 11: gateway.plugin.v1.Limits
+	(*TransformInfo)(nil),       // 12: gateway.plugin.v1.TransformInfo
+	(*ValidateRequest)(nil),     // 13: gateway.plugin.v1.ValidateRequest
+	(*ValidateResponse)(nil),    // 14: gateway.plugin.v1.ValidateResponse
+	(*Diagnostic)(nil),          // 15: gateway.plugin.v1.Diagnostic
+	(*HostMsg)(nil),             // 16: gateway.plugin.v1.HostMsg
+	(*Hello)(nil),               // 17: gateway.plugin.v1.Hello
+	(*Configure)(nil),           // 18: gateway.plugin.v1.Configure
+	(*Open)(nil),                // 19: gateway.plugin.v1.Open
+	(*Target)(nil),              // 20: gateway.plugin.v1.Target
+	(*Transform)(nil),           // 21: gateway.plugin.v1.Transform
+	(*OfferRejected)(nil),       // 22: gateway.plugin.v1.OfferRejected
+	(*Enquired)(nil),            // 23: gateway.plugin.v1.Enquired
+	(*TargetStates)(nil),        // 24: gateway.plugin.v1.TargetStates
+	(*Close)(nil),               // 25: gateway.plugin.v1.Close
+	(*TargetBitrate)(nil),       // 26: gateway.plugin.v1.TargetBitrate
+	(*Drain)(nil),               // 27: gateway.plugin.v1.Drain
+	(*Ping)(nil),                // 28: gateway.plugin.v1.Ping
+	(*PluginMsg)(nil),           // 29: gateway.plugin.v1.PluginMsg
+	(*HelloAck)(nil),            // 30: gateway.plugin.v1.HelloAck
+	(*Configured)(nil),          // 31: gateway.plugin.v1.Configured
+	(*Offer)(nil),               // 32: gateway.plugin.v1.Offer
+	(*Enquiry)(nil),             // 33: gateway.plugin.v1.Enquiry
+	(*SessionState)(nil),        // 34: gateway.plugin.v1.SessionState
+	(*Accepts)(nil),             // 35: gateway.plugin.v1.Accepts
+	(*SessionStats)(nil),        // 36: gateway.plugin.v1.SessionStats
+	(*Silence)(nil),             // 37: gateway.plugin.v1.Silence
+	(*Pong)(nil),                // 38: gateway.plugin.v1.Pong
+	(*Track)(nil),               // 39: gateway.plugin.v1.Track
+	(*TrackSet)(nil),            // 40: gateway.plugin.v1.TrackSet
+	(*AccessUnits)(nil),         // 41: gateway.plugin.v1.AccessUnits
+	(*AccessUnit)(nil),          // 42: gateway.plugin.v1.AccessUnit
+	(*Credit)(nil),              // 43: gateway.plugin.v1.Credit
+	(*Credits)(nil),             // 44: gateway.plugin.v1.Credits
+	(*KeyframeRequest)(nil),     // 45: gateway.plugin.v1.KeyframeRequest
+	nil,                         // 46: gateway.plugin.v1.Hello.FilesEntry
+	nil,                         // 47: gateway.plugin.v1.Configure.FilesEntry
+	nil,                         // 48: gateway.plugin.v1.Target.FilesEntry
+	(*TargetStates_Target)(nil), // 49: gateway.plugin.v1.TargetStates.Target
+	nil,                         // 50: gateway.plugin.v1.SessionStats.ValuesEntry
+	nil,                         // 51: gateway.plugin.v1.SessionStats.InfoEntry
 }
 var file_gateway_proto_depIdxs = []int32{
-	7,  // 0: gateway.plugin.v1.DescribeResponse.ingest:type_name -> gateway.plugin.v1.IngestInfo
-	8,  // 1: gateway.plugin.v1.DescribeResponse.egress:type_name -> gateway.plugin.v1.EgressInfo
-	11, // 2: gateway.plugin.v1.DescribeResponse.transforms:type_name -> gateway.plugin.v1.TransformInfo
-	31, // 3: gateway.plugin.v1.EgressInfo.accepts:type_name -> gateway.plugin.v1.Accepts
-	9,  // 4: gateway.plugin.v1.EgressInfo.presets:type_name -> gateway.plugin.v1.Preset
-	10, // 5: gateway.plugin.v1.Preset.limits:type_name -> gateway.plugin.v1.Limits
-	19, // 6: gateway.plugin.v1.ValidateRequest.targets:type_name -> gateway.plugin.v1.Target
-	14, // 7: gateway.plugin.v1.ValidateResponse.diagnostics:type_name -> gateway.plugin.v1.Diagnostic
-	16, // 8: gateway.plugin.v1.HostMsg.hello:type_name -> gateway.plugin.v1.Hello
-	17, // 9: gateway.plugin.v1.HostMsg.configure:type_name -> gateway.plugin.v1.Configure
-	18, // 10: gateway.plugin.v1.HostMsg.open:type_name -> gateway.plugin.v1.Open
-	21, // 11: gateway.plugin.v1.HostMsg.reject:type_name -> gateway.plugin.v1.OfferRejected
-	22, // 12: gateway.plugin.v1.HostMsg.close:type_name -> gateway.plugin.v1.Close
-	36, // 13: gateway.plugin.v1.HostMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
-	37, // 14: gateway.plugin.v1.HostMsg.media:type_name -> gateway.plugin.v1.AccessUnits
-	39, // 15: gateway.plugin.v1.HostMsg.credit:type_name -> gateway.plugin.v1.Credit
-	23, // 16: gateway.plugin.v1.HostMsg.target_bitrate:type_name -> gateway.plugin.v1.TargetBitrate
-	41, // 17: gateway.plugin.v1.HostMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
-	24, // 18: gateway.plugin.v1.HostMsg.drain:type_name -> gateway.plugin.v1.Drain
-	25, // 19: gateway.plugin.v1.HostMsg.ping:type_name -> gateway.plugin.v1.Ping
-	42, // 20: gateway.plugin.v1.Hello.files:type_name -> gateway.plugin.v1.Hello.FilesEntry
-	43, // 21: gateway.plugin.v1.Configure.files:type_name -> gateway.plugin.v1.Configure.FilesEntry
-	0,  // 22: gateway.plugin.v1.Open.kind:type_name -> gateway.plugin.v1.SessionKind
-	19, // 23: gateway.plugin.v1.Open.target:type_name -> gateway.plugin.v1.Target
-	20, // 24: gateway.plugin.v1.Open.transform:type_name -> gateway.plugin.v1.Transform
-	35, // 25: gateway.plugin.v1.Open.tracks:type_name -> gateway.plugin.v1.Track
-	44, // 26: gateway.plugin.v1.Target.files:type_name -> gateway.plugin.v1.Target.FilesEntry
-	2,  // 27: gateway.plugin.v1.OfferRejected.reason:type_name -> gateway.plugin.v1.OfferRejected.Reason
-	27, // 28: gateway.plugin.v1.PluginMsg.hello:type_name -> gateway.plugin.v1.HelloAck
-	28, // 29: gateway.plugin.v1.PluginMsg.configured:type_name -> gateway.plugin.v1.Configured
-	29, // 30: gateway.plugin.v1.PluginMsg.offer:type_name -> gateway.plugin.v1.Offer
-	30, // 31: gateway.plugin.v1.PluginMsg.state:type_name -> gateway.plugin.v1.SessionState
-	36, // 32: gateway.plugin.v1.PluginMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
-	37, // 33: gateway.plugin.v1.PluginMsg.media:type_name -> gateway.plugin.v1.AccessUnits
-	39, // 34: gateway.plugin.v1.PluginMsg.credit:type_name -> gateway.plugin.v1.Credit
-	32, // 35: gateway.plugin.v1.PluginMsg.stats:type_name -> gateway.plugin.v1.SessionStats
-	41, // 36: gateway.plugin.v1.PluginMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
-	34, // 37: gateway.plugin.v1.PluginMsg.pong:type_name -> gateway.plugin.v1.Pong
-	33, // 38: gateway.plugin.v1.PluginMsg.silence:type_name -> gateway.plugin.v1.Silence
-	40, // 39: gateway.plugin.v1.PluginMsg.credits:type_name -> gateway.plugin.v1.Credits
-	3,  // 40: gateway.plugin.v1.SessionState.state:type_name -> gateway.plugin.v1.SessionState.State
-	4,  // 41: gateway.plugin.v1.SessionState.cause:type_name -> gateway.plugin.v1.SessionState.Cause
-	31, // 42: gateway.plugin.v1.SessionState.accepts:type_name -> gateway.plugin.v1.Accepts
-	45, // 43: gateway.plugin.v1.SessionStats.values:type_name -> gateway.plugin.v1.SessionStats.ValuesEntry
-	46, // 44: gateway.plugin.v1.SessionStats.info:type_name -> gateway.plugin.v1.SessionStats.InfoEntry
-	35, // 45: gateway.plugin.v1.TrackSet.tracks:type_name -> gateway.plugin.v1.Track
-	38, // 46: gateway.plugin.v1.AccessUnits.units:type_name -> gateway.plugin.v1.AccessUnit
-	5,  // 47: gateway.plugin.v1.Plugin.Describe:input_type -> gateway.plugin.v1.DescribeRequest
-	12, // 48: gateway.plugin.v1.Plugin.Validate:input_type -> gateway.plugin.v1.ValidateRequest
-	15, // 49: gateway.plugin.v1.Plugin.Attach:input_type -> gateway.plugin.v1.HostMsg
-	6,  // 50: gateway.plugin.v1.Plugin.Describe:output_type -> gateway.plugin.v1.DescribeResponse
-	13, // 51: gateway.plugin.v1.Plugin.Validate:output_type -> gateway.plugin.v1.ValidateResponse
-	26, // 52: gateway.plugin.v1.Plugin.Attach:output_type -> gateway.plugin.v1.PluginMsg
-	50, // [50:53] is the sub-list for method output_type
-	47, // [47:50] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	8,  // 0: gateway.plugin.v1.DescribeResponse.ingest:type_name -> gateway.plugin.v1.IngestInfo
+	9,  // 1: gateway.plugin.v1.DescribeResponse.egress:type_name -> gateway.plugin.v1.EgressInfo
+	12, // 2: gateway.plugin.v1.DescribeResponse.transforms:type_name -> gateway.plugin.v1.TransformInfo
+	35, // 3: gateway.plugin.v1.EgressInfo.accepts:type_name -> gateway.plugin.v1.Accepts
+	10, // 4: gateway.plugin.v1.EgressInfo.presets:type_name -> gateway.plugin.v1.Preset
+	11, // 5: gateway.plugin.v1.Preset.limits:type_name -> gateway.plugin.v1.Limits
+	20, // 6: gateway.plugin.v1.ValidateRequest.targets:type_name -> gateway.plugin.v1.Target
+	15, // 7: gateway.plugin.v1.ValidateResponse.diagnostics:type_name -> gateway.plugin.v1.Diagnostic
+	17, // 8: gateway.plugin.v1.HostMsg.hello:type_name -> gateway.plugin.v1.Hello
+	18, // 9: gateway.plugin.v1.HostMsg.configure:type_name -> gateway.plugin.v1.Configure
+	19, // 10: gateway.plugin.v1.HostMsg.open:type_name -> gateway.plugin.v1.Open
+	22, // 11: gateway.plugin.v1.HostMsg.reject:type_name -> gateway.plugin.v1.OfferRejected
+	25, // 12: gateway.plugin.v1.HostMsg.close:type_name -> gateway.plugin.v1.Close
+	40, // 13: gateway.plugin.v1.HostMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
+	41, // 14: gateway.plugin.v1.HostMsg.media:type_name -> gateway.plugin.v1.AccessUnits
+	43, // 15: gateway.plugin.v1.HostMsg.credit:type_name -> gateway.plugin.v1.Credit
+	26, // 16: gateway.plugin.v1.HostMsg.target_bitrate:type_name -> gateway.plugin.v1.TargetBitrate
+	45, // 17: gateway.plugin.v1.HostMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
+	27, // 18: gateway.plugin.v1.HostMsg.drain:type_name -> gateway.plugin.v1.Drain
+	28, // 19: gateway.plugin.v1.HostMsg.ping:type_name -> gateway.plugin.v1.Ping
+	23, // 20: gateway.plugin.v1.HostMsg.enquired:type_name -> gateway.plugin.v1.Enquired
+	24, // 21: gateway.plugin.v1.HostMsg.targets:type_name -> gateway.plugin.v1.TargetStates
+	46, // 22: gateway.plugin.v1.Hello.files:type_name -> gateway.plugin.v1.Hello.FilesEntry
+	47, // 23: gateway.plugin.v1.Configure.files:type_name -> gateway.plugin.v1.Configure.FilesEntry
+	0,  // 24: gateway.plugin.v1.Open.kind:type_name -> gateway.plugin.v1.SessionKind
+	20, // 25: gateway.plugin.v1.Open.target:type_name -> gateway.plugin.v1.Target
+	21, // 26: gateway.plugin.v1.Open.transform:type_name -> gateway.plugin.v1.Transform
+	39, // 27: gateway.plugin.v1.Open.tracks:type_name -> gateway.plugin.v1.Track
+	48, // 28: gateway.plugin.v1.Target.files:type_name -> gateway.plugin.v1.Target.FilesEntry
+	2,  // 29: gateway.plugin.v1.OfferRejected.reason:type_name -> gateway.plugin.v1.OfferRejected.Reason
+	49, // 30: gateway.plugin.v1.TargetStates.targets:type_name -> gateway.plugin.v1.TargetStates.Target
+	30, // 31: gateway.plugin.v1.PluginMsg.hello:type_name -> gateway.plugin.v1.HelloAck
+	31, // 32: gateway.plugin.v1.PluginMsg.configured:type_name -> gateway.plugin.v1.Configured
+	32, // 33: gateway.plugin.v1.PluginMsg.offer:type_name -> gateway.plugin.v1.Offer
+	34, // 34: gateway.plugin.v1.PluginMsg.state:type_name -> gateway.plugin.v1.SessionState
+	40, // 35: gateway.plugin.v1.PluginMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
+	41, // 36: gateway.plugin.v1.PluginMsg.media:type_name -> gateway.plugin.v1.AccessUnits
+	43, // 37: gateway.plugin.v1.PluginMsg.credit:type_name -> gateway.plugin.v1.Credit
+	36, // 38: gateway.plugin.v1.PluginMsg.stats:type_name -> gateway.plugin.v1.SessionStats
+	45, // 39: gateway.plugin.v1.PluginMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
+	38, // 40: gateway.plugin.v1.PluginMsg.pong:type_name -> gateway.plugin.v1.Pong
+	37, // 41: gateway.plugin.v1.PluginMsg.silence:type_name -> gateway.plugin.v1.Silence
+	44, // 42: gateway.plugin.v1.PluginMsg.credits:type_name -> gateway.plugin.v1.Credits
+	33, // 43: gateway.plugin.v1.PluginMsg.enquiry:type_name -> gateway.plugin.v1.Enquiry
+	4,  // 44: gateway.plugin.v1.SessionState.state:type_name -> gateway.plugin.v1.SessionState.State
+	5,  // 45: gateway.plugin.v1.SessionState.cause:type_name -> gateway.plugin.v1.SessionState.Cause
+	35, // 46: gateway.plugin.v1.SessionState.accepts:type_name -> gateway.plugin.v1.Accepts
+	50, // 47: gateway.plugin.v1.SessionStats.values:type_name -> gateway.plugin.v1.SessionStats.ValuesEntry
+	51, // 48: gateway.plugin.v1.SessionStats.info:type_name -> gateway.plugin.v1.SessionStats.InfoEntry
+	39, // 49: gateway.plugin.v1.TrackSet.tracks:type_name -> gateway.plugin.v1.Track
+	42, // 50: gateway.plugin.v1.AccessUnits.units:type_name -> gateway.plugin.v1.AccessUnit
+	3,  // 51: gateway.plugin.v1.TargetStates.Target.state:type_name -> gateway.plugin.v1.TargetStates.State
+	6,  // 52: gateway.plugin.v1.Plugin.Describe:input_type -> gateway.plugin.v1.DescribeRequest
+	13, // 53: gateway.plugin.v1.Plugin.Validate:input_type -> gateway.plugin.v1.ValidateRequest
+	16, // 54: gateway.plugin.v1.Plugin.Attach:input_type -> gateway.plugin.v1.HostMsg
+	7,  // 55: gateway.plugin.v1.Plugin.Describe:output_type -> gateway.plugin.v1.DescribeResponse
+	14, // 56: gateway.plugin.v1.Plugin.Validate:output_type -> gateway.plugin.v1.ValidateResponse
+	29, // 57: gateway.plugin.v1.Plugin.Attach:output_type -> gateway.plugin.v1.PluginMsg
+	55, // [55:58] is the sub-list for method output_type
+	52, // [52:55] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_gateway_proto_init() }
@@ -3904,8 +4273,10 @@ func file_gateway_proto_init() {
 		(*HostMsg_Keyframe)(nil),
 		(*HostMsg_Drain)(nil),
 		(*HostMsg_Ping)(nil),
+		(*HostMsg_Enquired)(nil),
+		(*HostMsg_Targets)(nil),
 	}
-	file_gateway_proto_msgTypes[21].OneofWrappers = []any{
+	file_gateway_proto_msgTypes[23].OneofWrappers = []any{
 		(*PluginMsg_Hello)(nil),
 		(*PluginMsg_Configured)(nil),
 		(*PluginMsg_Offer)(nil),
@@ -3918,14 +4289,15 @@ func file_gateway_proto_init() {
 		(*PluginMsg_Pong)(nil),
 		(*PluginMsg_Silence)(nil),
 		(*PluginMsg_Credits)(nil),
+		(*PluginMsg_Enquiry)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gateway_proto_rawDesc), len(file_gateway_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   42,
+			NumEnums:      6,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -158,6 +158,7 @@ func TestGarbageToHTTP(t *testing.T) {
 		{"no session", "DELETE", g.whip("~/nothing"), sdp, "", []int{404}},
 		{"no session to patch", "PATCH", g.whip("~/nothing"), with("Content-Type", "application/trickle-ice-sdpfrag"), "a=x", []int{404, 405}},
 		{"page of an unknown stream", "POST", public + "/publish/studio", nil, "x=1", []int{405}},
+		{"page of a stream without a route", "GET", public + "/publish/nosuch", nil, "", []int{404}},
 		{"page of a bad name", "GET", public + "/publish/a%20b", nil, "", []int{400, 404}},
 		{"unknown path", "GET", public + "/nothing", nil, "", []int{404}},
 		{"admin on the public side", "GET", public + "/v1/streams", nil, "", []int{404}},

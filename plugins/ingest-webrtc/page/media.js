@@ -15,7 +15,7 @@ function explain(e) {
 }
 
 // capture returns { stream, mirror, stop } for { source, width, height, camera,
-// microphone, music }.
+// microphone, music }; with only, 'video' or 'audio', that kind of track alone.
 export async function capture(o) {
   if (o.source === 'canvas') return testPicture(o.width, o.height);
   if (!navigator.mediaDevices) throw new MediaError('Browsers give camera and microphone to https pages and to localhost only. Open this page by one of these.');
@@ -27,15 +27,15 @@ export async function capture(o) {
   };
   let stream = null;
   try {
-    if (o.source === 'screen') {
-      stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: 30, width: { max: o.width }, height: { max: o.height } }, audio: true });
-      if (!stream.getAudioTracks().length && sound) {
+    if (o.source === 'screen' && o.only !== 'audio') {
+      stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: 30, width: { max: o.width }, height: { max: o.height } }, audio: !o.only });
+      if (!o.only && !stream.getAudioTracks().length && sound) {
         const voice = await navigator.mediaDevices.getUserMedia({ audio: sound });
         stream.addTrack(voice.getAudioTracks()[0]);
       }
     } else {
       const picture = { width: { ideal: o.width }, height: { ideal: o.height }, frameRate: { ideal: 30 }, ...device(o.camera) };
-      stream = await navigator.mediaDevices.getUserMedia({ video: o.source === 'camera' && picture, audio: sound });
+      stream = await navigator.mediaDevices.getUserMedia({ video: o.source === 'camera' && o.only !== 'audio' && picture, audio: o.only !== 'video' && sound });
     }
   } catch (e) {
     if (stream) stream.getTracks().forEach((t) => t.stop());

@@ -1,12 +1,15 @@
 package page_test
 
 import (
+	"context"
+	"log/slog"
 	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/headgate/gateway/plugins/ingest-webrtc/page"
+	"github.com/headgate/gateway/sdk"
 )
 
 func get(method, path string, headers ...string) *httptest.ResponseRecorder {
@@ -15,8 +18,41 @@ func get(method, path string, headers ...string) *httptest.ResponseRecorder {
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
-	page.Handler().ServeHTTP(w, r)
+	handler.ServeHTTP(w, r)
 	return w
+}
+
+// handler is the page of a gateway that has no route of the name nosuch, and does not
+// answer about another.
+var handler = page.Handler(func(_ context.Context, stream string) error {
+	switch stream {
+	case "nosuch":
+		return &sdk.RejectedError{Reason: sdk.NotFound, Message: "no route has the name <nosuch>"}
+	case "silent":
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}, slog.New(slog.DiscardHandler))
+
+// Where nothing can be published there is no page that says Ready.
+func TestUnknownRoute(t *testing.T) {
+	w := get("GET", "/publish/nosuch", "Accept", "text/html,*/*;q=0.8")
+	if w.Code != 404 || !strings.Contains(w.Body.String(), "No route has the name &lt;nosuch&gt;.") || strings.Contains(w.Body.String(), "script") ||
+		!strings.Contains(w.Header().Get("Content-Security-Policy"), "default-src 'none'") {
+		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
+	if w := get("HEAD", "/publish/nosuch", "Accept", "text/html"); w.Code != 404 || w.Body.Len() != 0 {
+		t.Errorf("HEAD: %d %s", w.Code, w.Body)
+	}
+	if w := get("GET", "/publish/nosuch"); w.Code != 404 || w.Header().Get("Content-Type") != "application/problem+json" ||
+		!strings.Contains(w.Body.String(), `"urn:headgate:whip:no-such-route"`) {
+		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
+	// A gateway that does not answer is no reason to turn anybody away.
+	if w := get("GET", "/publish/silent"); w.Code != 200 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
 }
 
 func TestPage(t *testing.T) {
@@ -52,7 +88,7 @@ func TestOthers(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.URL.Path = path
 		w := httptest.NewRecorder()
-		if page.Handler().ServeHTTP(w, r); w.Code != want {
+		if handler.ServeHTTP(w, r); w.Code != want {
 			t.Errorf("%s: %d, want %d", path, w.Code, want)
 		}
 	}

@@ -3,8 +3,10 @@
 // Parameters of the address: ?source=camera|screen|none|canvas ?size=1280x720
 // ?bitrate=2500 ?start=1 (press Start by itself); #token=... is the stream's token.
 // Elements to hold on to: body[data-state] is idle, connecting, live, reconnecting,
-// failed or ended; #start, #stop, #look, #muteSound, #mutePicture, #state, #error,
-// #preview, #source, #camera, #microphone, #sound, #size, #bitrate, #token, #stat*.
+// failed or ended; while it is live, which says that the gateway has the stream,
+// body[data-targets] is all, some or none, for those targets that have it; #start, #stop, #look, #muteSound, #mutePicture, #state, #error,
+// #preview, #source, #camera, #microphone, #sound, #size, #bitrate, #token, #targets,
+// #stat*.
 import { Refusal, Session } from './whip.js';
 import { capture, devices, Level, MediaError } from './media.js';
 
@@ -36,13 +38,14 @@ const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 // State and errors.
 
 const texts = {
-  idle: 'Ready', connecting: 'Connecting', live: 'Live', reconnecting: 'Reconnecting', failed: 'Not publishing', ended: 'Ended',
+  idle: 'Ready', connecting: 'Connecting', live: 'Connected', reconnecting: 'Reconnecting', failed: 'Not publishing', ended: 'Ended',
 };
 const busyStates = ['connecting', 'live', 'reconnecting'];
 
 function show(state, error) {
   document.body.dataset.state = state;
-  if ($('state').textContent !== texts[state]) $('state').textContent = texts[state];
+  if (state !== 'live') showTargets(null);
+  label();
   say(error);
   const busy = busyStates.includes(state);
   // The button of the moment takes the focus from what is switched off: for whoever
@@ -53,8 +56,65 @@ function show(state, error) {
   if (focused) on.focus();
   off.disabled = off.hidden = true;
   $('look').hidden = busy;
-  for (const e of $('controls').querySelectorAll('select, input')) e.disabled = busy;
+  allow();
   if (!busy) $('stats').hidden = $('clock').hidden = true;
+}
+
+// label says in a word how it is: Live only when a target has the stream.
+function label() {
+  const { state, targets } = document.body.dataset;
+  let text = texts[state];
+  if (state === 'live' && targets === 'all') text = 'Live';
+  if (state === 'live' && targets === 'some') text = 'Live in part';
+  if (state === 'live' && targets === 'none') text = 'Connected, not live';
+  if ($('state').textContent !== text) $('state').textContent = text;
+}
+
+const targetWords = { live: 'live', connecting: 'connecting', waiting: 'waiting', failed: 'not working' };
+
+// showTargets shows where the gateway sends the stream; null where that is not known.
+function showTargets(targets) {
+  const list = $('targets');
+  const live = (targets || []).filter((t) => t.state === 'live').length;
+  if (targets && document.body.dataset.state === 'live') document.body.dataset.targets = live === 0 ? 'none' : live === targets.length ? 'all' : 'some';
+  else delete document.body.dataset.targets;
+  const lines = (targets || []).map((t) => [t.state, t.name, targetWords[t.state] + (t.reason ? ', because ' + t.reason : '')]);
+  if (targets && !targets.length) lines.push(['waiting', '', 'The gateway has the stream and sends it nowhere: its route has no targets.']);
+  list.hidden = !lines.length;
+  label();
+  if (list.dataset.shown === JSON.stringify(lines)) return; // nobody wants to hear it again
+  list.dataset.shown = JSON.stringify(lines);
+  list.replaceChildren(...lines.map(([state, name, text]) => {
+    const item = document.createElement('li');
+    item.dataset.target = state;
+    const words = document.createElement('span');
+    words.textContent = text;
+    if (name) {
+      const bold = document.createElement('b');
+      bold.textContent = name;
+      item.append(bold, ' ');
+    }
+    item.append(words);
+    return item;
+  }));
+}
+
+// While something is published, devices and bitrate can be changed, but not which
+// kinds of tracks there are.
+const whileBusy = ['source', 'camera', 'microphone', 'sound', 'size', 'bitrate'];
+
+function allow() {
+  const busy = busyStates.includes(document.body.dataset.state);
+  const devices = ['camera', 'screen'].includes($('source').value);
+  for (const e of $('controls').querySelectorAll('select, input')) {
+    let can = whileBusy.includes(e.id);
+    if (e.id === 'source' || e.id === 'size') can = devices;
+    if (e.id === 'microphone' && (!media || !media.stream.getAudioTracks().length)) can = false;
+    e.disabled = busy && !can;
+  }
+  for (const [id, values] of [['source', ['none', 'canvas']], ['microphone', ['none']]]) {
+    for (const o of $(id).options) if (values.includes(o.value)) o.disabled = busy;
+  }
 }
 
 function say(error) {
@@ -101,28 +161,34 @@ async function open() {
   video.srcObject = media.stream;
   document.body.toggleAttribute('data-picture', media.stream.getVideoTracks().length > 0);
   document.body.toggleAttribute('data-mirror', Boolean(media.mirror));
-  if (media.stream.getAudioTracks().length) {
-    level = new Level(media.stream);
-    $('level').hidden = false;
-    const mine = level;
-    let most = 0; // since it was last told
-    const draw = () => {
-      if (level !== mine) return;
-      const v = mine.read();
-      most = Math.max(most, v);
-      $('level').firstElementChild.style.transform = 'scaleX(' + (1 - v).toFixed(3) + ')';
-      requestAnimationFrame(draw);
-    };
-    requestAnimationFrame(draw);
-    const tell = setInterval(() => {
-      if (level !== mine) { clearInterval(tell); return; }
-      $('level').setAttribute('aria-valuenow', String(Math.round(most * 100)));
-      most = 0;
-    }, 500);
-  }
+  meter();
   setMutes();
   hint();
   await listDevices();
+}
+
+// meter shows how loud the sound is that is sent now.
+function meter() {
+  if (level) level.stop();
+  level = null;
+  if (!media.stream.getAudioTracks().length) return;
+  level = new Level(media.stream);
+  $('level').hidden = false;
+  const mine = level;
+  let most = 0; // since it was last told
+  const draw = () => {
+    if (level !== mine) return;
+    const v = mine.read();
+    most = Math.max(most, v);
+    $('level').firstElementChild.style.transform = 'scaleX(' + (1 - v).toFixed(3) + ')';
+    requestAnimationFrame(draw);
+  };
+  requestAnimationFrame(draw);
+  const tell = setInterval(() => {
+    if (level !== mine) { clearInterval(tell); return; }
+    $('level').setAttribute('aria-valuenow', String(Math.round(most * 100)));
+    most = 0;
+  }, 500);
 }
 
 function close() {
@@ -154,6 +220,38 @@ function hint() {
   if (source === 'screen') text = 'Press Start or Preview, then choose what to share.';
   if (source === 'none') text = media ? 'Sound only' : 'The microphone starts when you press Start or Preview.';
   $('hint').textContent = text;
+}
+
+// change takes what was newly chosen into the publication that runs. What cannot be
+// had leaves everything as it is.
+async function change(id) {
+  const session = run && run.session;
+  if (id === 'bitrate') {
+    if (session) await session.limit(Number($('bitrate').value));
+    return;
+  }
+  const kind = ['microphone', 'sound'].includes(id) ? 'audio' : 'video';
+  const mine = media;
+  const before = mine.stream.getTracks().find((t) => t.kind === kind);
+  if (!before) return;
+  let fresh;
+  try {
+    fresh = await capture({ ...choices(), only: kind });
+  } catch (e) {
+    say(explain(e).text + ' What was sent before goes on.');
+    return;
+  }
+  const [track] = fresh.stream.getTracks();
+  if (media !== mine || !run) { fresh.stop(); return; } // stopped meanwhile
+  track.enabled = before.enabled;
+  if (run.session) await run.session.replace(track, $('source').value === 'screen');
+  mine.stream.removeTrack(before);
+  before.stop();
+  mine.stream.addTrack(track);
+  run.watch(track);
+  if (kind === 'video') document.body.toggleAttribute('data-mirror', Boolean(fresh.mirror));
+  else meter();
+  say('');
 }
 
 async function look() {
@@ -188,15 +286,17 @@ class Run {
   constructor() {
     this.stopped = new Promise((resolve) => { this.stop = resolve; }).then(() => { this.over = true; return 'stopped'; });
     this.figures = new Figures();
+    this.ended = new Promise((resolve) => { this.takenAway = () => resolve('ended'); });
   }
+
+  // watch ends the run when the track is taken away.
+  watch(track) { track.addEventListener('ended', this.takenAway, { once: true }); }
 
   async go() {
     show('connecting');
     if (!media) await open();
     if (this.over) return;
-    const ended = new Promise((resolve) => {
-      media.stream.getTracks().forEach((t) => t.addEventListener('ended', () => resolve('ended'), { once: true }));
-    });
+    media.stream.getTracks().forEach((t) => this.watch(t));
     let wait = RETRY_FIRST_MS;
     let everLive = false;
     while (!this.over) {
@@ -210,7 +310,7 @@ class Run {
         wait = RETRY_FIRST_MS;
         show('live');
         this.figures.follow(session.pc);
-        const what = await Promise.race([this.hold(session), this.stopped, ended]);
+        const what = await Promise.race([this.hold(session), this.stopped, this.ended]);
         if (what === 'ended') {
           await session.close(true);
           show('ended', 'The device or the shared window was taken away.');
@@ -251,11 +351,11 @@ class Run {
   // hold keeps the session while it can be kept, over changes of the network, and
   // resolves when it is lost: { after } says when to try again.
   async hold(session) {
-    let asked = performance.now();
+    let asked = 0;
     let missing = 0; // since when packets are missing
     let restarted = false;
     let heard = 0; // how much had come back
-    let heardAt = asked; // when that last was more
+    let heardAt = performance.now(); // when that last was more
     while (!this.over) {
       await Promise.race([sleep(250), this.stopped]);
       if (this.over) return {};
@@ -273,8 +373,9 @@ class Run {
       if (state === 'closed') return {};
       if (now - asked >= ALIVE_MS) {
         asked = now;
-        const alive = await Promise.race([session.alive(), sleep(ALIVE_MS).then(() => null)]);
-        if (alive instanceof Refusal) return { after: alive.after };
+        const answer = await Promise.race([session.ask(), sleep(ALIVE_MS).then(() => null)]);
+        if (answer instanceof Refusal) return { after: answer.after };
+        if (answer) showTargets(answer.targets);
       }
       if (missing && (state === 'failed' || now - missing >= DISCONNECTED_MS)) {
         if (restarted && state === 'failed') return {};
@@ -451,6 +552,7 @@ $('controls').addEventListener('submit', (e) => { e.preventDefault(); start(); }
 $('controls').addEventListener('change', (e) => {
   showChoices();
   commands();
+  if (run && media && whileBusy.includes(e.target.id)) change(e.target.id);
   // What is looked at follows the choice.
   if (media && !run && ['source', 'camera', 'microphone', 'sound', 'size'].includes(e.target.id)) { close(); look(); }
 });

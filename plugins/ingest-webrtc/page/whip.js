@@ -102,11 +102,13 @@ export class Session {
     await this.connected(CONNECT_MS);
   }
 
-  async limit() {
+  async limit(maxKbps = this.maxKbps) {
+    this.maxKbps = maxKbps;
     if (!this.video || !this.video.setParameters) return;
     const p = this.video.getParameters();
     if (!p.encodings || !p.encodings.length) return;
     if (this.maxKbps) p.encodings[0].maxBitrate = this.maxKbps * 1000;
+    else delete p.encodings[0].maxBitrate;
     p.degradationPreference = 'maintain-resolution';
     await this.video.setParameters(p).catch(() => { /* a browser without: it goes as it goes */ });
   }
@@ -165,15 +167,23 @@ export class Session {
     });
   }
 
-  // alive asks the gateway whether it has the session: true, the Refusal if not, or
-  // null if nobody answered.
-  async alive() {
+  // ask asks the gateway whether it has the session and where it sends it: { targets },
+  // null where it does not know; the Refusal if it has not; or null if nobody answered.
+  async ask() {
     try {
-      const response = await this.request('GET', this.url, {});
-      return response.ok ? true : await refusal(response);
+      const response = await this.request('GET', this.url + '/targets', {});
+      return response.ok ? await response.json() : await refusal(response);
     } catch {
       return null;
     }
+  }
+
+  // replace sends another track of the same kind from now on, within the session.
+  async replace(track, detail) {
+    const sender = this.pc.getSenders().find((s) => s.track && s.track.kind === track.kind);
+    if (!sender) return;
+    if (track.kind === 'video') track.contentHint = detail ? 'detail' : 'motion';
+    await sender.replaceTrack(track);
   }
 
   // close ends the session; with goodbye the gateway ends the stream at once.

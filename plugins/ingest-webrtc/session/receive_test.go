@@ -242,13 +242,14 @@ func (p *sinkPublication) WriteAccessUnit(u *media.AccessUnit) {
 		p.units = append(p.units, u)
 	}
 }
-func (p *sinkPublication) SetTracks([]media.Track)     {}
-func (p *sinkPublication) ReportStats(sdk.IngestStats) {}
-func (p *sinkPublication) ReportSilence(bool)          {}
-func (p *sinkPublication) Codecs() []media.Codec       { return nil }
-func (p *sinkPublication) Done() <-chan struct{}       { return nil }
-func (p *sinkPublication) Err() error                  { return nil }
-func (p *sinkPublication) Close(error)                 {}
+func (p *sinkPublication) SetTracks([]media.Track)            {}
+func (p *sinkPublication) ReportStats(sdk.IngestStats)        {}
+func (p *sinkPublication) ReportSilence(bool)                 {}
+func (p *sinkPublication) Codecs() []media.Codec              { return nil }
+func (p *sinkPublication) Targets() ([]sdk.TargetState, bool) { return nil, false }
+func (p *sinkPublication) Done() <-chan struct{}              { return nil }
+func (p *sinkPublication) Err() error                         { return nil }
+func (p *sinkPublication) Close(error)                        {}
 
 // testReceiver is a receiver of H.264 (96, RTX 97) and Opus (111, RED 63); sent are
 // its reports.

@@ -43,6 +43,7 @@ type Publication interface {
 	ReportStats(s sdk.IngestStats)
 	ReportSilence(silent bool)
 	Codecs() []media.Codec
+	Targets() (targets []sdk.TargetState, known bool)
 	Done() <-chan struct{}
 	Err() error
 	Close(lost error)

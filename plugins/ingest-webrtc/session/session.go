@@ -116,6 +116,15 @@ func (s *session) End() {
 	<-s.done
 }
 
+// Targets implements [whip.Session].
+func (s *session) Targets() (list []whip.Target, known bool) {
+	targets, known := s.pub.Targets()
+	for _, t := range targets {
+		list = append(list, whip.Target(t))
+	}
+	return list, known
+}
+
 // over reports whether the session has ended or is about to.
 func (s *session) over() bool {
 	select {

@@ -112,6 +112,9 @@ func (p *publication) ReportSilence(silent bool) {
 	p.note()
 }
 func (p *publication) Codecs() []media.Codec { return p.codecs }
+func (p *publication) Targets() ([]sdk.TargetState, bool) {
+	return []sdk.TargetState{{Name: "cdn", State: sdk.TargetWaiting, Reason: "its server does not answer"}}, true
+}
 func (p *publication) Done() <-chan struct{} { return p.done }
 func (p *publication) Err() error            { return errors.New("taken over") }
 func (p *publication) Close(lost error) {

@@ -1,6 +1,7 @@
 // Package whip is the HTTP side of WHIP (RFC 9725): the endpoint /whip/NAME, on
 // which publishers post their offers, and the sessions /whip/~/ID that come of
-// them. Every answer that is not success is a problem document whose type is
+// them. Beyond the RFC it has /whip/~/ID/targets, which says where the stream goes.
+// Every answer that is not success is a problem document whose type is
 // stable and whose detail a person understands.
 //
 // It knows HTTP. It knows nothing of WebRTC: what an offer says and who may
@@ -9,6 +10,7 @@ package whip
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -32,6 +34,13 @@ const sessionPrefix = Prefix + "~/"
 const (
 	maxOfferBytes    = 64 << 10
 	maxFragmentBytes = 16 << 10
+)
+
+// targetsPath follows the path of a session; targetsRel is the relation of the link
+// that leads there.
+const (
+	targetsPath = "/targets"
+	targetsRel  = "urn:headgate:whip:targets"
 )
 
 const (
@@ -69,6 +78,14 @@ type Elsewhere struct{ URL string }
 
 func (e *Elsewhere) Error() string { return "held by another gateway: " + e.URL }
 
+// A Target is one place that a session's stream is sent to.
+type Target struct {
+	Name  string `json:"name"`
+	State string `json:"state"` // live, connecting, waiting or failed
+	// Reason says why it is not live, after "because".
+	Reason string `json:"reason,omitempty"`
+}
+
 // Sessions makes and holds sessions. Its methods are called concurrently.
 type Sessions interface {
 	// Publish begins a session. A *[Problem] is passed on to the publisher; an
@@ -92,6 +109,9 @@ type Session interface {
 	// candidates. When it returns an error, the session goes on as it was. A
 	// *[Problem] is passed on.
 	Restart(ctx context.Context, f Fragment) (Restarted, error)
+	// Targets are where the session's stream is sent; known is false where the gateway
+	// has not said.
+	Targets() (list []Target, known bool)
 	// End ends the session as the publisher wishes, and returns when its peer
 	// connection is gone.
 	End()
@@ -215,6 +235,7 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, stream string)
 	for _, s := range created.ICEServers {
 		header.Add("Link", s.Link())
 	}
+	header.Add("Link", "<"+sessionPrefix+created.ID+targetsPath+`>; rel="`+targetsRel+`"`)
 	header.Set("Content-Type", offerType)
 	header.Set("Location", sessionPrefix+created.ID)
 	header.Set("ETag", created.ETag)
@@ -227,6 +248,9 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, stream string)
 }
 
 func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request, id string) error {
+	if id, ok := strings.CutSuffix(id, targetsPath); ok {
+		return h.serveTargets(w, r, id)
+	}
 	const allow = "PATCH, DELETE, OPTIONS, GET, HEAD"
 	if r.Method == http.MethodOptions {
 		w.Header().Set("Accept-Patch", fragmentType)
@@ -235,7 +259,7 @@ func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request, id string
 	}
 	s, ok := h.sessions.Session(id)
 	if !ok {
-		return &Problem{Status: http.StatusNotFound, Type: "no-such-session", Detail: "the session has ended or never was; publish again"}
+		return noSession()
 	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
@@ -251,6 +275,48 @@ func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request, id string
 	default:
 		return &Problem{Status: http.StatusMethodNotAllowed, Type: "method-not-allowed", allow: allow}
 	}
+}
+
+// serveTargets says where the stream of a session is sent and how that goes. Who knows
+// the session may know: its path is as secret as the token that it was made with.
+func (h *Handler) serveTargets(w http.ResponseWriter, r *http.Request, id string) error {
+	const allow = "OPTIONS, GET, HEAD"
+	switch r.Method {
+	case http.MethodOptions:
+		preflight(w, allow)
+		return nil
+	case http.MethodGet, http.MethodHead:
+	default:
+		return &Problem{Status: http.StatusMethodNotAllowed, Type: "method-not-allowed", allow: allow}
+	}
+	s, ok := h.sessions.Session(id)
+	if !ok {
+		return noSession()
+	}
+	var answer struct {
+		// Targets is null where it is not known.
+		Targets []Target `json:"targets"`
+	}
+	if list, known := s.Targets(); known {
+		answer.Targets = append([]Target{}, list...)
+	}
+	b, err := json.Marshal(answer)
+	if err != nil {
+		return err
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodGet {
+		_, _ = w.Write(b)
+	}
+	return nil
+}
+
+func noSession() *Problem {
+	return &Problem{Status: http.StatusNotFound, Type: "no-such-session", Detail: "the session has ended or never was; publish again"}
 }
 
 func patch(w http.ResponseWriter, r *http.Request, s Session) error {

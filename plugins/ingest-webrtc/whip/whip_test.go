@@ -49,8 +49,11 @@ func (s *sessions) Publish(_ context.Context, r whip.Request) (whip.Created, err
 func (s *sessions) Session(id string) (whip.Session, bool) { return s, id == "s1" && s.ended == 0 }
 func (s *sessions) ETag() string                           { return `"e1"` }
 func (s *sessions) Ufrag() string                          { return "user" }
-func (s *sessions) End()                                   { s.ended++ }
-func (s *sessions) AddCandidates(c []whip.Candidate)       { s.candidates = append(s.candidates, c...) }
+func (s *sessions) Targets() ([]whip.Target, bool) {
+	return []whip.Target{{Name: "cdn", State: "live"}, {Name: "two", State: "failed", Reason: "its server does not answer"}}, true
+}
+func (s *sessions) End()                             { s.ended++ }
+func (s *sessions) AddCandidates(c []whip.Candidate) { s.candidates = append(s.candidates, c...) }
 
 func (s *sessions) Restart(_ context.Context, f whip.Fragment) (whip.Restarted, error) {
 	if f.Ufrag == "lost" {
@@ -112,6 +115,11 @@ func TestHandler(t *testing.T) {
 		{"delete an endpoint", "DELETE", "/whip/studio", nil, "", 405, []string{"Allow: *"}, "method-not-allowed"},
 
 		{"session get", "GET", "/whip/~/s1", nil, "", 204, nil, ""},
+		{"targets", "GET", "/whip/~/s1/targets", nil, "", 200, []string{"Content-Type: application/json", "Cache-Control: no-store", "Access-Control-Allow-Origin: *"}, ""},
+		{"targets head", "HEAD", "/whip/~/s1/targets", nil, "", 200, []string{"Content-Type: application/json"}, ""},
+		{"targets preflight", "OPTIONS", "/whip/~/s1/targets", nil, "", 200, []string{"Allow: OPTIONS, GET, HEAD"}, ""},
+		{"targets put", "PUT", "/whip/~/s1/targets", nil, "", 405, []string{"Allow: OPTIONS, GET, HEAD"}, "method-not-allowed"},
+		{"targets of no session", "GET", "/whip/~/s2/targets", nil, "", 404, nil, "no-such-session"},
 		{"session head", "HEAD", "/whip/~/s1", nil, "", 204, nil, ""},
 		{"session preflight", "OPTIONS", "/whip/~/s1", nil, "", 200, []string{"Accept-Patch: application/trickle-ice-sdpfrag", "Access-Control-Allow-Methods: PATCH, DELETE, OPTIONS, GET, HEAD"}, ""},
 		{"session post", "POST", "/whip/~/s1", []string{sdpType}, "v=0", 405, []string{"Allow: *"}, "method-not-allowed"},
@@ -307,4 +315,25 @@ func FuzzHandler(f *testing.F) {
 			t.Errorf("%d without a problem document", w.Code)
 		}
 	})
+}
+
+// The answer links to what says where the stream goes.
+func TestTargets(t *testing.T) {
+	h := whip.NewHandler(&sessions{}, slog.New(slog.DiscardHandler))
+	ask := func(method, path, body string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, path, strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/sdp")
+		r.Header.Set("Authorization", "Bearer good")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	links := ask("POST", "/whip/studio", "v=0").Header().Values("Link")
+	if want := `</whip/~/s1/targets>; rel="urn:headgate:whip:targets"`; links[len(links)-1] != want {
+		t.Errorf("links %q, want %q", links, want)
+	}
+	want := `{"targets":[{"name":"cdn","state":"live"},{"name":"two","state":"failed","reason":"its server does not answer"}]}`
+	if got := ask("GET", "/whip/~/s1/targets", "").Body.String(); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 }

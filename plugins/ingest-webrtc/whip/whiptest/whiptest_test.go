@@ -32,14 +32,15 @@ func (host) Offer(_ context.Context, o sdk.Offer) (session.Publication, error) {
 
 type publication struct{}
 
-func (publication) SetTracks([]media.Track)           {}
-func (publication) WriteAccessUnit(*media.AccessUnit) {}
-func (publication) ReportStats(sdk.IngestStats)       {}
-func (publication) ReportSilence(bool)                {}
-func (publication) Codecs() []media.Codec             { return nil }
-func (publication) Done() <-chan struct{}             { return nil }
-func (publication) Err() error                        { return nil }
-func (publication) Close(error)                       {}
+func (publication) SetTracks([]media.Track)            {}
+func (publication) WriteAccessUnit(*media.AccessUnit)  {}
+func (publication) ReportStats(sdk.IngestStats)        {}
+func (publication) ReportSilence(bool)                 {}
+func (publication) Codecs() []media.Codec              { return nil }
+func (publication) Targets() ([]sdk.TargetState, bool) { return nil, false }
+func (publication) Done() <-chan struct{}              { return nil }
+func (publication) Err() error                         { return nil }
+func (publication) Close(error)                        {}
 
 // The gateway's WHIP is RFC 9725's.
 func TestConformance(t *testing.T) {
