@@ -78,7 +78,7 @@ func playGateway(text string) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle(whip.Prefix, whip.NewHandler(s, cfg.Log))
-	mux.Handle(page.Prefix, page.Handler())
+	mux.Handle(page.Prefix, page.Handler(func(context.Context, string) error { return nil }, slog.Default()))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() { _ = server.Serve(l) }()
 	fmt.Println("GATEWAY READY")
@@ -102,6 +102,8 @@ func (*publication) SetTracks([]media.Track)     {}
 func (*publication) ReportStats(sdk.IngestStats) {}
 func (*publication) ReportSilence(bool)          {}
 func (*publication) Codecs() []media.Codec       { return nil }
+
+func (*publication) Targets() ([]sdk.TargetState, bool) { return nil, false }
 func (*publication) Done() <-chan struct{}       { return nil }
 func (*publication) Err() error                  { return nil }
 func (*publication) Close(error)                 {}
