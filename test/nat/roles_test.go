@@ -104,9 +104,9 @@ func (*publication) ReportSilence(bool)          {}
 func (*publication) Codecs() []media.Codec       { return nil }
 
 func (*publication) Targets() ([]sdk.TargetState, bool) { return nil, false }
-func (*publication) Done() <-chan struct{}       { return nil }
-func (*publication) Err() error                  { return nil }
-func (*publication) Close(error)                 {}
+func (*publication) Done() <-chan struct{}              { return nil }
+func (*publication) Err() error                         { return nil }
+func (*publication) Close(error)                        {}
 func (p *publication) WriteAccessUnit(*media.AccessUnit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
