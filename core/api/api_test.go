@@ -274,6 +274,7 @@ func TestMetrics(t *testing.T) {
 		`gateway_publisher_limit_bytes_per_second{stream="studio"} 100000`,
 		`gateway_publisher_rtt_seconds{stream="studio"} 0.04`,
 		`gateway_publisher_value{plugin="ingest-webrtc",stream="studio",value="rtp_packets_lost"} 3`,
+		`gateway_publisher_info{name="ice_pair",plugin="ingest-webrtc",stream="studio",value="host/prflx"} 1`,
 		`gateway_plugin_restarts_total{plugin="egress-rtmp",process="1"} 2`,
 		`gateway_streams{state="live"} 1`,
 	} {

@@ -50,20 +50,20 @@ type collector struct {
 	gateway    Gateway
 	configured map[string]bool
 
-	streams, streamsOmitted                             *prometheus.Desc
-	streamState, streamSince                            *prometheus.Desc
-	publisher, publisherSince, streamDropped            *prometheus.Desc
-	publisherSilent, publisherLimit, publisherRTT       *prometheus.Desc
-	publisherBytes, publisherLost, publisherValue       *prometheus.Desc
-	track, trackWidth, trackHeight, trackChannels       *prometheus.Desc
-	trackValue                                          *prometheus.Desc
-	targetState, targetSince, targetAttempts, nextRetry *prometheus.Desc
-	lastError, sentBytes, sentUnits, dropped, lag       *prometheus.Desc
-	videoRate, audioRate, frameRate, keyframes          *prometheus.Desc
-	onBackup, warning, leftOut                          *prometheus.Desc
-	acked, unsent, delivery, rtt, retransmits           *prometheus.Desc
-	targetValue                                         *prometheus.Desc
-	pluginState, pluginSince, pluginRestarts, sessions  *prometheus.Desc
+	streams, streamsOmitted                                      *prometheus.Desc
+	streamState, streamSince                                     *prometheus.Desc
+	publisher, publisherSince, streamDropped                     *prometheus.Desc
+	publisherSilent, publisherLimit, publisherRTT                *prometheus.Desc
+	publisherBytes, publisherLost, publisherValue, publisherInfo *prometheus.Desc
+	track, trackWidth, trackHeight, trackChannels                *prometheus.Desc
+	trackValue                                                   *prometheus.Desc
+	targetState, targetSince, targetAttempts, nextRetry          *prometheus.Desc
+	lastError, sentBytes, sentUnits, dropped, lag                *prometheus.Desc
+	videoRate, audioRate, frameRate, keyframes                   *prometheus.Desc
+	onBackup, warning, leftOut                                   *prometheus.Desc
+	acked, unsent, delivery, rtt, retransmits                    *prometheus.Desc
+	targetValue                                                  *prometheus.Desc
+	pluginState, pluginSince, pluginRestarts, sessions           *prometheus.Desc
 }
 
 func newCollector(g Gateway, configured map[string]bool) *collector {
@@ -85,6 +85,7 @@ func newCollector(g Gateway, configured map[string]bool) *collector {
 		publisherBytes:  d("publisher_received_bytes_total", "Bytes received from the publisher.", "stream"),
 		publisherLost:   d("publisher_lost_units_total", "Access units of the publisher that never arrived whole.", "stream"),
 		publisherValue:  d("publisher_value", "Figures of the publisher's plugin; its page says what they mean.", "stream", "plugin", "value"),
+		publisherInfo:   d("publisher_info", "1 for what the publisher's plugin tells that is no figure; its page says what it means.", "stream", "plugin", "name", "value"),
 		streamDropped:   d("stream_dropped_units_total", "Access units that reached the gateway and no target.", "stream", "reason"),
 		track:           d("stream_track_info", "1 for each track of a stream; derived_from is 0 for an original.", "stream", "track", "codec", "derived_from"),
 		trackWidth:      d("stream_track_width_pixels", "Width of the picture.", "stream", "track"),
@@ -259,6 +260,9 @@ func (c *collector) publisherFigures(p *status.Publisher, stream string, gauge f
 	counter(c.publisherBytes, p.BytesReceived, stream)
 	counter(c.publisherLost, p.UnitsLost, stream)
 	values(p.Values, func(name string, v float64) { gauge(c.publisherValue, v, stream, p.Plugin, name) })
+	for name, v := range p.Info {
+		gauge(c.publisherInfo, 1, stream, p.Plugin, name, v)
+	}
 }
 
 // chosen are the streams that have series, and the others.

@@ -191,6 +191,21 @@ func do(ctx context.Context, t *testing.T, what string, limit time.Duration, act
 	}
 }
 
+// within reports whether ok becomes true within limit. A test that asks for more than
+// has come by then says itself what is missing.
+func within(limit time.Duration, ok func() bool) bool {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(limit); !ok(); {
+		select {
+		case <-tick.C:
+		case <-late:
+			return ok()
+		}
+	}
+	return true
+}
+
 // The page publishes its test picture from Chromium, with and without its flag
 // for loopback: H.264 and stereo Opus arrive, and Stop ends it cleanly.
 func TestPagePublishes(t *testing.T) {
@@ -211,10 +226,14 @@ func TestPagePublishes(t *testing.T) {
 			do(ctx, t, "opening the page", 30*time.Second, chromedp.Navigate(url+"/publish/live/studio?source="+c.source+"#token=abc"), chromedp.WaitVisible("#start"))
 			shot(ctx, t, "idle-"+c.source)
 			do(ctx, t, "going live", 20*time.Second, chromedp.Click("#start"), chromedp.WaitVisible(`body[data-state="live"]`))
-			time.Sleep(6 * time.Second) // what is watched takes this long
+			p := g.publication(0)
+			within(30*time.Second, func() bool {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return p.video >= 90 && p.audio >= 200
+			})
 			shot(ctx, t, "live-"+c.source)
 			do(ctx, t, "stopping", 10*time.Second, chromedp.Click("#stop"), chromedp.WaitVisible(`body[data-state="ended"]`))
-			p := g.publication(0)
 			select {
 			case err := <-p.closed:
 				if err != nil {
@@ -259,13 +278,12 @@ func TestPageTellsTheTruth(t *testing.T) {
 		p.mu.Unlock()
 		var got []string
 		script := `[document.getElementById('state').textContent, [...document.querySelectorAll('#targets li')].map((l) => l.textContent).join('; ')]`
-		for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if !within(15*time.Second, func() bool {
 			do(ctx, t, "reading", 10*time.Second, chromedp.Evaluate(script, &got))
-			if got[0] == label && got[1] == lines {
-				return
-			}
+			return got[0] == label && got[1] == lines
+		}) {
+			t.Errorf("the page shows %q, want %q, %q", got, label, lines)
 		}
-		t.Errorf("the page shows %q, want %q, %q", got, label, lines)
 	}
 	one, two := sdk.TargetState{Name: "cdn", State: sdk.TargetLive}, sdk.TargetState{Name: "<b>two", State: sdk.TargetFailed, Reason: "its server does not accept the stream key"}
 	shows("Connected", "")
@@ -288,27 +306,20 @@ func TestPageTellsTheTruth(t *testing.T) {
 	choose("sound", "music")
 	choose("bitrate", "1000")
 	now := before
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	if !within(15*time.Second, func() bool {
 		do(ctx, t, "looking", 10*time.Second, chromedp.Evaluate(size, &now))
-		if strings.HasPrefix(now, "640 ") && strings.Fields(now)[1] != strings.Fields(before)[1] {
-			break
-		}
-	}
-	if !strings.HasPrefix(now, "640 ") || strings.Fields(now)[1] == strings.Fields(before)[1] {
+		return strings.HasPrefix(now, "640 ") && strings.Fields(now)[1] != strings.Fields(before)[1]
+	}) {
 		t.Errorf("before the change %s, afterwards %s", before, now)
 	}
-	sizes := func() []string {
+	var sizes []string
+	if !within(20*time.Second, func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return slices.Clone(p.sizes)
-	}
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if s := sizes(); len(s) > 0 && s[len(s)-1] == "640x360" {
-			break
-		}
-	}
-	if s := sizes(); s[len(s)-1] != "640x360" {
-		t.Errorf("the pictures came as %v", s)
+		sizes = slices.Clone(p.sizes)
+		return len(sizes) > 0 && sizes[len(sizes)-1] == "640x360"
+	}) {
+		t.Errorf("the pictures came as %v", sizes)
 	}
 	if g.publication(1) != nil {
 		t.Error("the change cost a new session")

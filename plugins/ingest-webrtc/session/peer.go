@@ -95,6 +95,7 @@ func (s *session) settings() (webrtc.SettingEngine, error) {
 			return se, fmt.Errorf("announcing public addresses: %w", err)
 		}
 	}
+	se.SetDTLSServerHelloMessageHook(s.ciphers.serverHello)
 	if !s.offer.Passive {
 		// As the DTLS server the gateway chooses the cipher. A publisher who
 		// wants to be the server himself is let.

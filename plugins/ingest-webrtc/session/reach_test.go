@@ -60,9 +60,9 @@ func TestServersForPublishers(t *testing.T) {
 	if status != 201 {
 		t.Fatalf("%d %s", status, body)
 	}
-	links := header.Values("Link")
+	links := slices.DeleteFunc(header.Values("Link"), func(l string) bool { return !strings.Contains(l, `rel="ice-server"`) })
 	for i, want := range []string{"<stun:stun.example.org:3478>", "<turn:turn.example.org:3478?transport=tcp>", "<turn:127.0.0.1:", "<turn:127.0.0.1:"} {
-		if i >= len(links) || !strings.HasPrefix(links[i], want) || !strings.Contains(links[i], `rel="ice-server"`) {
+		if i >= len(links) || !strings.HasPrefix(links[i], want) {
 			t.Errorf("link %d of %q: want %s", i, links, want)
 		}
 	}

@@ -72,6 +72,7 @@ type session struct {
 	clock      *clock.Clock
 
 	receiver   *receiver
+	ciphers    ciphers
 	ssrc       uint32        // of the gateway in its reports
 	deleted    chan struct{} // closed by End
 	endOnce    sync.Once
@@ -417,20 +418,27 @@ func (l *life) tell() {
 // measureRoundTrip takes the round trip from the connectivity checks, which go on
 // as long as the session does.
 func (l *life) measureRoundTrip() {
-	for _, r := range l.pc.GetReceivers() {
-		t := r.Transport()
-		if t == nil || t.ICETransport() == nil {
-			continue
-		}
-		pair, ok := t.ICETransport().GetSelectedCandidatePairStats()
-		if !ok || pair.CurrentRoundTripTime <= 0 {
-			return
-		}
-		l.roundTrip = time.Duration(pair.CurrentRoundTripTime * float64(time.Second))
-		l.keys.roundTrip = l.roundTrip
-		l.receiver.setRoundTrip(l.roundTrip)
+	path := l.path()
+	if path == nil {
 		return
 	}
+	pair, ok := path.GetSelectedCandidatePairStats()
+	if !ok || pair.CurrentRoundTripTime <= 0 {
+		return
+	}
+	l.roundTrip = time.Duration(pair.CurrentRoundTripTime * float64(time.Second))
+	l.keys.roundTrip = l.roundTrip
+	l.receiver.setRoundTrip(l.roundTrip)
+}
+
+// path is the ICE transport that all tracks share; nil before there is one.
+func (s *session) path() *webrtc.ICETransport {
+	for _, r := range s.pc.GetReceivers() {
+		if t := r.Transport(); t != nil && t.ICETransport() != nil {
+			return t.ICETransport()
+		}
+	}
+	return nil
 }
 
 // latestKey is when the last random access point of the video came.

@@ -685,3 +685,18 @@ func TestUnusableOfferIsRefusedBeforeTheGatewayIsAsked(t *testing.T) {
 		t.Error("the gateway was asked")
 	}
 }
+
+// The gateway is told by which way the publisher comes, and how his media are protected.
+func TestInfo(t *testing.T) {
+	g := start(t)
+	publish(t, config(t, g))
+	pub := g.host.last()
+	pub.wait(t, "what is no figure", func() bool { return pub.stats.Info["ice_protocol"] != "" })
+	pub.mu.Lock()
+	defer pub.mu.Unlock()
+	info := pub.stats.Info
+	if info["ice_protocol"] != "udp" || info["ice_local"] != "host" || info["ice_remote"] == "" ||
+		info["dtls_cipher"] != "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" || info["srtp_cipher"] != "AEAD_AES_128_GCM" {
+		t.Errorf("%v", info)
+	}
+}

@@ -62,7 +62,21 @@ func (l *life) report(now time.Time) {
 		v["sender_report_age_seconds"] = now.Sub(time.Unix(0, at)).Seconds()
 	}
 	r.addTo(v)
-	l.pub.ReportStats(sdk.IngestStats{Bytes: f.bytes.Load(), RTT: l.roundTrip, UnitsLost: f.dropped.Load(), Values: v})
+	l.pub.ReportStats(sdk.IngestStats{Bytes: f.bytes.Load(), RTT: l.roundTrip, UnitsLost: f.dropped.Load(), Values: v, Info: l.info()})
+}
+
+// info is what is no figure: how the publisher reaches the gateway, and how what he
+// sends is protected.
+func (l *life) info() map[string]string {
+	info := make(map[string]string)
+	if path := l.path(); path != nil {
+		if pair, err := path.GetSelectedCandidatePair(); err == nil && pair != nil {
+			info["ice_local"], info["ice_remote"] = pair.Local.Typ.String(), pair.Remote.Typ.String()
+			info["ice_protocol"] = pair.Local.Protocol.String()
+		}
+	}
+	l.ciphers.addTo(info)
+	return info
 }
 
 // addTo adds what the receiver knows.
