@@ -60,6 +60,8 @@ fuzz: ## run every fuzz target for FUZZTIME (default 5m)
 
 bench: build ## measure what the gateway must reach, and print asked beside measured
 	@$(GO) run ./test/bench -gateway bin/gateway $(ARGS)
+	@echo "answer to an offer, asked: 30 median-ms; depacketizing an 8 KB picture, asked: 2000 ns/op, 1 allocs/op"
+	@$(GO) test ./plugins/ingest-webrtc/session ./internal/rtp/depack -run '^$$' -bench 'Post|H264Picture' | grep ^Benchmark
 
 bench-receive: build ## measure what receiving WebRTC costs per packet, beside stock pion
 	@$(GO) build -o bin/bench-receive ./test/bench/receive && bin/bench-receive -gateway bin/gateway $(ARGS)

@@ -374,6 +374,51 @@ func FuzzH264(f *testing.F) {
 	})
 }
 
+// What an 8 KB picture costs, in fragments of 1200 bytes.
+func BenchmarkH264Picture(b *testing.B) {
+	const size, mtu = 8 << 10, 1200
+	picture := make([]byte, size)
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := range picture {
+		picture[i] = byte(1 + r.IntN(255))
+	}
+	picture[0] = 0x41
+	var in []reorder.Packet
+	for at := 1; at < size; at += mtu {
+		end := min(at+mtu, size)
+		head := byte(picture[0] & 0x1f)
+		if at == 1 {
+			head |= 0x80
+		}
+		if end == size {
+			head |= 0x40
+		}
+		in = append(in, reorder.Packet{Marker: end == size, Payload: append([]byte{picture[0]&0xe0 | 28, head}, picture[at:end]...)})
+	}
+	out := 0
+	d := depack.NewH264(func(u depack.Unit) { out += len(u.Payload) })
+	for _, p := range packets(r, originals(b, 1)) {
+		d.Push(p) // its random access point
+	}
+	if out == 0 {
+		b.Fatal("no random access point to begin with")
+	}
+	out = 0
+	b.SetBytes(size)
+	b.ReportAllocs()
+	n := uint32(0)
+	for b.Loop() {
+		n += 3000
+		for _, p := range in {
+			p.Time = n
+			d.Push(p)
+		}
+	}
+	if want := b.N * (size + 4); out != want {
+		b.Errorf("%d bytes came out, want %d", out, want)
+	}
+}
+
 func BenchmarkH264(b *testing.B) {
 	in := packets(rand.New(rand.NewPCG(1, 1)), originals(b, 300))
 	size := 0

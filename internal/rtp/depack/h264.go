@@ -10,8 +10,10 @@ import (
 
 // slabBytes is the size of the buffers in which payloads are assembled, one
 // behind the other: there is one allocation for several pictures, and a picture
-// is moved only when it does not fit into what is left of its slab.
-const slabBytes = 64 << 10
+// is moved only when it does not fit into what is left of its slab. It is the largest
+// that Go allocates from its caches, without the heap's lock. A picture that is larger
+// has a slab of its own, which is gone with it.
+const slabBytes = 32 << 10
 
 // An H264 assembles pictures from packets. After a loss it emits nothing until a
 // random access point has come whole: what it emits always decodes. Not safe for
