@@ -7,6 +7,11 @@
 // exactly. The picture is moved towards it slowly, or by one step at a random
 // access point. Times of a track never go back.
 //
+// Some senders stop the RTP time of a track while it is muted. What comes then looks
+// held up for as long as the pause was; what really was held up comes faster than it
+// was sent, and soon is not late any more. A track that stays late, while the others
+// are not, has stood still and goes on where it belongs.
+//
 // The package knows nothing of packets or codecs; its caller tells it the time.
 package clock
 
@@ -24,10 +29,17 @@ const (
 	deadband = 10 * time.Millisecond
 	settled  = 2 * time.Millisecond
 	step     = 80 * time.Millisecond
-	slew     = 20 * time.Millisecond
+	// 2 % of speed is not seen, and it takes 4 s to put 80 ms right, of which people
+	// notice more than 45 (ITU-R BT.1359).
+	slew = 20 * time.Millisecond
 	// jump is how far RTP time and arrival may drift apart between two units
 	// before the track is taken to have begun anew.
 	jump = 3 * time.Second
+	// pauseLeast is how long nothing must have come, and how much later than that its
+	// RTP time says a unit must be, for the RTP time to be suspected of having stood
+	// still; pauseTest is how long what follows is watched then.
+	pauseLeast = 500 * time.Millisecond
+	pauseTest  = 200 * time.Millisecond
 	// plausible is how far sender reports may contradict the arrivals.
 	plausible = 2 * time.Second
 	// reportJitter and the slope of 1 % bound the error of a sender report
@@ -65,11 +77,21 @@ type Track struct {
 	order      order
 	least      [2]time.Duration // least arrival - media time: of this window and the one before
 	leastSince time.Duration
+	late       time.Duration // arrival - media time of the last unit
+	pause      pause
 
 	report    report        // the last one accepted
 	suspect   report        // the last one that contradicted report
 	reference time.Duration // of the sender: its clock at media time 0
 	reported  bool          // reference is known
+}
+
+// A pause is one in which the RTP time may have stood still.
+type pause struct {
+	suspected bool
+	since     time.Duration // arrival of the first unit behind it
+	before    time.Duration // least delay until then
+	least     time.Duration // least delay since
 }
 
 // A report is a sender report: the sender's clock and the media time it goes with.
@@ -119,7 +141,9 @@ func (t *Track) Stamp(rtp uint32, arrival time.Time, randomAccess bool) Time {
 		t.restart(rtp, at)
 		jumped = true
 	} else {
+		t.suspectPause(rtp, at)
 		t.move(rtp, at, randomAccess)
+		jumped = t.stoodStill(at)
 	}
 	t.highest = max(t.highest, t.ticks)
 	pts, dts := t.order.stamp(t.wanted, t.ticks < t.highest)
@@ -133,6 +157,51 @@ func (t *Track) move(rtp uint32, at time.Duration, randomAccess bool) {
 	t.observe(at, m)
 	t.correct(m, randomAccess)
 	t.wanted = m + t.offset
+}
+
+// suspectPause notes a unit that is as late as the pause before it was long.
+func (t *Track) suspectPause(rtp uint32, at time.Duration) {
+	gap := at - t.lastAt
+	if gap >= pauseLeast && gap-t.duration(int64(int32(rtp-t.lastRTP))) >= pauseLeast && !t.pause.suspected {
+		t.pause = pause{suspected: true, since: at, before: t.leastDelay(), least: 1<<63 - 1}
+	}
+}
+
+// stoodStill decides, once enough has come behind a pause, whether the RTP time stood
+// still in it, and moves the track then.
+func (t *Track) stoodStill(at time.Duration) bool {
+	p := &t.pause
+	if !p.suspected {
+		return false
+	}
+	p.least = min(p.least, t.late)
+	stood := p.least - p.before
+	switch {
+	case stood < pauseLeast || t.clock.othersLate(t, stood/2):
+		p.suspected = false // held up on the way
+	case at-p.since >= pauseTest:
+		p.suspected = false
+		t.offset += stood
+		t.wanted = max(t.wanted+stood, t.order.lastDTS+minStep)
+		t.order.waiting = nil
+		t.least, t.leastSince = [2]time.Duration{p.least, p.least}, at
+		t.slewing = false
+		// What was reported is of the time before.
+		t.report, t.suspect, t.reported = report{}, report{}, false
+		return true
+	}
+	return false
+}
+
+// othersLate reports whether what came last of another track was later than usual by
+// more than d: the network is to blame then.
+func (c *Clock) othersLate(t *Track, d time.Duration) bool {
+	for _, o := range c.tracks {
+		if o != t && o.started && o.late-o.leastDelay() > d {
+			return true
+		}
+	}
+	return false
 }
 
 // duration converts a difference of RTP time.
@@ -163,7 +232,7 @@ func (t *Track) restart(rtp uint32, at time.Duration) {
 
 func (t *Track) anchor(rtp uint32, at time.Duration) {
 	t.started, t.lastRTP, t.ticks, t.highest, t.lastAt = true, rtp, 0, 0, at
-	t.least, t.leastSince = [2]time.Duration{at, at}, at
+	t.least, t.leastSince, t.late, t.pause = [2]time.Duration{at, at}, at, at, pause{}
 	t.slewing, t.slewedAt = false, 0
 	t.report, t.suspect, t.reported = report{}, report{}, false
 }
@@ -171,6 +240,7 @@ func (t *Track) anchor(rtp uint32, at time.Duration) {
 // observe takes in how late a unit was.
 func (t *Track) observe(at, media time.Duration) {
 	late := at - media
+	t.late = late
 	if at-t.leastSince > window {
 		t.least[1], t.least[0], t.leastSince = t.least[0], late, at
 		return

@@ -217,6 +217,88 @@ func TestJump(t *testing.T) {
 	}
 }
 
+// A track whose RTP time stood still while it was muted goes on where it belongs; one
+// that was held up on the way, alone or with all others, does not move.
+func TestRTPTimeStandsStill(t *testing.T) {
+	type unit struct {
+		arrival, capture time.Duration
+		rtp              time.Duration
+		video            bool
+	}
+	const from = 5 * time.Second
+	// f plays 15 s in which from 5 s on the sound pauses for length.
+	f := func(name string, length time.Duration, jumps int, change func(u *unit)) {
+		t.Run(name, func(t *testing.T) {
+			var units []unit
+			for at := time.Duration(0); at < 15*time.Second; at += 20 * ms {
+				u := unit{arrival: at + 30*ms, capture: at, rtp: at}
+				v := unit{arrival: at + 30*ms, capture: at, rtp: at, video: true}
+				change(&u)
+				change(&v)
+				if u.arrival >= 0 {
+					units = append(units, u)
+				}
+				units = append(units, v)
+			}
+			slices.SortStableFunc(units, func(a, b unit) int { return int(a.arrival - b.arrival) })
+			c := clock.New(epoch)
+			audio, video := c.AddTrack(48000, true), c.AddTrack(90000, false)
+			var heard time.Duration // PTS - capture of the sound
+			jumped, settled := 0, time.Duration(0)
+			for i, u := range units {
+				tr, rate := audio, time.Duration(48)
+				if u.video {
+					tr, rate = video, 90
+				}
+				at := tr.Stamp(uint32(u.rtp*rate/ms), epoch.Add(u.arrival), i%100 == 0)
+				if at.Jumped {
+					if u.video {
+						t.Errorf("the picture jumped at %v", u.arrival)
+					}
+					jumped, settled = jumped+1, u.arrival
+				}
+				if !u.video {
+					heard = at.PTS - u.capture
+				} else if skew := at.PTS - u.capture - heard; skew.Abs() > 20*ms && (u.arrival < from || settled > 0) {
+					t.Fatalf("at %v apart by %v", u.arrival, skew)
+				}
+			}
+			if jumped != jumps {
+				t.Errorf("jumped %d times, want %d", jumped, jumps)
+			}
+			if behind := from + length; jumps > 0 && (settled < behind || settled > behind+300*ms) {
+				t.Errorf("the sound came back at %v and was put right at %v", behind, settled)
+			}
+		})
+	}
+	for _, length := range []time.Duration{time.Second, 2 * time.Second, 2900 * ms} {
+		f("stands still for "+length.String(), length, 1, func(u *unit) {
+			switch {
+			case u.video || u.capture < from:
+			case u.capture < from+length:
+				u.arrival = -1
+			default:
+				u.rtp -= length - 20*ms
+			}
+		})
+		f("held up for "+length.String(), length, 0, func(u *unit) {
+			if !u.video && u.capture >= from {
+				u.arrival = max(u.arrival, from+length)
+			}
+		})
+		f("goes on for "+length.String(), length, 0, func(u *unit) {
+			if !u.video && u.capture >= from && u.capture < from+length {
+				u.arrival = -1
+			}
+		})
+		f("everything late from now on by "+length.String(), length, 0, func(u *unit) {
+			if u.capture >= from {
+				u.arrival += length
+			}
+		})
+	}
+}
+
 // order is the decoding order of a group with two B-frames between others, by
 // number of the picture in output.
 func decoding(pictures int) []int {
