@@ -129,12 +129,31 @@ func Parse(text []byte) (*Offer, error) {
 	if err := o.transport(&d); err != nil {
 		return nil, err
 	}
+	bundleWhatIsThere(&d)
 	out, err := withoutSimulcast(&d).Marshal()
 	if err != nil {
 		return nil, &Refusal{Malformed, "the offer cannot be written again: " + printable(err.Error())}
 	}
 	o.SDP = string(out)
 	return o, nil
+}
+
+// bundleWhatIsThere takes sections out of the group that the offer does not have:
+// FFmpeg names two, also when it sends picture or sound alone.
+func bundleWhatIsThere(d *sdp.SessionDescription) {
+	for i, a := range d.Attributes {
+		words := strings.Fields(a.Value)
+		if a.Key != "group" || len(words) == 0 || words[0] != "BUNDLE" {
+			continue
+		}
+		words = slices.DeleteFunc(words, func(mid string) bool {
+			return mid != "BUNDLE" && !slices.ContainsFunc(d.MediaDescriptions, func(m *sdp.MediaDescription) bool {
+				have, _ := m.Attribute("mid")
+				return have == mid
+			})
+		})
+		d.Attributes[i].Value = strings.Join(words, " ")
+	}
 }
 
 // printable keeps what a parser quotes of its input from carrying control

@@ -700,3 +700,48 @@ func TestInfo(t *testing.T) {
 		t.Errorf("%v", info)
 	}
 }
+
+// A publisher who is connected and sends nothing is reported long before he is given
+// up, and when he sends again.
+func TestSilence(t *testing.T) {
+	g := start(t)
+	p, err := whipclient.Publish(t.Context(), config(t, g))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	first := run(t, p)
+	pub := g.host.last()
+	pub.wait(t, "media", func() bool { return pub.count(1) > 0 && pub.count(2) > 0 })
+	first.stop()
+	stopped := time.Now()
+	pub.wait(t, "silence", func() bool { return slices.Equal(pub.silences, []bool{true}) })
+	if took := time.Since(stopped); took < 300*time.Millisecond || took > 5*time.Second {
+		t.Errorf("silence was reported after %v, want half a second", took)
+	}
+	pub.wait(t, "the figure", func() bool { return pub.stats.Values["silent"] == 1 })
+	again := run(t, p)
+	defer again.stop()
+	pub.wait(t, "sound", func() bool { return slices.Equal(pub.silences, []bool{true, false}) })
+	select {
+	case err := <-pub.closed:
+		t.Errorf("the publication was closed with %v", err)
+	default:
+	}
+}
+
+// What publishers are asked not to exceed stands in the answer; who sends more than
+// twice that is sent away.
+func TestMaxBitrate(t *testing.T) {
+	const most = 200_000 // the card has more than twice that
+	g := startWith(t, session.Config{UDP: "127.0.0.1:0", MaxBPS: most})
+	status, header, answer := post(t, g.url, chromiumOffer(t))
+	if status != http.StatusCreated || !strings.Contains(answer, "b=TIAS:200000\r\n") || !strings.Contains(answer, "b=AS:200\r\n") {
+		t.Errorf("%d %s", status, answer)
+	}
+	remove(t, strings.TrimSuffix(g.url, "/whip/studio")+header.Get("Location"))
+	publish(t, config(t, g))
+	if err := ended(t, g.host.last()); err == nil || !strings.Contains(err.Error(), "max_bitrate") {
+		t.Errorf("ended with %v", err)
+	}
+}
