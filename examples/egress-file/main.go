@@ -1,6 +1,6 @@
 // Command egress-file is a complete third-party egress plugin. It appends each
 // track of a stream to a file of its own in the directory of the target's URL,
-// file:///var/recordings: H.264 as Annex-B, AAC as ADTS, which players open.
+// file:///var/recordings: H.264 as Annex-B, AV1 as OBUs, AAC as ADTS, which players open.
 package main
 
 import (
@@ -16,7 +16,15 @@ import (
 	"github.com/headgate/gateway/sdk/media/elementary"
 )
 
-func main() { sdk.ServeEgress("egress-file", "1.0.0", []string{"file"}, egress{}) }
+func main() { sdk.Serve(plugin()) }
+
+// plugin takes H.264 and AAC, as every simple egress, and AV1: publishers without
+// H.264, such as a Firefox that lacks its codec, can be recorded, too.
+func plugin() sdk.Plugin {
+	p := sdk.EgressOf("egress-file", "1.0.0", []string{"file"}, egress{})
+	p.Egress.Accepts.Codecs = append(p.Egress.Accepts.Codecs, media.AV1)
+	return p
+}
 
 type egress struct{}
 

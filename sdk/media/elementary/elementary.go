@@ -1,5 +1,5 @@
 // Package elementary turns access units into elementary streams, which players and
-// tools read from a file or a pipe: H.264 as Annex-B, AAC as ADTS. It knows the formats
+// tools read from a file or a pipe: H.264 as Annex-B, AAC as ADTS, AV1 as OBUs. It knows the formats
 // of units and of streams, and nothing of files.
 package elementary
 
@@ -12,7 +12,8 @@ import (
 )
 
 // Append appends the unit of track t to dst. A picture where a player may begin comes
-// with the parameter sets, as ITU-T H.264 Annex B and ISO/IEC 13818-7 (ADTS) have it.
+// with the parameter sets, as ITU-T H.264 Annex B and ISO/IEC 13818-7 (ADTS) have it; one
+// of AV1 with a temporal delimiter before it, as section 5 of its specification does.
 // The unit is not changed. Other codecs are an error.
 func Append(dst []byte, t media.Track, u *media.AccessUnit) ([]byte, error) {
 	switch t.Codec {
@@ -27,10 +28,15 @@ func Append(dst []byte, t media.Track, u *media.AccessUnit) ([]byte, error) {
 			return dst, err
 		}
 		return append(dst, u.Payload...), nil
+	case media.AV1:
+		return append(append(dst, temporalDelimiter...), u.Payload...), nil
 	default:
 		return dst, fmt.Errorf("no elementary stream of %s is known", t.Codec)
 	}
 }
+
+// temporalDelimiter is the whole OBU, with its size.
+const temporalDelimiter = "\x12\x00"
 
 func annexB(dst []byte, t media.Track, u *media.AccessUnit) ([]byte, error) {
 	nalus, err := h264.SplitLengthPrefixed(nil, u.Payload)

@@ -32,6 +32,7 @@ func TestAppend(t *testing.T) {
 	f(video, &media.AccessUnit{RandomAccess: true, Payload: payload}, join(start, sps, start, pps, start, payload[4:]))
 	f(video, &media.AccessUnit{Payload: payload}, join(start, payload[4:]))
 	f(audio, &media.AccessUnit{Payload: []byte{1, 2, 3}}, []byte{0xff, 0xf1, 0x4c, 0x80, 0x01, 0x5f, 0xfc, 1, 2, 3})
+	f(media.Track{Codec: media.AV1}, &media.AccessUnit{Payload: []byte{0x0a, 1, 2}}, []byte{0x12, 0, 0x0a, 1, 2})
 	f(video, &media.AccessUnit{Payload: payload[:5]}, nil)
 	f(media.Track{Codec: media.H264}, &media.AccessUnit{RandomAccess: true, Payload: payload}, nil)
 	f(media.Track{Codec: media.AAC}, &media.AccessUnit{Payload: payload}, nil)
