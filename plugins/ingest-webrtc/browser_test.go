@@ -52,6 +52,12 @@ func (g *gatewayFake) publication(i int) *publicationFake {
 	return g.pubs[i]
 }
 
+// An arrival is a unit that came.
+type arrival struct {
+	at    time.Time
+	bytes int
+}
+
 type publicationFake struct {
 	opened time.Time
 	offer  sdk.Offer
@@ -68,6 +74,7 @@ type publicationFake struct {
 	lastDTS       [3]time.Duration
 	stats         sdk.IngestStats
 	targets       []sdk.TargetState
+	recent        []arrival // of the last two seconds
 }
 
 func (p *publicationFake) SetTracks(tracks []media.Track) {
@@ -83,6 +90,9 @@ func (p *publicationFake) SetTracks(tracks []media.Track) {
 func (p *publicationFake) WriteAccessUnit(u *media.AccessUnit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Now()
+	p.recent = append(p.recent, arrival{now, len(u.Payload)})
+	p.recent = slices.DeleteFunc(p.recent, func(a arrival) bool { return now.Sub(a.at) > 2*time.Second })
 	if u.Discontinuity {
 		p.discontinuous++
 	}
@@ -106,6 +116,19 @@ func (p *publicationFake) WriteAccessUnit(u *media.AccessUnit) {
 	}
 }
 
+// rate is how many bits per second have come over the last d.
+func (p *publicationFake) rate(d time.Duration) float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	bytes, from := 0, time.Now().Add(-d)
+	for _, a := range p.recent {
+		if a.at.After(from) {
+			bytes += a.bytes
+		}
+	}
+	return float64(bytes) * 8 / d.Seconds()
+}
+
 func (p *publicationFake) ReportSilence(bool) {}
 
 func (p *publicationFake) Targets() ([]sdk.TargetState, bool) {
@@ -125,7 +148,7 @@ func (p *publicationFake) Done() <-chan struct{} { return p.done }
 func (p *publicationFake) Err() error            { return nil }
 func (p *publicationFake) Close(lost error)      { p.closed <- lost }
 
-func browser(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Context {
+func browser(t testing.TB, flags ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
@@ -157,7 +180,7 @@ func browser(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Contex
 	return ctx
 }
 
-func serve(t *testing.T) (*gatewayFake, string) {
+func serve(t testing.TB) (*gatewayFake, string) {
 	t.Helper()
 	g, h := serveHandler(t)
 	web := httptest.NewServer(h)
@@ -165,7 +188,7 @@ func serve(t *testing.T) (*gatewayFake, string) {
 	return g, web.URL
 }
 
-func serveHandler(t *testing.T) (*gatewayFake, http.Handler) {
+func serveHandler(t testing.TB) (*gatewayFake, http.Handler) {
 	t.Helper()
 	g := &gatewayFake{}
 	s, err := session.Listen(session.Config{UDP: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)}, g)
@@ -182,7 +205,7 @@ func serveHandler(t *testing.T) (*gatewayFake, http.Handler) {
 	return g, handler(s, func(context.Context, string) error { return nil })
 }
 
-func do(ctx context.Context, t *testing.T, what string, limit time.Duration, actions ...chromedp.Action) {
+func do(ctx context.Context, t testing.TB, what string, limit time.Duration, actions ...chromedp.Action) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -595,5 +618,40 @@ func TestClosedTab(t *testing.T) {
 		t.Logf("noticed after %v: %v", time.Since(from), err)
 	case <-time.After(15 * time.Second):
 		t.Error("not noticed")
+	}
+}
+
+// BenchmarkREMB is how soon Chromium is under a new limit, and back at 80 % of what it
+// sent before once that is lifted.
+func BenchmarkREMB(b *testing.B) {
+	const limit = 400_000
+	for b.Loop() {
+		g, url := serve(b)
+		ctx := browser(b)
+		if err := chromedp.Run(ctx); err != nil {
+			b.Fatal(err)
+		}
+		do(ctx, b, "going live", 30*time.Second, chromedp.Navigate(url+"/publish/studio?source=camera#token=abc"), chromedp.WaitVisible("#start"),
+			chromedp.Click("#start"), chromedp.WaitVisible(`body[data-state="live"]`))
+		p := g.publication(0)
+		took := func(what string, ok func() bool) time.Duration {
+			from := time.Now()
+			if !within(60*time.Second, ok) {
+				b.Fatalf("not %s: %.0f b/s", what, p.rate(time.Second))
+			}
+			return time.Since(from)
+		}
+		took("2 times the limit", func() bool { return p.rate(2*time.Second) > 2*limit })
+		before := p.rate(2 * time.Second)
+		p.offer.OnTargetBitrate(limit)
+		under := took("under the limit", func() bool { return p.rate(time.Second) <= limit })
+		time.Sleep(3 * time.Second)
+		held := p.rate(2 * time.Second)
+		p.offer.OnTargetBitrate(0)
+		back := took("back", func() bool { return p.rate(time.Second) >= 0.8*before })
+		b.ReportMetric(before/1000, "before-kb/s")
+		b.ReportMetric(float64(under.Milliseconds()), "under-ms")
+		b.ReportMetric(held/1000, "held-kb/s")
+		b.ReportMetric(float64(back.Milliseconds()), "back-ms")
 	}
 }

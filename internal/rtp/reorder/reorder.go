@@ -82,7 +82,7 @@ type Buffer struct {
 	freePackets  []*Packet
 	freeRequests []*request
 
-	recovery  [64]time.Duration // how long the last recovered packets were missing
+	recovery  [256]time.Duration // how long the last recovered packets were missing
 	recovered int
 }
 
@@ -241,15 +241,16 @@ func (b *Buffer) NextRequest() (at time.Time, ok bool) {
 }
 
 // Recovery returns how long the packets that were recovered last had been missing:
-// half of them no longer than median, all no longer than most.
-func (b *Buffer) Recovery() (median, most time.Duration) {
+// half of them no longer than median, 99 of 100 no longer than p99, all no longer than
+// most.
+func (b *Buffer) Recovery() (median, p99, most time.Duration) {
 	n := min(b.recovered, len(b.recovery))
 	if n == 0 {
-		return 0, 0
+		return 0, 0, 0
 	}
 	d := slices.Clone(b.recovery[:n])
 	slices.Sort(d)
-	return d[n/2], d[n-1]
+	return d[n/2], d[n*99/100], d[n-1]
 }
 
 func (b *Buffer) slot(seq int64) *slot { return &b.slots[uint64(seq)%window] }

@@ -204,7 +204,7 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("asked again for %v", got)
 	}
 	b.Push(reorder.Packet{Seq: 2, Arrival: at(102)})
-	if median, most := b.Recovery(); median != 92*time.Millisecond || most != median || b.Counts.Recovered != 1 || b.Counts.Requested != 2 {
+	if median, p99, most := b.Recovery(); median != 92*time.Millisecond || p99 != median || most != median || b.Counts.Recovered != 1 || b.Counts.Requested != 2 {
 		t.Errorf("recovered after %v, %+v", median, b.Counts)
 	}
 	b.SetRoundTrip(120 * time.Millisecond)

@@ -196,7 +196,7 @@ func (w writer) Write(b []byte) (int, error) {
 
 var card = sync.OnceValues(clip.Load)
 
-func config(t *testing.T, g gateway) whipclient.Config {
+func config(t testing.TB, g gateway) whipclient.Config {
 	t.Helper()
 	c, err := card()
 	if err != nil {
@@ -217,7 +217,7 @@ type running struct {
 	stop func()
 }
 
-func publish(t *testing.T, cfg whipclient.Config) running {
+func publish(t testing.TB, cfg whipclient.Config) running {
 	t.Helper()
 	p, err := whipclient.Publish(t.Context(), cfg)
 	if err != nil {
@@ -232,7 +232,7 @@ func publish(t *testing.T, cfg whipclient.Config) running {
 }
 
 // run lets a publisher send until it is stopped.
-func run(t *testing.T, p *whipclient.Publisher) running {
+func run(t testing.TB, p *whipclient.Publisher) running {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = p.Run(ctx) })

@@ -87,8 +87,8 @@ func (r *receiver) addTo(v map[string]float64) {
 		kind := "audio"
 		if t.id == videoTrack {
 			kind = "video"
-			median, most := t.buffer.Recovery()
-			v["recovery_median_seconds"], v["recovery_max_seconds"] = median.Seconds(), most.Seconds()
+			median, p99, most := t.buffer.Recovery()
+			v["recovery_median_seconds"], v["recovery_p99_seconds"], v["recovery_max_seconds"] = median.Seconds(), p99.Seconds(), most.Seconds()
 		}
 		v[kind+"_jitter_seconds"] = t.arrivals.jitter
 	}
