@@ -109,7 +109,11 @@ func TestManySessions(t *testing.T) {
 			}
 			break
 		}
-		runtime.GC()
+		// What lies in pools is gone with the second collection, what a finalizer held
+		// with the third.
+		for range 3 {
+			runtime.GC()
+		}
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return runtime.NumGoroutine(), m.HeapAlloc
@@ -123,7 +127,7 @@ func TestManySessions(t *testing.T) {
 	if after > before+5 {
 		t.Errorf("%d goroutines, %d before", after, before)
 	}
-	if heapAfter > heapBefore+4<<20 {
+	if heapAfter > heapBefore+1<<20 {
 		t.Errorf("heap of %d KB, %d KB before", heapAfter>>10, heapBefore>>10)
 	}
 }
