@@ -465,6 +465,9 @@ func (s *stream) status() status.Stream {
 			ID: uint32(t.ID), Codec: string(t.Codec), Width: t.Width, Height: t.Height,
 			Channels: t.Channels, DerivedFrom: uint32(t.DerivedFrom), Values: s.derive.Figures(t.ID),
 		}
+		st.Tracks[i].Silent = t.Codec.Kind() == media.Audio && slices.ContainsFunc(snap.Tracks, func(of media.Track) bool {
+			return of.ID == t.DerivedFrom && of.Codec.Kind() == media.Video
+		})
 	}
 	return st
 }

@@ -78,8 +78,8 @@ func (p Plugin) check() error {
 		}
 	}
 	for _, t := range p.Transforms {
-		if t.Open == nil || t.From == "" || t.To == "" {
-			errs = append(errs, errors.New("a transform needs From, To and Open"))
+		if t.Open == nil || t.To == "" || t.From == "" && t.To.Kind() != media.Audio {
+			errs = append(errs, errors.New("a transform needs From, To and Open; one without From makes sound"))
 		}
 	}
 	return errors.Join(errs...)

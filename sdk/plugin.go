@@ -261,6 +261,10 @@ const (
 )
 
 // A Transform derives tracks of codec To from tracks of codec From.
+//
+// One whose From is empty makes sound of nothing: silence, for targets that need
+// sound where the stream has none. Its track is one of pictures of any codec, and
+// the units that it gets say when those are and carry no payload.
 type Transform struct {
 	From, To media.Codec
 	Open     func(ctx context.Context, in media.Track, s TransformSettings) (Transformer, error)

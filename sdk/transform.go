@@ -47,8 +47,11 @@ func (a *attachment) openTransform(o *wire.Open) {
 		a.refuse(o, "a transform takes one track")
 		return
 	}
-	to := media.Codec(o.GetTransform().GetTo())
-	i := slices.IndexFunc(a.plugin.Transforms, func(t Transform) bool { return t.From == tracks[0].Codec && t.To == to })
+	to, from := media.Codec(o.GetTransform().GetTo()), tracks[0].Codec
+	if from.Kind() != to.Kind() {
+		from = "" // silence beside a picture
+	}
+	i := slices.IndexFunc(a.plugin.Transforms, func(t Transform) bool { return t.From == from && t.To == to })
 	if i < 0 {
 		a.refuse(o, fmt.Sprintf("the plugin does not make %s of %s", to, tracks[0].Codec))
 		return

@@ -185,6 +185,10 @@ func (r checkRequest) suites(info *wire.DescribeResponse) (suites []plugintest.S
 				// A packet of 20 ms of silence, as RFC 6716 has it.
 				Payload: func(int) []byte { return []byte{0xfc, 0xff, 0xfe} },
 			}))
+		case "":
+			suites = append(suites, plugintest.TransformSuite(p, plugintest.TransformOptions{
+				In: media.Track{ID: 2, Codec: media.VP8}, To: media.Codec(t.GetTo()), Options: []byte(r.options),
+			}))
 		default:
 			notes = append(notes, fmt.Sprintf("the transform from %s to %s is checked in Go, with plugintest.TestTransform and media of yours", from, t.GetTo()))
 		}

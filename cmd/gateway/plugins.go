@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -258,7 +259,7 @@ func info(name string, d *wire.DescribeResponse) pluginInfo {
 		p.Presets = append(p.Presets, pr.GetName())
 	}
 	for _, t := range d.GetTransforms() {
-		p.Transforms = append(p.Transforms, t.GetFrom()+"->"+t.GetTo())
+		p.Transforms = append(p.Transforms, cmp.Or(t.GetFrom(), "silence")+"->"+t.GetTo())
 	}
 	if len(p.Transforms) > 0 {
 		p.Kinds = append(p.Kinds, "transform")

@@ -225,15 +225,17 @@ func (d *Deriver) session(ctx context.Context, n Need, in media.Track, track *ro
 		}
 	}
 	f.OnUnit = track.Write
+	spec := pluginhost.TransformSpec{
+		StreamID: d.stream.ID(), Stream: d.stream.Name(), In: in, To: n.To, Out: track.ID(),
+		Bitrate: n.Setting.BitsPerSecond, Channels: n.Setting.Channels, Quality: n.Setting.Quality,
+	}
+	f.TimeOnly = spec.Silent()
 	d.mu.Lock()
 	of.track, of.feed = track.ID(), f
 	d.mu.Unlock()
-	sub := f.Subscribe(d.stream, router.SubscriptionConfig{MaxLag: maxLag, NoVideo: in.Codec.Kind() == media.Audio})
+	sub := f.Subscribe(d.stream, router.SubscriptionConfig{MaxLag: maxLag, NoVideo: n.To.Kind() == media.Audio})
 	defer sub.Close()
-	s, err := d.opener.OpenTransform(pluginhost.TransformSpec{
-		StreamID: d.stream.ID(), Stream: d.stream.Name(), In: in, To: n.To, Out: track.ID(),
-		Bitrate: n.Setting.BitsPerSecond, Channels: n.Setting.Channels, Quality: n.Setting.Quality,
-	}, f, f)
+	s, err := d.opener.OpenTransform(spec, f, f)
 	if err != nil {
 		return 0, fmt.Errorf("opening the transform %s to %s: %w", in.Codec, n.To, err)
 	}

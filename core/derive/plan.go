@@ -20,7 +20,8 @@ import (
 	"github.com/headgate/gateway/sdk/wire"
 )
 
-// A Need is a track that has to be made. Equal needs share one track.
+// A Need is a track that has to be made. Equal needs share one track. Sound from a
+// track of pictures is silence in their time.
 type Need struct {
 	From    media.TrackID
 	To      media.Codec
@@ -62,13 +63,15 @@ type Want struct {
 	// Setting how it is made where it has to be.
 	Audio   media.Codec
 	Setting Setting
+	// NeedsAudio: it gets silence where the stream has no sound.
+	NeedsAudio bool
 }
 
 // WantOf is what a target wants that the configuration speaks of so, if it takes
-// what accepts says.
+// what accepts says. Who names a codec of its sound wants sound.
 func WantOf(a config.Audio, accepts pluginhost.Accepts) Want {
 	return Want{
-		Accepts: accepts, Audio: media.Codec(a.Codec),
+		Accepts: accepts, Audio: media.Codec(a.Codec), NeedsAudio: a.Codec != "",
 		Setting: Setting{BitsPerSecond: a.BitsPerSecond, Channels: a.Channels, Quality: a.Quality},
 	}
 }
@@ -106,7 +109,7 @@ type Plan struct {
 	Refused string
 }
 
-// Transforms are the codecs that can be made of others.
+// Transforms are the codecs that can be made of others; of none, as silence.
 type Transforms map[media.Codec][]media.Codec
 
 // TransformsOf collects what plugins declare.
@@ -169,6 +172,9 @@ func Choose(tracks []media.Track, w Want, ts Transforms) Plan {
 	var p Plan
 	for _, kind := range []media.Kind{media.Video, media.Audio} {
 		p.choose(kind, tracks, narrow, ts)
+	}
+	if w.NeedsAudio && p.Refused == "" {
+		p.fillAudio(tracks, narrow, ts)
 	}
 	if w.Audio != "" && p.Refused != "" && Choose(tracks, Want{Accepts: w.Accepts, Setting: w.Setting}, ts).Refused == "" {
 		p.Refused = fmt.Sprintf("the target is to get its sound as %s (audio.codec) and does not take that, or nothing makes it of the stream's: remove audio.codec", w.Audio)
@@ -239,6 +245,25 @@ func (p *Plan) choose(kind media.Kind, tracks []media.Track, w Want, ts Transfor
 	}
 	if there > 0 && got == 0 && p.Refused == "" {
 		p.Refused = refusal(kind, codecsOf(originals(tracks, kind)), a, room)
+	}
+}
+
+// fillAudio plans silence beside the picture where there is no sound. Where there
+// will be some, and silence until now, that stays until the sound is there.
+func (p *Plan) fillAudio(tracks []media.Track, w Want, ts Transforms) {
+	isAudio := func(t media.Track) bool { return t.Codec.Kind() == media.Audio }
+	video := slices.IndexFunc(p.Tracks, func(t media.Track) bool { return t.Codec.Kind() == media.Video })
+	to := ts.makes("", w.Accepts)
+	if video < 0 || to == "" || limit(w.Accepts, media.Audio) == 0 || slices.ContainsFunc(p.Tracks, isAudio) {
+		return
+	}
+	n := Need{From: p.Tracks[video].ID, To: to, Setting: Setting{Channels: w.Setting.Channels}}
+	made, there := n.MadeOf(tracks)
+	if there {
+		p.Tracks = append(p.Tracks, made)
+	}
+	if there || len(originals(tracks, media.Audio)) == 0 {
+		p.Needs = append(p.Needs, n)
 	}
 }
 

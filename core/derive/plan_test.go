@@ -154,6 +154,44 @@ func TestWishes(t *testing.T) {
 	f(pluginhost.Accepts{}, config.Audio{Codec: "aac"}, "1:vp9 2:opus", `1, need aac of 2 as ""`)
 	f(pluginhost.Accepts{}, config.Audio{}, "1:vp9 2:opus", "1, 2")
 
+	// Who needs sound gets silence where there is none, and until there is.
+	silent := Transforms{"": {media.AAC}, media.Opus: {media.AAC}}
+	g := func(a pluginhost.Accepts, audio config.Audio, needs bool, tracks, want string) {
+		t.Helper()
+		w := WantOf(audio, a)
+		w.NeedsAudio = w.NeedsAudio || needs
+		p := Choose(parse(tracks), w, silent)
+		var s []string
+		for _, tr := range p.Tracks {
+			s = append(s, fmt.Sprint(tr.ID))
+		}
+		for _, n := range p.Needs {
+			s = append(s, fmt.Sprintf("need %s of %d", n.To, n.From))
+		}
+		if p.Complete {
+			s = append(s, "complete")
+		}
+		if got := strings.Join(s, ", "); got != want || p.Refused != "" {
+			t.Errorf("%+v of %s: got %s, want %s (%s)", audio, tracks, got, want, p.Refused)
+		}
+	}
+	g(rtmp, config.Audio{}, false, "1:h264", "1, complete")
+	g(rtmp, config.Audio{}, true, "1:h264", "1, need aac of 1")
+	g(rtmp, config.Audio{Codec: "aac"}, false, "1:h264", "1, need aac of 1")
+	g(rtmp, config.Audio{}, true, "1:h264 4:aac<1", "1, 4, need aac of 1, complete")
+	g(rtmp, config.Audio{}, false, "1:h264 4:aac<1", "1, complete")
+	g(rtmp, config.Audio{}, true, "1:h264 2:opus", "1, need aac of 2")
+	g(rtmp, config.Audio{}, true, "1:h264 2:opus 4:aac<1", "1, 4, need aac of 2, need aac of 1")
+	g(rtmp, config.Audio{}, true, "1:h264 2:opus 3:aac<2 4:aac<1", "1, 3, need aac of 2, complete")
+	g(rtmp, config.Audio{}, true, "1:h264 2:aac 4:aac<1", "1, 2, complete")
+	g(rtmp, config.Audio{}, true, "2:opus 3:aac<2", "3, need aac of 2, complete")
+	g(modern, config.Audio{Codec: "opus"}, false, "1:h264", "1, complete") // nothing makes silence of opus
+	g(pluginhost.Accepts{Codecs: rtmp.Codecs, VideoTracks: 1}, config.Audio{}, true, "1:h264", "1, complete")
+	g(pluginhost.Accepts{}, config.Audio{Codec: "aac"}, false, "1:vp9", "1, need aac of 1")
+	if p := Choose(parse("1:h264"), WantOf(config.Audio{Codec: "aac", Channels: 1, BitsPerSecond: 96000}, rtmp), silent); p.Needs[0].Setting != (Setting{Channels: 1}) {
+		t.Errorf("%+v: silence is made in one way for all who want so many channels", p.Needs)
+	}
+
 	// Two targets that want it differently get a track each.
 	tracks := parse("1:h264 2:opus 3:aac<2 4:aac<2")
 	tracks[3].DerivedAs = Setting{BitsPerSecond: 64000}.name()

@@ -314,11 +314,16 @@ func (h *Host) OpenEgress(plugin string, spec EgressSpec, handler SessionHandler
 }
 
 // OpenTransform opens a session that derives a track, in the plugin that
-// declares the transform from spec.In.Codec to spec.To. It behaves as OpenEgress.
+// declares the transform from spec.In.Codec to spec.To; or, where those are not of
+// one kind, the transform that makes spec.To of nothing. It behaves as OpenEgress.
 func (h *Host) OpenTransform(spec TransformSpec, handler SessionHandler, src Source) (Session, error) {
+	from := spec.In.Codec
+	if spec.Silent() {
+		from = ""
+	}
 	i := slices.IndexFunc(h.pools, func(po *pool) bool {
 		return slices.ContainsFunc(po.info().GetTransforms(), func(t *wire.TransformInfo) bool {
-			return t.GetFrom() == string(spec.In.Codec) && t.GetTo() == string(spec.To)
+			return t.GetFrom() == string(from) && t.GetTo() == string(spec.To)
 		})
 	})
 	if i < 0 {

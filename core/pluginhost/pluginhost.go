@@ -130,6 +130,9 @@ type TransformSpec struct {
 	Quality  string // high or fast, empty: the plugin's choice
 }
 
+// Silent reports whether what is made is silence: sound in the time of a picture.
+func (s TransformSpec) Silent() bool { return s.In.Codec.Kind() != s.To.Kind() }
+
 // An Offer is a publisher's wish to publish, passed on by an ingest.
 type Offer struct {
 	Name        string

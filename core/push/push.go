@@ -172,7 +172,9 @@ func New(c Config) *Target {
 
 // want is what the target wants if it takes what accepts says.
 func (s Settings) want(accepts pluginhost.Accepts) derive.Want {
-	return derive.WantOf(s.Target.Audio, accepts)
+	w := derive.WantOf(s.Target.Audio, accepts)
+	w.NeedsAudio = w.NeedsAudio || s.Target.Preset.GetLimits().GetNeedsAudio()
+	return w
 }
 
 func (s Settings) complete() Settings {

@@ -302,9 +302,13 @@ func (w *world) do(t *testing.T, d *datadriven.TestData) string {
 			Accepts: codecs(arg("accepts", "h264,aac")), OpensEarly: d.HasArg("early"),
 		}
 		w.change(d)
+		transforms := derive.Transforms{media.Opus: {media.AAC}}
+		if d.HasArg("silence") {
+			transforms[""] = []media.Codec{media.AAC}
+		}
 		w.target = New(Config{
 			Settings: w.settings, Stream: w.stream, Opener: w, Deriver: w,
-			Transforms: derive.Transforms{media.Opus: {media.AAC}},
+			Transforms: transforms,
 			Log:        slog.New(slog.DiscardHandler), Random: func() float64 { return random },
 		})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -374,7 +378,8 @@ func (w *world) do(t *testing.T, d *datadriven.TestData) string {
 	case "in":
 		w.out = 0
 	case "derived":
-		w.track = w.stream.Derive(2)
+		from, _ := strconv.Atoi(arg("of", "2"))
+		w.track = w.stream.Derive(media.TrackID(from))
 		w.track.SetTrack(media.Track{Codec: media.AAC, DecoderConfig: []byte("asc")})
 	case "derive-fails":
 		w.derr = errors.New(strings.TrimSpace(d.Input))

@@ -22,6 +22,9 @@ type Feed struct {
 	// OnTracks and OnUnit receive what a transform makes; nil for an egress.
 	OnTracks func([]media.Track)
 	OnUnit   func(*media.AccessUnit)
+	// TimeOnly: the session gets units without their payload. What it was spared
+	// counts as written at once.
+	TimeOnly bool
 
 	changed chan struct{}
 	sub     *router.Subscription // set by Subscribe, before the session exists
@@ -109,10 +112,19 @@ func (f *Feed) Pull(maxBytes int) []pluginhost.Item {
 	f.items = f.sub.Pull(f.items[:0], maxBytes)
 	clear(f.pulled)
 	f.pulled = f.pulled[:0]
+	spared := 0
 	for _, it := range f.items {
+		if f.TimeOnly && it.Unit != nil {
+			spared += len(it.Unit.Payload)
+			it.Unit = it.Unit.Clone()
+			it.Unit.Payload = nil
+		}
 		f.pulled = append(f.pulled, pluginhost.Item(it))
 	}
 	clear(f.items)
+	if spared > 0 {
+		f.sub.Credited(spared)
+	}
 	return f.pulled
 }
 

@@ -30,6 +30,29 @@ func changed(f *Feed) bool {
 	}
 }
 
+// A session that needs no more than the time gets no payload; what it was spared is
+// not waited for.
+func TestTimeOnly(t *testing.T) {
+	s := router.NewStream(1, "studio")
+	pub := s.Publish(&publisher{})
+	pub.SetTracks([]media.Track{{ID: 1, Codec: media.VP8}})
+	f := New()
+	f.TimeOnly = true
+	sub := f.Subscribe(s, router.SubscriptionConfig{MaxLag: time.Second})
+	defer sub.Close()
+	sub.Start(func(t []media.Track) []media.Track { return t })
+	f.Bind(&fake{})
+	payload := make([]byte, 10)
+	pub.Write(&media.AccessUnit{Track: 1, RandomAccess: true, DTS: time.Second, Payload: payload})
+	items := f.Pull(100)
+	if len(items) != 2 || items[1].Unit == nil || len(items[1].Unit.Payload) > 0 || !items[1].Unit.RandomAccess {
+		t.Fatalf("items %+v", items)
+	}
+	if st := sub.Stats(); st.FlightBytes > 0 || st.Units != 1 {
+		t.Errorf("%+v: want it to be dealt with", st)
+	}
+}
+
 func TestFeed(t *testing.T) {
 	s := router.NewStream(1, "studio")
 	src := &publisher{}

@@ -57,12 +57,15 @@ type Publisher struct {
 
 // A Track is one track of a stream.
 type Track struct {
-	ID          uint32 `json:"id"`
-	Codec       string `json:"codec"`
-	Width       int    `json:"width,omitempty"`
-	Height      int    `json:"height,omitempty"`
-	Channels    int    `json:"channels,omitempty"`
+	ID       uint32 `json:"id"`
+	Codec    string `json:"codec"`
+	Width    int    `json:"width,omitempty"`
+	Height   int    `json:"height,omitempty"`
+	Channels int    `json:"channels,omitempty"`
+	// DerivedFrom is the track that it is made from. Silent: that is one of pictures,
+	// and this is silence, for targets that need sound where the publisher has none.
 	DerivedFrom uint32 `json:"derived_from,omitempty"`
+	Silent      bool   `json:"silent,omitempty"`
 	// Values are figures of whoever makes a derived track: its page says what they
 	// mean.
 	Values map[string]float64 `json:"values,omitempty"`

@@ -19,10 +19,11 @@ type leg struct {
 	told    int // version of the metadata; 0 is none
 	tracks  map[media.TrackID]*legTrack
 	started bool
-	waits   bool          // sound waits for the first picture
-	waited  time.Duration // decoding time from which on
-	base    int64         // ms on the stream's timeline that are 0 here
-	last    int64         // ms, of the last unit of any track
+	waits   bool            // sound waits for the first picture
+	waited  time.Duration   // decoding time from which on
+	base    int64           // ms on the stream's timeline that are 0 here
+	last    int64           // ms, of the last unit of any track
+	sound   map[uint8]int64 // ms, of the last unit of sound by the track's number
 }
 
 // A legTrack is how far a track is on one connection.
@@ -37,7 +38,7 @@ type legTrack struct {
 const pictureWait = time.Second
 
 func newLeg(target rtmp.Target, conn *rtmp.Conn) *leg {
-	return &leg{target: target, conn: conn, since: time.Now(), tracks: make(map[media.TrackID]*legTrack)}
+	return &leg{target: target, conn: conn, since: time.Now(), tracks: make(map[media.TrackID]*legTrack), sound: make(map[uint8]int64)}
 }
 
 // of returns how far a track is.
@@ -73,7 +74,7 @@ func (l *leg) send(s *sink, t *sinkTrack, u *media.AccessUnit) (sent bool, err e
 	if !l.started {
 		l.started, l.base, l.last = true, dts, 0
 	}
-	stamp := l.stamp(s, at, dts)
+	stamp := l.stamp(s, t, at, dts)
 	if err := l.headers(s, t, u, stamp); err != nil {
 		return false, err
 	}
@@ -81,6 +82,9 @@ func (l *leg) send(s *sink, t *sinkTrack, u *media.AccessUnit) (sent bool, err e
 		return false, err
 	}
 	at.running, at.last = true, stamp
+	if !t.video() {
+		l.sound[t.number] = stamp
+	}
 	l.last = max(l.last, stamp)
 	return true, nil
 }
@@ -106,13 +110,15 @@ func (l *leg) soundAlone(u *media.AccessUnit) bool {
 	return u.DTS-l.waited >= pictureWait
 }
 
-// stamp returns the timestamp of a unit whose decoding time is dts: it rises on
-// each track whatever rounding makes of it, and with strict interleaving never
-// falls across them.
-func (l *leg) stamp(s *sink, t *legTrack, dts int64) int64 {
+// stamp returns the timestamp of a unit of t whose decoding time is dts: it rises on
+// each track whatever rounding makes of it, also where one takes another's place, and
+// with strict interleaving never falls across them.
+func (l *leg) stamp(s *sink, t *sinkTrack, of *legTrack, dts int64) int64 {
 	at := max(dts-l.base, 0)
-	if t.running {
-		at = max(at, t.last+1)
+	if of.running {
+		at = max(at, of.last+1)
+	} else if last, ok := l.sound[t.number]; ok && !t.video() {
+		at = max(at, last+1)
 	}
 	if s.merge != nil {
 		at = max(at, l.last)

@@ -11,7 +11,8 @@ import (
 
 // TransformOptions tells [TestTransform] about the plugin.
 type TransformOptions struct {
-	// In is the track that is sent, To the codec that is asked for.
+	// In is the track that is sent, To the codec that is asked for: silence where
+	// they are of two kinds.
 	In media.Track
 	To media.Codec
 	// Payload returns the payload of unit n of the input, 20 ms each; nil makes one
@@ -48,7 +49,7 @@ func TransformSuite(p Plugin, o TransformOptions) Suite {
 	}
 	suite := Suite{Kind: "transform"}
 	suite.Checks = []Check{
-		{"describe", "Before it has options a plugin says what it is; a transform names the codec that it takes and the one that it makes.", k.describe},
+		{"describe", "Before it has options a plugin says what it is; a transform names the codec that it takes (none: it makes silence) and the one that it makes.", k.describe},
 		{"options", "Option schemas are JSON Schemas of objects, and Validate reports an option that does not exist by its path.", k.validate},
 		{"derive", "A session announces the derived track, with the number that was asked for, before its units; their DTS rises strictly, and credit is given for every byte of the input.", k.stream},
 		{"credit", "A session never has more output unacknowledged than its credit and one unit, and goes on when credit is given back.", k.credit},
@@ -72,7 +73,7 @@ type transformKit struct {
 const outTrack = 7
 
 // Before it has options a plugin says what it is; a transform names the codec that
-// it takes and the one that it makes.
+// it takes (none: it makes silence) and the one that it makes.
 func (k transformKit) describe(t T) {
 	info, err := k.plugin.start(t).client.Describe(t.Context(), &wire.DescribeRequest{})
 	if err != nil {
@@ -81,8 +82,12 @@ func (k transformKit) describe(t T) {
 	if info.GetName() == "" || info.GetVersion() == "" {
 		t.Errorf("name %q, version %q: both are needed", info.GetName(), info.GetVersion())
 	}
+	from := k.o.In.Codec
+	if from.Kind() != k.o.To.Kind() {
+		from = "" // silence
+	}
 	for _, tr := range info.GetTransforms() {
-		if tr.GetFrom() == string(k.o.In.Codec) && tr.GetTo() == string(k.o.To) {
+		if tr.GetFrom() == string(from) && tr.GetTo() == string(k.o.To) {
 			return
 		}
 	}

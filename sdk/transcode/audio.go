@@ -57,13 +57,22 @@ const (
 	concealStep      = 20 * sampleRateHz / 1000
 )
 
+// decoder is what of [gopus.Decoder] is used. Without data it guesses.
+type decoder interface {
+	Decode(data []byte, pcm []float32) (samples int, err error)
+	DecodeWithFEC(next []byte, pcm []float32, fec bool) (samples int, err error)
+	SetGain(q8 int) error
+	Reset()
+}
+
 // follower decodes packets and hands their sound to the writer so that its time
 // is theirs.
 type follower struct {
-	dec  *gopus.Decoder
-	out  *unitWriter
-	pcm  []float32 // interleaved; room for the longest packet
-	bent []float32 // pcm with samples added or left out
+	dec    decoder
+	panics panics
+	out    *unitWriter
+	pcm    []float32 // interleaved; room for the longest packet
+	bent   []float32 // pcm with samples added or left out
 
 	running bool
 	end     time.Duration // where the last packet ended, by its own timestamps
@@ -122,7 +131,7 @@ func (f *follower) take(unit *media.AccessUnit) error {
 	f.came, f.filled = f.end, 0
 	f.dtx = len(unit.Payload) <= dtxBytes
 
-	n, decodeErr := f.dec.Decode(unit.Payload, f.pcm)
+	n, decodeErr := f.decode(unit.Payload, f.pcm)
 	if decodeErr != nil {
 		f.lost = true
 		f.stats.errors++
@@ -190,10 +199,29 @@ func (f *follower) conceal(n, length int, next []byte) error {
 		return nil
 	}
 	pcm := f.pcm[:channels*repeated]
-	if got, err := f.dec.DecodeWithFEC(next, pcm, true); err != nil || got != repeated {
+	got, err := f.contain(func() (int, error) { return f.dec.DecodeWithFEC(next, pcm, true) })
+	if err != nil || got != repeated {
 		return f.guess(repeated)
 	}
 	return f.out.take(pcm)
+}
+
+// decode decodes a packet, or without one has the decoder guess.
+func (f *follower) decode(packet []byte, pcm []float32) (samples int, err error) {
+	return f.contain(func() (int, error) { return f.dec.Decode(packet, pcm) })
+}
+
+// contain calls the decoder, which starts anew after a panic.
+func (f *follower) contain(call func() (int, error)) (samples int, err error) {
+	before := f.panics.count
+	err = f.panics.contain("decoder", func() (err error) {
+		samples, err = call()
+		return err
+	})
+	if f.panics.count > before {
+		f.dec.Reset()
+	}
+	return samples, err
 }
 
 // comfort fills a pause of n samples that the sender made.
@@ -244,7 +272,7 @@ func (f *follower) guess(n int) error {
 	for n > 0 {
 		part := min(n, concealStep)
 		pcm := f.pcm[:channels*part]
-		if got, err := f.dec.Decode(nil, pcm); err != nil || got != part {
+		if got, err := f.decode(nil, pcm); err != nil || got != part {
 			clear(pcm)
 			f.out.join()
 		}

@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/headgate/gateway/sdk"
 )
 
 // frameSamples is how many samples of each channel an AAC access unit codes.
@@ -32,6 +36,7 @@ type guard struct {
 	last    [][]float32
 	buf     []byte
 	errors  int // frames whose unit was replaced by silence
+	panics  panics
 }
 
 // primeFrames is how many frames an encoder must have seen for its next unit to
@@ -63,12 +68,21 @@ func planes(channels int) [][]float32 {
 	return p
 }
 
+// try has the encoder take one frame; a panic is an error.
+func (g *guard) try(planar [][]float32) (out []byte, err error) {
+	err = g.panics.contain("encoder", func() (err error) {
+		out, err = g.enc.Encode(g.buf[:0], planar)
+		return err
+	})
+	return out, err
+}
+
 var errNoUnit = errors.New("the encoder returned no unit")
 
 // encode takes one frame and returns one unit, which belongs to the caller. An
 // error is one that no reset cures.
 func (g *guard) encode(planar [][]float32) ([]byte, error) {
-	out, err := g.enc.Encode(g.buf[:0], planar)
+	out, err := g.try(planar)
 	if err == nil && len(out) == 0 {
 		err = errNoUnit
 	}
@@ -93,10 +107,10 @@ func (g *guard) restart(planar [][]float32) error {
 	quiet := planes(len(planar))
 	var errs []error
 	for _, frames := range [][2][][]float32{{g.last, planar}, {quiet, quiet}} {
-		err := g.enc.Reset()
+		err := g.panics.contain("encoder", g.enc.Reset)
 		for _, f := range frames {
 			if err == nil {
-				_, err = g.enc.Encode(g.buf[:0], f)
+				_, err = g.try(f)
 			}
 		}
 		if err == nil {
@@ -105,4 +119,26 @@ func (g *guard) restart(planar [][]float32) error {
 		errs = append(errs, err)
 	}
 	return fmt.Errorf("restarting the AAC encoder: %w", errors.Join(errs...))
+}
+
+// panics turn those of a codec into errors: what it got wrong is one packet or one
+// frame, and the stream is others too. The first one is logged with its stack, or a
+// publisher who finds a way to cause them would fill the log.
+type panics struct{ count int }
+
+// contain calls f. After an error that stands for a panic the codec has to be
+// reset: it may have stopped anywhere.
+func (p *panics) contain(what string, f func() error) (err error) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		err = fmt.Errorf("the %s panicked: %v", what, v)
+		if p.count++; p.count == 1 {
+			sdk.Logger().Error("a codec panicked: it costs this unit, and further ones are only counted",
+				slog.String("codec", what), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	return f()
 }

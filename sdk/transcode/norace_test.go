@@ -2,4 +2,8 @@
 
 package transcode
 
+import "time"
+
 const troubleMinutes = 10
+
+const hourShort = 5 * time.Minute // of TestHour

@@ -2,5 +2,9 @@
 
 package transcode
 
+import "time"
+
 // troubleMinutes is less where decoding takes twenty times as long.
 const troubleMinutes = 1
+
+const hourShort = time.Minute // of TestHour

@@ -179,6 +179,7 @@ func (t *transformer) Figures() map[string]float64 {
 		"restarts_total":              float64(s.restarts),
 		"decoder_errors_total":        float64(s.errors),
 		"encoder_errors_total":        float64(t.units.guard.errors),
+		"codec_panics_total":          float64(t.audio.panics.count + t.units.guard.panics.count),
 		"fast":                        fast,
 	}
 }

@@ -342,12 +342,17 @@ type failing struct {
 	AACEncoder
 	calls  int
 	refuse func(call int) bool
+	panics bool // instead of an error
 	broken bool
 }
 
 func (f *failing) Encode(dst []byte, planar [][]float32) ([]byte, error) {
 	f.calls++
 	if f.broken || f.refuse(f.calls) {
+		if f.panics && !f.broken {
+			f.broken = true
+			panic("index out of range")
+		}
 		f.broken = true
 		return dst, errors.New("no")
 	}
@@ -386,6 +391,70 @@ func TestEncoderErrorsBecomeSilence(t *testing.T) {
 	if d := delay(decode(t, c.units), burst, 9600, len(c.units)*1024-9600-2048); max(d, -d) > 24 {
 		t.Errorf("sound is %d samples late after the errors", d)
 	}
+}
+
+// A codec that panics costs that unit, as one that fails does: what comes after it
+// is right, and every time is counted.
+func TestPanicsCostAUnit(t *testing.T) {
+	inner, err := newAACEncoder(channels, 160000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enc := &failing{AACEncoder: inner, refuse: func(int) bool { return false }, panics: true}
+	tr, err := newTransformer(opusTrack(), enc, channels, 160000, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enc.calls = 0
+	enc.refuse = func(call int) bool { return call == 20 || call == 60 }
+	dec := &fragile{decoder: tr.audio.dec, panics: func(call int) bool { return call == 30 || call == 70 }}
+	tr.audio.dec = dec
+	k, c := newTalker(t, gopus.ApplicationAudio, burst), &collector{t: t}
+	bad := 0
+	for range 100 {
+		u := k.next(t)
+		if k.seq == 45 {
+			continue // the decoder panics as it reads what the next packet repeats of this one
+		}
+		if err := tr.Transform(u, c.emit); err != nil {
+			bad++
+		}
+	}
+	if bad != 2 || dec.resets != 3 {
+		t.Errorf("%d units failed and %d resets, want 2, of which the packets could not be read, and 3", bad, dec.resets)
+	}
+	if got := tr.Figures()["codec_panics_total"]; got != 5 {
+		t.Errorf("%v panics counted, want 5", got)
+	}
+	if len(c.units) != 100*960/1024-2 {
+		t.Errorf("%d units, want %d", len(c.units), 100*960/1024-2)
+	}
+	if d := delay(decode(t, c.units), burst, 9600, len(c.units)*1024-9600-2048); max(d, -d) > 24 {
+		t.Errorf("sound is %d samples late after the panics", d)
+	}
+}
+
+// fragile is a decoder that panics at some packets, and at all that is repeated.
+type fragile struct {
+	decoder
+	calls, resets int
+	panics        func(call int) bool
+}
+
+func (f *fragile) Decode(packet []byte, pcm []float32) (int, error) {
+	if packet != nil {
+		if f.calls++; f.panics(f.calls) {
+			panic("index out of range")
+		}
+	}
+	return f.decoder.Decode(packet, pcm)
+}
+
+func (f *fragile) DecodeWithFEC([]byte, []float32, bool) (int, error) { panic("index out of range") }
+
+func (f *fragile) Reset() {
+	f.resets++
+	f.decoder.Reset()
 }
 
 func TestSanitisesSamples(t *testing.T) {

@@ -922,9 +922,11 @@ func (x *Limits) GetNeedsAudio() bool {
 }
 
 type TransformInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // codec
-	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`     // codec
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Codec. Empty: none, what it makes is silence. The track that it is given is then
+	// one of pictures, whose units come without payload: they say what time it is.
+	From          string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"` // codec
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

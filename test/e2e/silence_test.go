@@ -1,0 +1,111 @@
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/headgate/gateway/core/status"
+	"github.com/headgate/gateway/test/peers"
+)
+
+// Targets that need sound, by their service or by their settings, get silence of a
+// publisher who sends none, beside every picture of his; the sound of one who takes
+// over follows it on the same connection.
+func TestSilenceForTargetsThatNeedSound(t *testing.T) {
+	peers.Need(t, "nginx", "ffmpeg", "ffprobe")
+	video := filepath.Join(t.TempDir(), "mute.h264")
+	peers.FFmpeg(t, "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30:duration=20", "-c:v", "libx264", "-preset", "ultrafast", "-profile:v", "baseline",
+		"-g", "60", "-keyint_min", "60", "-sc_threshold", "0", "-f", "h264", video)
+	cdn := peers.StartNginx(t)
+	g := startGateway(t, route("studio",
+		fmt.Sprintf(`service: {preset: facebook, url: "rtmp://%s/a", key: x}`, cdn.RTMPAddr),
+		fmt.Sprintf(`own: {url: "rtmp://%s/b", key: x, audio: {codec: aac}}`, cdn.RTMPAddr)))
+	mute := g.publish(t, "studio", "-video", video)
+	cdn.WaitPublisher(t, 20*time.Second, "a", "x")
+	cdn.WaitPublisher(t, 20*time.Second, "b", "x")
+	record(t, cdn, "a", "x", 6*time.Second)
+
+	s, err := g.stream("studio")
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent, original := 0, uint32(0)
+	for _, tr := range s.Tracks {
+		if tr.Silent {
+			silent++
+			if tr.Codec != "aac" || tr.Channels != 2 || tr.DerivedFrom != original || tr.Values["silent_seconds_total"] < 3 {
+				t.Errorf("track %+v of %+v", tr, s.Tracks)
+			}
+		} else {
+			original = tr.ID
+		}
+	}
+	if silent != 1 || len(s.Tracks) != 2 {
+		t.Errorf("tracks %+v: want one of silence for both targets, beside the picture", s.Tracks)
+	}
+	for _, target := range s.Targets {
+		if target.State != status.TargetLive || target.AudioBPS == 0 {
+			t.Errorf("target %+v", target)
+		}
+		for _, w := range target.Warnings {
+			if w.Kind == "no_audio" {
+				t.Errorf("%s: %s", target.Name, w.Finding)
+			}
+		}
+	}
+
+	card := g.publish(t, "studio")
+	peers.Wait(t, 15*time.Second, "the sound of the second publisher", func() error {
+		s, err := g.stream("studio")
+		if err != nil {
+			return err
+		}
+		aac := 0
+		for _, tr := range s.Tracks {
+			if tr.Silent {
+				return fmt.Errorf("there is silence still: %+v", s.Tracks)
+			}
+			if tr.DerivedFrom != 0 && tr.Codec == "aac" {
+				aac++
+			}
+		}
+		if aac != 1 {
+			return fmt.Errorf("tracks %+v", s.Tracks)
+		}
+		return nil
+	})
+	cdn.WaitPublisher(t, 10*time.Second, "a", "x") // Facebook takes no change on a connection
+	record(t, cdn, "b", "x", 5*time.Second)
+	if code := card.Interrupt(t, 10*time.Second); code != 0 {
+		t.Errorf("the publisher ended with %d", code)
+	}
+	_ = mute.Interrupt(t, 10*time.Second) // it was told that it is superseded
+	waitUnpublished(t, 10*time.Second, cdn, "a", "x")
+	waitUnpublished(t, 10*time.Second, cdn, "b", "x")
+
+	if n := len(cdn.Recordings(t, "b")); n != 1 {
+		t.Errorf("%d connections of the target that takes changes, want 1", n)
+	}
+	for _, app := range []string{"a", "b"} {
+		files := cdn.Recordings(t, app)
+		for _, file := range files {
+			packets := checkRecording(t, file)
+			if v, a := length(packets, "video"), length(packets, "audio"); (v - a).Abs() > 150*time.Millisecond {
+				t.Errorf("%s: %v of picture and %v of sound", file, v, a)
+			}
+			if gap, at := peers.LargestGap(packets, "audio"); gap > 200*time.Millisecond {
+				t.Errorf("%s: no sound for %v at %v", file, gap, at)
+			}
+		}
+		head := filepath.Join(t.TempDir(), app+".flv")
+		peers.FFmpeg(t, "-i", files[0], "-t", "4", "-c", "copy", head)
+		if v := peers.MeanVolume(t, head); v > -80 {
+			t.Errorf("%s: the silence is %.1f dB", files[0], v)
+		}
+		if file := files[len(files)-1]; peers.MeanVolume(t, file) < -45 {
+			t.Errorf("%s: the sound after the silence is not there", file)
+		}
+	}
+}
