@@ -144,12 +144,12 @@ func newSweeper(t testing.TB, length time.Duration) *sweeper {
 	count := int(length/(20*time.Millisecond)) + 2
 	s.lost = make([]bool, count)
 	rnd := rand.New(rand.NewPCG(5, 6))
-	for i := 600; i+500 < count; i += 600 + rnd.IntN(1500) {
+	for i := 150; i+500 < count; i += 250 + rnd.IntN(700) {
 		if s.isCalm(i + 500) {
 			continue
 		}
 		p := span{i, i + 20*(2+rnd.IntN(4))} // a pause of 0.8 to 2 s
-		if rnd.IntN(2) == 0 {
+		if len(s.quiet)%2 == 1 {
 			p.to = i + 50 + rnd.IntN(350) // muted for 1 to 8 s
 			s.muted = append(s.muted, p)
 		}

@@ -7,4 +7,4 @@ import "time"
 // troubleMinutes is less where decoding takes twenty times as long.
 const troubleMinutes = 1
 
-const hourShort = time.Minute // of TestHour
+const hourShort = 25 * time.Second // of TestHour
