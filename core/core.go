@@ -24,6 +24,7 @@ import (
 	"github.com/headgate/gateway/core/push"
 	"github.com/headgate/gateway/core/router"
 	"github.com/headgate/gateway/core/status"
+	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
