@@ -124,7 +124,7 @@ func TestUnreachable(t *testing.T) {
 
 func TestPlugin(t *testing.T) {
 	p := Plugin()
-	if p.Egress == nil || !p.Egress.OpensEarly || len(p.Transforms) != 1 || p.Transforms[0].From != media.Opus || p.Transforms[0].To != media.AAC {
+	if p.Egress == nil || !p.Egress.OpensEarly || len(p.Transforms) != 2 || p.Transforms[0].From != media.Opus || p.Transforms[1].From != "" || p.Transforms[1].To != media.AAC {
 		t.Errorf("%+v", p)
 	}
 	var _ interface {

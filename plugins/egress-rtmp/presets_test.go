@@ -110,6 +110,8 @@ routes:
 What the target says itself goes before what the preset says. A target without ` + "`preset`" + ` whose
 host belongs to a service has the preset by that; ` + "`preset: none`" + ` switches this off.
 
+Where a service needs sound and the publisher sends none, the gateway adds silence.
+
 Limits refuse nothing. While a stream is live the gateway measures what it sends and says what
 is beyond, for example *twitch: keyframe interval 4.1 s, limit 2 s*: in the log, in
 ` + "`/v1/streams`" + `, in the metric ` + "`gateway_target_warning`" + `, in ` + "`gateway top`" + ` and on the status page.
