@@ -78,7 +78,7 @@ func newMatrix(c config.Catalog) *matrix {
 			m.egresses = append(m.egresses, name)
 		}
 		for _, t := range info.GetTransforms() {
-			what := t.GetFrom() + " → " + t.GetTo()
+			what := cmp.Or(t.GetFrom(), "silence") + " → " + t.GetTo()
 			m.makers[what] = append(m.makers[what], name)
 		}
 	}
@@ -229,6 +229,9 @@ const routesLegend = `
 
 const routesRefusals = `
 ## Refusals
+
+A target that needs sound, because its service does or it says ` + "`audio: {codec: aac}`" + `, gets
+silence of a publisher without sound.
 
 A target that would lose all pictures or all sound is refused, and never goes out silent or dark. The others of
 the stream go on.
