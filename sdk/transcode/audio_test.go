@@ -458,8 +458,8 @@ func troubleKinds(t testing.TB) []packetKind {
 	}
 }
 
-// FuzzSequence takes packets and times as they come: nothing panics, hangs or
-// lets time go back, whatever is in them.
+// FuzzSequence takes packets and times as they come, and idles in between: nothing
+// panics, hangs or lets time go back, whatever is in them.
 func FuzzSequence(f *testing.F) {
 	card, err := clip.Load()
 	if err != nil {
@@ -475,6 +475,7 @@ func FuzzSequence(f *testing.F) {
 		plain = append(plain, record(20000, 0, p)...)
 		rough = append(rough, record(int32(i*13577-40000), byte(i%4), p)...)
 	}
+	f.Add(append(record(20000, 0, []byte{0xfc, 0xff, 0xfe}), append(record(1300000, 4, []byte{0x08}), record(20000, 4, []byte{0xfc, 0xff, 0xfe})...)...))
 	f.Add(plain)
 	f.Add(rough)
 	f.Add(record(-2000000, 1, []byte{0xfc}))
@@ -482,6 +483,12 @@ func FuzzSequence(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		tr := startQuick(t)
 		last := time.Duration(math.MinInt64)
+		emit := func(u *media.AccessUnit) {
+			if u.PTS <= last {
+				t.Fatalf("time goes from %v to %v", last, u.PTS)
+			}
+			last = u.PTS
+		}
 		at, seq := time.Duration(0), uint32(0)
 		for n := 0; len(data) >= 6 && n < 200; n++ {
 			step := time.Duration(int32(binary.BigEndian.Uint32(data))) * time.Microsecond
@@ -494,14 +501,24 @@ func FuzzSequence(f *testing.F) {
 			}
 			u := &media.AccessUnit{Seq: seq, PTS: at, DTS: at, Discontinuity: flags&1 != 0, Payload: payload}
 			at += step
-			err := tr.Transform(u, func(u *media.AccessUnit) {
-				if u.PTS <= last {
-					t.Fatalf("time goes from %v to %v", last, u.PTS)
-				}
-				last = u.PTS
-			})
+			err := tr.Transform(u, emit)
+			if tr.audio.panics.count+tr.units.guard.panics.count > 0 {
+				t.Fatal("a codec panicked")
+			}
 			if p := tr.units.pos; err == nil && tr.units.clock.at(p)-u.PTS > 3*time.Second+120*time.Millisecond {
 				t.Fatalf("sound runs %v ahead", tr.units.clock.at(p)-u.PTS)
+			}
+			// As long as the SDK waits for the next packet; of a longer time no more is to be seen.
+			if flags&4 != 0 {
+				end := min(step, 3*time.Second)
+				for quiet := 2 * sdk.IdleInterval; quiet <= end; quiet += sdk.IdleInterval {
+					if err := tr.Idle(quiet, emit); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if ahead := tr.units.clock.at(tr.units.pos) - u.PTS - end; ahead > 3*time.Second+120*time.Millisecond {
+					t.Fatalf("after %v without a packet sound runs %v ahead", end, ahead)
+				}
 			}
 		}
 	})
