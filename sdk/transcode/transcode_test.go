@@ -46,6 +46,8 @@ type talker struct {
 	seq  uint32
 	pos  int // samples coded
 	buf  []byte
+
+	frame int // samples per packet
 }
 
 func newTalker(t testing.TB, app gopus.Application, wave func(float64) (float64, float64)) *talker {
@@ -57,15 +59,15 @@ func newTalker(t testing.TB, app gopus.Application, wave func(float64) (float64,
 	if err := enc.SetBitrate(96000); err != nil {
 		t.Fatal(err)
 	}
-	return &talker{enc: enc, wave: wave, buf: make([]byte, 4000)}
+	return &talker{enc: enc, wave: wave, buf: make([]byte, 4000), frame: 960}
 }
 
 // next returns the next packet, stamped so that the sound decoded from it is that
 // of its PTS: the encoder's look-ahead is taken off.
 func (k *talker) next(t testing.TB) *media.AccessUnit {
 	t.Helper()
-	pcm := make([]float32, 2*960)
-	for i := range 960 {
+	pcm := make([]float32, 2*k.frame)
+	for i := range k.frame {
 		l, r := k.wave(float64(k.pos+i+k.enc.Lookahead()) / 48000)
 		pcm[2*i], pcm[2*i+1] = float32(l), float32(r)
 	}
@@ -78,7 +80,7 @@ func (k *talker) next(t testing.TB) *media.AccessUnit {
 		Payload: bytes.Clone(k.buf[:n]), Received: time.Unix(1000, int64(samplesToTime(int64(k.pos)))),
 	}
 	k.seq++
-	k.pos += 960
+	k.pos += k.frame
 	return u
 }
 
@@ -488,6 +490,45 @@ func TestClockDoesNotDrift(t *testing.T) {
 	check(48000, time.Second)
 	check(48000*86400*3650, 3650*24*time.Hour) // ten years
 	check(48000*86400*3650+1, 3650*24*time.Hour+20833)
+}
+
+// What the transform adds to the way of sound, in media time: from the packet that
+// holds the first sample of a unit to the unit, and from the one that holds the last.
+func TestLatency(t *testing.T) {
+	const most = 52 * time.Millisecond // 2496 samples: those of the unit, and the encoder's delay
+	check := func(frame int) {
+		t.Helper()
+		tr := start(t, sdk.TransformSettings{})
+		k := newTalker(t, gopus.ApplicationLowDelay, chord)
+		if err := k.enc.SetFrameSize(frame); err != nil {
+			t.Fatal(err)
+		}
+		k.frame = frame
+		length := samplesToTime(int64(frame))
+		came := func(at time.Duration) time.Duration { // the end of the packet that holds the sound of a time
+			return (at/length + 1) * length
+		}
+		var first, last, sum time.Duration
+		n := 0
+		for range 4 * sampleRateHz / frame {
+			u := k.next(t)
+			if err := tr.Transform(u, func(o *media.AccessUnit) {
+				first = max(first, u.PTS+length-came(o.PTS))
+				last = max(last, u.PTS+length-came(o.PTS+o.Duration-time.Microsecond))
+				sum += u.PTS + length - came(o.PTS)
+				n++
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Logf("packets of %v: at most %v for the first sample of a unit, %v on average, %v for the last", length, first, sum/time.Duration(n), last)
+		if sum/time.Duration(n) > most || first > most+length || last > most {
+			t.Errorf("packets of %v: %v for the first sample, %v on average, %v for the last, want %v and at most a packet more",
+				length, first, sum/time.Duration(n), last, most)
+		}
+	}
+	check(120)
+	check(960)
 }
 
 func BenchmarkSecond(b *testing.B) {

@@ -35,11 +35,12 @@ type result struct {
 type coder func(dst []byte, planar [][]float32) ([]byte, error)
 
 func newCoder(name string, channels, kbps int) (coder, error) {
-	if name == "ours" {
+	if name == "ours" || name == "ours-fast" {
 		e, err := aaclc.New(aaclc.Config{SampleRate: sampleRate, Channels: channels, Bitrate: kbps * 1000})
 		if err != nil {
 			return nil, err
 		}
+		e.SetFast(name == "ours-fast")
 		return func(dst []byte, planar [][]float32) ([]byte, error) {
 			if planar == nil {
 				return e.Flush(dst), nil
@@ -49,7 +50,7 @@ func newCoder(name string, channels, kbps int) (coder, error) {
 	}
 	kind, ok := map[string]goaac.Coder{"library-nmr": goaac.CoderNMR, "library-fast": goaac.CoderFast}[name]
 	if !ok {
-		return nil, fmt.Errorf("no encoder %q: want ours, library-nmr, library-fast or ffmpeg", name)
+		return nil, fmt.Errorf("no encoder %q: want ours, ours-fast, library-nmr, library-fast or ffmpeg", name)
 	}
 	e, err := goaac.NewEncoder(goaac.EncoderConfig{SampleRate: sampleRate, Channels: channels, Bitrate: kbps * 1000, Coder: kind})
 	if err != nil {

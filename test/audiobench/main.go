@@ -46,7 +46,7 @@ func parse() (o options, err error) {
 	flag.StringVar(&o.items, "items", "bin/audiobench/items", "`folder` of stereo 48 kHz WAV files; made if it is not there")
 	flag.StringVar(&o.out, "out", "bin/audiobench", "`folder` for the page and what it plays")
 	flag.StringVar(&o.only, "only", "", "take items whose `name` contains this")
-	flag.StringVar(&encoders, "encoders", "ours,library-nmr,library-fast,ffmpeg", "comma-separated")
+	flag.StringVar(&encoders, "encoders", "ours,ours-fast,library-nmr,library-fast,ffmpeg", "comma-separated")
 	flag.StringVar(&kbps, "kbps", "64,96,128,160,192", "bitrates, comma-separated")
 	flag.BoolVar(&mono, "mono", false, "mix the items to one channel")
 	flag.BoolVar(&o.verbose, "v", false, "print each item")

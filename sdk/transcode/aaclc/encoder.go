@@ -179,8 +179,9 @@ func (e *Encoder) Reset() {
 
 // SetFast chooses, from the next frame on, between the best sound (false, as after
 // New) and less work: no temporal noise shaping, scalefactors as each band would
-// have them alone, and fewer trials to hit the wanted size. What is always true
-// stays true. Reset does not change it.
+// have them alone, and one quantisation where there are two or more, so that error is
+// where the model puts it and not where it was measured. What is always true stays
+// true. Reset does not change it.
 func (e *Encoder) SetFast(fast bool) { e.fast = fast }
 
 // Config returns the AudioSpecificConfig (ISO/IEC 14496-3, clause 1.6.2.1) that a

@@ -82,6 +82,12 @@ func hostileSignals() []signal {
 // encode makes units of so many frames and what Flush adds.
 func encode(t testing.TB, c Config, at func(i, ch int) float32, frames int) (units [][]byte, e *Encoder) {
 	t.Helper()
+	return encodeWith(t, c, at, frames, func(int) bool { return false })
+}
+
+// encodeWith is encode with an effort that is chosen for each frame.
+func encodeWith(t testing.TB, c Config, at func(i, ch int) float32, frames int, fast func(n int) bool) (units [][]byte, e *Encoder) {
+	t.Helper()
 	e, err := New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -96,6 +102,7 @@ func encode(t testing.TB, c Config, at func(i, ch int) float32, frames int) (uni
 				planar[ch][i] = at(n*FrameSamples+i, ch)
 			}
 		}
+		e.SetFast(fast(n))
 		unit, err := e.Encode(nil, planar)
 		if err != nil {
 			t.Fatal(err)
@@ -187,16 +194,16 @@ func TestEncodeWantsWholeFrames(t *testing.T) {
 	}
 }
 
-// Every sound, however hostile, makes legal units within the limits.
+// Every sound, however hostile, makes legal units within the limits, at either effort.
 func TestHostileSoundMakesLegalUnits(t *testing.T) {
-	const frames = 20
+	const frames = 24
 	for _, s := range hostileSignals() {
 		for _, c := range []Config{
 			{48000, 1, 8000}, {48000, 1, 64000}, {48000, 1, 288000}, {48000, 2, 16000}, {48000, 2, 64000}, {48000, 2, 128000},
 			{48000, 2, 320000}, {48000, 2, 576000}, {44100, 2, 128000}, {44100, 1, 32000}, {32000, 2, 96000}, {24000, 2, 48000},
 			{22050, 1, 24000}, {16000, 2, 32000}, {16000, 1, 96000},
 		} {
-			units, e := encode(t, c, s.make(), frames)
+			units, e := encodeWith(t, c, s.make(), frames, func(n int) bool { return n/4%2 == 1 })
 			checkUnits(t, s.name, c, units)
 			if len(units) != frames+2 {
 				t.Fatalf("%s %+v: %d units of %d frames", s.name, c, len(units), frames)
@@ -236,7 +243,7 @@ func TestBitrate(t *testing.T) {
 	configs := []Config{{48000, 2, 128000}, {48000, 1, 64000}, {48000, 2, 24000}, {44100, 2, 160000}}
 	for k, s := range hostileSignals() {
 		for _, c := range configs[k%4 : k%4+1] {
-			units, _ := encode(t, c, s.make(), 500)
+			units, _ := encodeWith(t, c, s.make(), 500, func(n int) bool { return n >= 250 })
 			for _, window := range []struct {
 				seconds, within float64
 			}{{1, 0.1}, {10, 0.02}} {
@@ -478,9 +485,10 @@ func benchSound() [][][]float32 {
 }
 
 func BenchmarkEncode(b *testing.B) {
-	for _, kbps := range []int{64, 128, 192} {
+	for _, kbps := range []int{64, 128, -128, 192} { // negative: fast
 		b.Run(fmt.Sprint(kbps), func(b *testing.B) {
-			e, _ := New(Config{48000, 2, kbps * 1000})
+			e, _ := New(Config{48000, 2, max(kbps, -kbps) * 1000})
+			e.SetFast(kbps < 0)
 			sound := benchSound()
 			dst := make([]byte, 0, 2048)
 			b.ReportAllocs()
@@ -528,7 +536,7 @@ func FuzzSound(f *testing.F) {
 			}
 			return float32(int8(data[k])) / 100
 		}
-		units, _ := encode(t, c, at, 6)
+		units, _ := encodeWith(t, c, at, 6, func(n int) bool { return kind&64 != 0 != (n == 3) })
 		checkUnits(t, "fuzz", c, units)
 	})
 }

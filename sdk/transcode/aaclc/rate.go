@@ -119,13 +119,18 @@ func (e *Encoder) allot() {
 		press = 3 * (0.6 - float32(bud.level)/float32(bud.size))
 	}
 	cut := bud.reference + press
-	spectrum, slope := 0, float32(1)
-	for c := range e.config.Channels {
-		bits, s := e.trial(&e.ch[c], cut)
-		spectrum += bits
-		slope += s
+	var bits, slope float32
+	if e.fast {
+		bits, slope = e.first(cut)
+	} else {
+		bits = bud.side[kind] * float32(e.groups)
+		for c := range e.config.Channels {
+			n, s := e.trial(&e.ch[c], cut)
+			bits += float32(n)
+			slope += s
+		}
 	}
-	bits := float32(spectrum) + bud.side[kind]*float32(e.groups)
+	slope++
 	mean := float32(bud.mean)
 	// The reference follows the cut at which this frame would have had the mean.
 	balance := 0.375 * min(max((bits-mean)/slope, -8), 8)
@@ -142,10 +147,12 @@ func (e *Encoder) allot() {
 	ample := mean + 0.85*float32(most-bud.mean)
 	wish := min(max(bits, float32(least)), ample)
 	shift := min(max((bits-wish)/slope, -12), 60)
-	total := e.settle(cut, shift)
-	tries := 4
-	if e.fast {
-		tries = 1
+	total, tries := int(bits), 1
+	if !e.fast {
+		tries = 4
+	}
+	if !e.fast || shift != 0 {
+		total = e.settle(cut, shift)
 	}
 	for range tries {
 		over := float32(total) > ample
@@ -180,6 +187,21 @@ func (e *Encoder) allot() {
 	bud.side[kind] += (float32(total-sum)/float32(e.groups) - bud.side[kind]) / 8
 	e.fill = max(least-total, 0)
 	bud.end(max(least, (total+7)&^7))
+}
+
+// first is what takes the place of the trials in a hurry: the frame as it would be at
+// a cut, and mostly will be. It returns its bits and by how many they fall per step.
+func (e *Encoder) first(cut float32) (bits, slope float32) {
+	bits = float32(e.settle(cut, 0))
+	for c := range e.config.Channels {
+		ch := &e.ch[c]
+		for b := range e.bands {
+			if ch.big[b] > 0 {
+				slope += ch.lines[b] * 0.1875
+			}
+		}
+	}
+	return bits, slope
 }
 
 // trial quantises a channel at a cut, corrects want by the errors found, and

@@ -76,7 +76,7 @@ func TestSoak(t *testing.T) {
 	for n := 0; done < length; n++ {
 		c := configs[n%len(configs)]
 		frames := int(chunk.Seconds() * float64(c.SampleRate) / FrameSamples)
-		units, _ := encode(t, c, mixed(uint64(n)), frames)
+		units, _ := encodeWith(t, c, mixed(uint64(n)), frames, func(i int) bool { return i/500%4 == 3 })
 		checkUnits(t, "mixed sound", c, units)
 		if err := os.WriteFile(file, adts(t, c, units), 0o644); err != nil {
 			t.Fatal(err)
