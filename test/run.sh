@@ -47,10 +47,11 @@ done
 if [ ${#near[@]} -gt 0 ]; then
 	$GO test $race -shuffle=on -timeout 10m -json "${near[@]}" | report || failed+=("tests")
 fi
-# What is built otherwise with the race detector is tested without it, too.
+# What is built otherwise with the race detector is tested without it, too, and so is
+# what is shorter with it.
 if [ -n "$race" ] && [ -z "${PACKAGES:-}" ]; then
 	step "tests without the race detector"
-	$GO test -timeout 5m -json ./sdk/quickio ./internal/rtmp ./sdk | report || failed+=("tests without the race detector")
+	$GO test -timeout 5m -json ./sdk/quickio ./internal/rtmp ./sdk ./sdk/transcode/... | report || failed+=("tests without the race detector")
 fi
 if [ ${#far[@]} -gt 0 ]; then
 	step "tests with real peers"

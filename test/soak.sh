@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Repeats the end-to-end tests, in random order, until SOAK is over (30m by
-# default; whole minutes or hours). Ends at the first failure.
+# Hours of sound at the speed of the machine; then repeats the end-to-end tests, in
+# random order, until SOAK is over (30m by default; whole minutes or hours). Ends at
+# the first failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +13,8 @@ case $SOAK in
 *) echo "SOAK: want minutes or hours such as 30m or 2h, got '$SOAK'" >&2; exit 2 ;;
 esac
 ./test/peers/install.sh
+# Ten hours of sound, decoded by three decoders, and an hour of a troubled publisher.
+AUDIO_SOAK=10h $GO test -count=1 -timeout 2h -run '^(TestSoak|TestHour)$' ./sdk/transcode/...
 round=0
 while [ $SECONDS -lt $limit ]; do
 	round=$((round + 1))
