@@ -386,7 +386,7 @@ func BenchmarkH264Picture(b *testing.B) {
 	var in []reorder.Packet
 	for at := 1; at < size; at += mtu {
 		end := min(at+mtu, size)
-		head := byte(picture[0] & 0x1f)
+		head := picture[0] & 0x1f
 		if at == 1 {
 			head |= 0x80
 		}
