@@ -1,0 +1,177 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/gateway/core/status"
+	"github.com/headgate/gateway/test/peers"
+)
+
+// rtmpIn is the entry under plugins of an ingest at two addresses.
+func rtmpIn(t *testing.T) (entry, rtmp, rtmps string) {
+	t.Helper()
+	cert, key := peers.NewCA(t).Issue(t, "127.0.0.1")
+	rtmp, rtmps = peers.FreeAddr(t), peers.FreeAddr(t)
+	return fmt.Sprintf("  ingest-rtmp: {options: {listen: %q, tls: {listen: %q, cert: %q, key: %q}}}\n", rtmp, rtmps, cert, key),
+		"rtmp://" + rtmp, "rtmps://" + rtmps
+}
+
+// hashes are what ffmpeg says of each packet or picture of a file: when it is shown
+// after the first one, and a hash of its bytes.
+func hashes(t *testing.T, file string, args ...string) (list []string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), peers.Find(t, "ffmpeg"), slices.Concat([]string{"-nostdin", "-v", "error", "-i", file}, args, []string{"-f", "framemd5", "-"})...).Output()
+	if err != nil {
+		t.Fatalf("ffmpeg: %v", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if fields := strings.Split(line, ","); len(fields) == 6 {
+			list = append(list, strings.TrimSpace(fields[5]))
+		}
+	}
+	return list
+}
+
+// checkSame: every slice and SEI unit, every sound and every decoded picture of source
+// is in got, in its order. Of the sound some may be missing at the ends: what was before
+// the first picture, and what the goodbye overtook.
+func checkSame(t *testing.T, source, got string) {
+	t.Helper()
+	const most = 10
+	for what, args := range map[string][]string{
+		"slices and SEI":   {"-map", "0:v", "-c", "copy", "-bsf:v", "filter_units=remove_types=7-9|12"},
+		"decoded pictures": {"-map", "0:v", "-fps_mode", "passthrough"},
+		"sound":            {"-map", "0:a", "-c", "copy"},
+	} {
+		want, have := hashes(t, source, args...), hashes(t, got, args...)
+		missing := len(want) - len(have)
+		same := missing == 0 && slices.Equal(want, have)
+		if what == "sound" && missing > 0 && missing <= most {
+			from := slices.Index(want, have[0])
+			same = from >= 0 && from+len(have) <= len(want) && slices.Equal(want[from:from+len(have)], have)
+		}
+		if !same {
+			t.Errorf("%s: %d arrived of %d, or not as they were", what, len(have), len(want))
+		}
+	}
+	if err := peers.CheckMonotonic(peers.Packets(t, got)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRTMPIn: what ffmpeg publishes by RTMP and RTMPS arrives at RTMP servers as it
+// was, with B-frames in closed and in open groups.
+func TestRTMPIn(t *testing.T) {
+	peers.Need(t, "ffmpeg", "ffprobe", "nginx")
+	entry, rtmp, rtmps := rtmpIn(t)
+	nginx := peers.StartNginx(t)
+	cdn := startCDN(t)
+	g := startGatewayWith(t, entry, route("closed", fmt.Sprintf("cdn: {url: %q}", "rtmp://"+cdn.addr+"/live/key"))+
+		route("open", fmt.Sprintf("nginx: {url: %q}", nginx.URL("a", "open"))))
+	sources := map[string]string{}
+	publishers := map[string]*peers.Process{}
+	for _, s := range []struct{ name, gop, url string }{{"closed", "0", rtmp + "/closed/" + token}, {"open", "1", rtmps + "/open?token=" + token}} {
+		file := filepath.Join(t.TempDir(), s.name+".flv")
+		peers.FFmpeg(t, "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "4", "-pix_fmt", "yuv420p",
+			"-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-g", "30", "-x264-params", "aud=1:repeat-headers=1:open-gop="+s.gop, "-c:a", "aac", "-ac", "2", file)
+		sources[s.name] = file
+		publishers[s.name] = peers.Start(t, peers.Command{Name: "ffmpeg " + s.name, Path: peers.Find(t, "ffmpeg"),
+			Args: []string{"-nostdin", "-v", "error", "-re", "-i", file, "-c", "copy", "-f", "flv", s.url}})
+	}
+	for name, p := range publishers {
+		if code := p.ExitCode(t, time.Minute); code != 0 {
+			t.Fatalf("publishing %s: exit code %d\n%s", name, code, p.Output())
+		}
+		g.waitTarget(t, 20*time.Second, name, map[string]string{"closed": "cdn", "open": "nginx"}[name], status.TargetIdle)
+	}
+	peers.Wait(t, 20*time.Second, "the servers to have closed their files", func() error {
+		if all := cdn.Stats(); len(all) != 1 || all[0].Ended.IsZero() {
+			return fmt.Errorf("%d publications, or not ended", len(all))
+		}
+		return nginx.Unpublished("open")
+	})
+	checkSame(t, sources["closed"], cdn.Stats()[0].Recording)
+	files := nginx.Recordings(t, "a")
+	if len(files) != 1 {
+		t.Fatalf("nginx recorded %q", files)
+	}
+	checkSame(t, sources["open"], files[0])
+}
+
+// TestRTMPRefusals: who may not publish is told why in words, and who talks nonsense
+// costs nothing.
+func TestRTMPRefusals(t *testing.T) {
+	peers.Need(t, "ffmpeg")
+	entry, rtmp, rtmps := rtmpIn(t)
+	g := startGatewayWith(t, entry, route("studio", `srt: {url: "srt://127.0.0.1:9"}`))
+	refused := func(url, want string) {
+		t.Helper()
+		p := peers.Start(t, peers.Command{Name: "ffmpeg", Path: peers.Find(t, "ffmpeg"), Args: []string{"-nostdin", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=160x90:rate=25",
+			"-t", "20", "-pix_fmt", "yuv420p", "-c:v", "libx264", "-f", "flv", url}})
+		if code := p.ExitCode(t, 30*time.Second); code == 0 || !strings.Contains(p.Output(), want) {
+			t.Errorf("exit code %d, want a refusal with %q:\n%s", code, want, p.Output())
+		}
+	}
+	refused(rtmp+"/studio/canary-wrong", "the token is wrong")
+	refused(rtmps+"/studio?token=canary-wrong", "the token is wrong")
+	refused(rtmp+"/studio", "a token is needed")
+	refused(rtmp+"/nobody/canary-token", "no route has the name nobody; the last part of the URL is taken for the token")
+	refused(rtmp+"/?token=canary-token", "names no stream")
+	for _, nonsense := range []string{"GET / HTTP/1.1\r\n\r\n", "\x03" + strings.Repeat("\xff", 5000), "\x16\x03\x01\x02\x00\x01"} {
+		c, err := net.Dial("tcp", strings.TrimPrefix(rtmp, "rtmp://"))
+		must(t, err)
+		_, err = c.Write([]byte(nonsense))
+		must(t, err)
+		must(t, c.Close())
+	}
+	if _, err := g.stream("studio"); err != nil {
+		t.Error(err)
+	}
+
+	second := filepath.Join(t.TempDir(), "second.yaml")
+	must(t, os.WriteFile(second, fmt.Appendf(nil, "listen: %s\nadmin: %s\nplugins:\n  ingest-webrtc: {options: {udp: \"127.0.0.1:%d\"}}\n  ingest-rtmp: {options: {listen: %q}}\nroutes:\n%s",
+		peers.FreeAddr(t), peers.FreeAddr(t), peers.FreePort(t), strings.TrimPrefix(rtmp, "rtmp://"), route("studio", `srt: {url: "srt://127.0.0.1:9"}`)), 0o600))
+	p := startBinary(t, "run", second)
+	p.Match(t, 30*time.Second, `opening the port for publishers.*address already in use`)
+}
+
+// TestRTMPTakeover: who comes last has the stream, the target's connection stays, and
+// the other one is told.
+func TestRTMPTakeover(t *testing.T) {
+	entry, rtmp, _ := rtmpIn(t)
+	cdn := startCDN(t)
+	g := startGatewayWith(t, entry, route("studio", fmt.Sprintf("cdn: {url: %q}", "rtmp://"+cdn.addr+"/live/key")))
+	publish := func() publisher {
+		p := publisher{peers.Start(t, peers.Command{Path: filepath.Join(bin, "publisher"), Args: []string{"-url", rtmp + "/studio", "-token-env", "STUDIO_TOKEN"}, Env: []string{"STUDIO_TOKEN=" + token}})}
+		p.Match(t, 15*time.Second, `"event":"published"`)
+		return p
+	}
+	first := publish()
+	cdn.live(t)
+	second := publish()
+	first.Match(t, 15*time.Second, `"event":"lost".*another publisher took over`)
+	if err := second.healthy(); err != nil {
+		t.Error(err)
+	}
+	g.waitTarget(t, 10*time.Second, "studio", "cdn", status.TargetLive)
+	second.Kill() // and a half-open publisher is one who comes again
+	third := publish()
+	pictures := cdn.pictures.Load()
+	peers.Wait(t, 15*time.Second, "more pictures", func() error {
+		if n := cdn.pictures.Load(); n < pictures+10 {
+			return fmt.Errorf("%d", n-pictures)
+		}
+		return third.healthy()
+	})
+	if n := len(cdn.Stats()); n != 1 {
+		t.Errorf("the target had %d connections", n)
+	}
+}
