@@ -257,6 +257,7 @@ func (h *Host) Need(plugin, route string) {
 	case route != "":
 		po.own(route).need()
 	default:
+		po.wanted.Store(true)
 		for _, pl := range po.shared {
 			pl.need()
 		}
@@ -315,21 +316,18 @@ func (h *Host) OpenEgress(plugin string, spec EgressSpec, handler SessionHandler
 
 // OpenTransform opens a session that derives a track, in the plugin that
 // declares the transform from spec.In.Codec to spec.To; or, where those are not of
-// one kind, the transform that makes spec.To of nothing. It behaves as OpenEgress.
+// one kind, the transform that makes spec.To of nothing. Of several plugins it is one
+// whose process runs anyhow. It behaves as OpenEgress.
 func (h *Host) OpenTransform(spec TransformSpec, handler SessionHandler, src Source) (Session, error) {
 	from := spec.In.Codec
 	if spec.Silent() {
 		from = ""
 	}
-	i := slices.IndexFunc(h.pools, func(po *pool) bool {
-		return slices.ContainsFunc(po.info().GetTransforms(), func(t *wire.TransformInfo) bool {
-			return t.GetFrom() == string(from) && t.GetTo() == string(spec.To)
-		})
-	})
-	if i < 0 {
+	po := h.transformer(string(from), string(spec.To), spec.Stream)
+	if po == nil {
 		return nil, fmt.Errorf("no plugin makes %s of %s", spec.To, spec.In.Codec)
 	}
-	pl := h.pools[i].pick(spec.StreamID, spec.Stream)
+	pl := po.pick(spec.StreamID, spec.Stream)
 	return pl.openSession(&session{plugin: pl, handler: handler, source: src, open: &wire.Open{
 		Kind:     wire.SessionKind_SESSION_KIND_TRANSFORM,
 		StreamId: spec.StreamID,
@@ -344,6 +342,23 @@ func (h *Host) OpenTransform(spec TransformSpec, handler SessionHandler, src Sou
 		Tracks:             []*wire.Track{wire.FromTrack(spec.In)},
 		InitialCreditBytes: wire.IngestWindowBytes,
 	}})
+}
+
+// transformer is the plugin that makes a codec of another for a stream; nil if none does.
+func (h *Host) transformer(from, to, stream string) *pool {
+	var first *pool
+	for _, po := range h.pools {
+		if !slices.ContainsFunc(po.info().GetTransforms(), func(t *wire.TransformInfo) bool { return t.GetFrom() == from && t.GetTo() == to }) {
+			continue
+		}
+		if po.needed(stream) {
+			return po
+		}
+		if first == nil {
+			first = po
+		}
+	}
+	return first
 }
 
 // OpenPull opens an ingest session that reads from url. It behaves as OpenEgress.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/headgate/gateway/sdk/wire"
 )
@@ -14,7 +15,8 @@ import (
 type pool struct {
 	host   *Host
 	spec   Spec
-	shared []*plugin // at least one
+	shared []*plugin   // at least one
+	wanted atomic.Bool // the shared ones are needed whatever sessions there are
 
 	mu     sync.Mutex // guards routes
 	routes map[string]*plugin
@@ -48,6 +50,20 @@ func (po *pool) all() []*plugin {
 		out = append(out, po.routes[route])
 	}
 	return out
+}
+
+// needed reports whether there is a process for the sessions of a stream whatever
+// sessions there are.
+func (po *pool) needed(stream string) bool {
+	if po.host.isolate != nil {
+		if route := po.host.isolate(stream); route != "" && po.info().GetShardable() {
+			po.mu.Lock()
+			defer po.mu.Unlock()
+			_, is := po.routes[route]
+			return is
+		}
+	}
+	return po.wanted.Load()
 }
 
 // pick returns the process for a session of a stream.

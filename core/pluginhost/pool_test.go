@@ -3,6 +3,7 @@ package pluginhost
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/headgate/gateway/sdk"
+	"github.com/headgate/gateway/sdk/wire"
 )
 
 // several is a plugin of which several processes may run.
@@ -43,6 +45,45 @@ func processes(h *Host) map[string]Status {
 		out[st.Process] = st
 	}
 	return out
+}
+
+// A track is made where a process runs anyhow: a gateway that sends nothing by the
+// first plugin does not start it for that.
+func TestTransformerRunsAnyhow(t *testing.T) {
+	isolated := func(stream string) string {
+		if stream == "alone" {
+			return stream
+		}
+		return ""
+	}
+	named := func(name string, makes ...string) Spec {
+		info := &wire.DescribeResponse{Name: name, Shardable: true}
+		for _, to := range makes {
+			info.Transforms = append(info.Transforms, &wire.TransformInfo{From: "opus", To: to})
+		}
+		return Spec{Name: name, Info: info}
+	}
+	h := New([]Spec{named("a", "aac"), named("b", "mp3"), named("c", "aac")}, nil, slog.New(slog.DiscardHandler), WithIsolation(isolated))
+	f := func(to, stream, want string) {
+		t.Helper()
+		got := ""
+		if po := h.transformer("opus", to, stream); po != nil {
+			got = po.spec.Name
+		}
+		if got != want {
+			t.Errorf("%s for %s: %q, want %q", to, stream, got, want)
+		}
+	}
+	f("aac", "studio", "a")
+	f("mp3", "studio", "b")
+	f("vorbis", "studio", "")
+	h.Need("c", "")
+	f("aac", "studio", "c")
+	f("aac", "alone", "a")
+	h.Need("c", "alone")
+	f("aac", "alone", "c")
+	h.Need("a", "")
+	f("aac", "studio", "a")
 }
 
 // The instances of a plugin share its streams; all sessions of one stream are in one
