@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/headgate/gateway/core/config"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what is found into the golden files")
@@ -499,4 +501,26 @@ func TestPluginCommand(t *testing.T) {
 	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitUsage || !strings.Contains(out.String(), "no built-in plugin") {
 		t.Errorf("%v %s", err, out.String())
 	}
+}
+
+// TestBannerSaysWhereToPublish: every way that the configuration opens.
+func TestBannerSaysWhereToPublish(t *testing.T) {
+	f := func(listen, publish, want string) {
+		t.Helper()
+		text := "plugins: {ingest-srt: {options: {listen: \"" + listen + "\"}}, ingest-rtmp: {options: {listen: \":1935\"}}}\nroutes: {studio: {publish: " + publish + ", to: {a: {url: \"rtmp://host/app/key\"}}}}\n"
+		cfg, ds := config.Parse(t.Context(), "gateway.yaml", []byte(text), config.Options{Catalog: catalog(), Environ: []string{}})
+		if cfg == nil {
+			t.Fatal(ds)
+		}
+		var out strings.Builder
+		banner{file: "gateway.yaml"}.print(&out, cfg, places{public: "http://localhost:8080", admin: "http://localhost:8081"})
+		if !strings.Contains(out.String(), want) || strings.Contains(out.String(), "canary") {
+			t.Errorf("want %q in\n%s", want, out.String())
+		}
+	}
+	f("127.0.0.1:8890", `{token: "canary0123456789"}`, "    RTMP      rtmp://localhost:1935/studio/TOKEN\n")
+	f("127.0.0.1:8890", `{open: true}`, "    RTMP      rtmp://localhost:1935/studio\n")
+	f("127.0.0.1:8890", `{token: "canary0123456789"}`, "    SRT       srt://127.0.0.1:8890?streamid=studio?token=TOKEN\n")
+	f("0.0.0.0:8890", `{open: true}`, "    SRT       srt://localhost:8890?streamid=studio\n")
+	f(":8890", `{open: true}`, "    SRT       srt://localhost:8890?streamid=studio\n")
 }

@@ -354,15 +354,21 @@ func (b banner) print(out io.Writer, cfg *config.Config, at places) {
 		case r.From != nil:
 			line("from", config.Address(r.From.URL))
 		default:
-			fragment := ""
+			token, fragment := "", ""
 			switch {
 			case !b.token.Empty():
-				fragment = "#token=" + b.token.Reveal()
+				token = b.token.Reveal()
 			case !r.Publish.Token.Empty():
-				fragment = "#token=TOKEN"
+				token = "TOKEN"
+			}
+			if token != "" {
+				fragment = "#token=" + token
 			}
 			line("browser", at.public+"/publish/"+name+fragment)
 			line("WHIP", at.public+"/whip/"+name)
+			for _, e := range entrances(cfg) {
+				line(e.protocol, e.url(name, token))
+			}
 			if !b.token.Empty() {
 				line("token", b.token.Reveal())
 			} else if !r.Publish.Token.Empty() {

@@ -139,7 +139,7 @@ func (s *service) answer(ctx context.Context, call srt.Call) {
 		Codecs: Plugin().Ingest.Codecs,
 	})
 	if err != nil {
-		log.Warn("refused an encoder", "why", err)
+		log.Debug("refused an encoder", "why", err) // the gateway has told
 		call.Reject(rejection(err))
 		return
 	}
