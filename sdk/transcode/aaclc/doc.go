@@ -50,9 +50,22 @@
 // (ITU-R BS.1387) rather than by the largest; and what error each band bears when
 // bits are short follows from how many lines share its part of the ear.
 //
-// Not used are pulses, TNS in short windows, and intensity stereo, which gives up
-// the phase between the channels: from 64 kb/s on, mid/side and substituted noise
-// do without. (LC has no prediction in time and no gain control.)
+// Not used are pulses, TNS in short windows, and intensity stereo. Intensity would
+// save the second channel's lines above some 5 kHz and give up the phase between the
+// channels there. Over the items of test/audiobench those lines take 8 % of the bits
+// at 48 kb/s stereo, 10 % at 64 and 12 % at 96; 10 % more bits are worth 1 dB of noise
+// to mask at the most, which is less than what the lost phase costs. Substituted noise
+// does win at low rates: at 48, 64 and 96 kb/s the log spectral distance is 12.0, 8.6
+// and 5.8 with it, 15.2, 11.7 and 6.4 without, at a noise-to-mask ratio, which knows no
+// noise but error, that is worse by 0.5, 0.1 and 0 dB. (LC has no prediction in time
+// and no gain control.)
+//
+// # Effort
+//
+// [Encoder.SetFast] takes a quarter of the work away, for a machine that has too
+// little time: measured over the same items at 128 kb/s stereo, 45 us per frame where
+// it was 60, a noise-to-mask ratio of -19.5 dB where it was -20.0, and audible noise in
+// 0.7 % of the frames where it was 0.6 %.
 //
 // # What is always true
 //
