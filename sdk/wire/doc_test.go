@@ -31,7 +31,7 @@ func TestWirePage(t *testing.T) {
 	}
 	want := "\n\n" + reference(string(proto))
 	if have != want {
-		if *rewrite {
+		if rewriting() {
 			if err := os.WriteFile(wirePage, []byte(prose+begin+want), 0o644); err != nil {
 				t.Fatal(err)
 			}

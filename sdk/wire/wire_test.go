@@ -136,58 +136,6 @@ func expect(t *testing.T, o *Outbox[string], want string) {
 	}
 }
 
-func TestOutboxCredit(t *testing.T) {
-	o := NewOutbox[string]()
-	expect(t, o, "nothing")
-	s := &source{items: append([]Item{{Tracks: []media.Track{{ID: 1}}}}, some(5, 1000)...)}
-	o.Open(1, s, 0, "open")
-	expect(t, o, "open") // no window, no media
-	o.SetWindow(1, 2500)
-	expect(t, o, "[1]T [1]0 [1]1 [1]2") // below zero by part of one unit
-	expect(t, o, "nothing")
-	if n := o.Grant(1, 500); n != 500 {
-		t.Errorf("granted %d", n)
-	}
-	expect(t, o, "nothing") // 2500 - 3000 + 500: nothing left
-	o.Grant(1, 1)
-	expect(t, o, "[1]3")
-	if n := o.Grant(1, 1<<60); n != 3499 {
-		t.Errorf("granted %d of more than was sent", n)
-	}
-	expect(t, o, "[1]4")
-	o.Wake(1)
-	expect(t, o, "nothing")
-	s.items = some(1, 10)
-	expect(t, o, "nothing") // nobody said so
-	o.Wake(1)
-	expect(t, o, "[1]0")
-	s.items = some(2, 10)
-	o.Wake(1)
-	o.Mute(1, "close")
-	expect(t, o, "close")
-	if n := o.Grant(1, 10); n != 10 {
-		t.Errorf("granted %d after Mute", n)
-	}
-	o.Close(1)
-	o.Wake(1)
-	expect(t, o, "nothing")
-	if n := o.Grant(1, 10); n != 0 {
-		t.Errorf("granted %d after Close", n)
-	}
-}
-
-func TestOutboxIsFair(t *testing.T) {
-	o := NewOutbox[string]()
-	big := RoundBytes / 2
-	for id := uint32(1); id <= 3; id++ {
-		o.Open(id, &source{items: some(6, big)}, 1<<20)
-	}
-	expect(t, o, "[1]0 [1]1 [2]0 [2]1 [3]0 [3]1 [1]2 [1]3")
-	o.Control("ping")
-	expect(t, o, "ping [2]2 [2]3 [3]2 [3]3 [1]4 [1]5 [2]4 [2]5")
-	expect(t, o, "[3]4 [3]5")
-}
-
 func TestOutboxShares(t *testing.T) {
 	o := NewOutbox[string]()
 	u := some(4, 100)
