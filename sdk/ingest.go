@@ -3,6 +3,7 @@ package sdk
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -206,6 +207,9 @@ type Publication struct {
 	bytes   int         // payload in queue; at most maxQueueBytes and one unit
 	lanes   map[media.TrackID]*lane
 	dropped uint64 // units left out here
+	told    uint64 // of them, the gateway knows, since toldAt
+	toldAt  time.Time
+	stats   IngestStats // as last reported
 	closing *wire.SessionState
 	closed  bool // nothing is taken any more
 	err     error
@@ -298,6 +302,19 @@ func (p *Publication) WriteAccessUnit(unit *media.AccessUnit) {
 		p.mu.Unlock()
 		return
 	}
+	queued := p.queueUnit(unit)
+	news := p.dropped != p.told && time.Since(p.toldAt) >= statsInterval
+	p.mu.Unlock()
+	if queued {
+		p.a.out.Wake(p.id)
+	}
+	if news {
+		p.tellDropped()
+	}
+}
+
+// queueUnit queues the unit, or drops it and reports false. The caller holds mu.
+func (p *Publication) queueUnit(unit *media.AccessUnit) bool {
 	l := p.lanes[unit.Track]
 	if l == nil {
 		l = &lane{}
@@ -315,8 +332,7 @@ func (p *Publication) WriteAccessUnit(unit *media.AccessUnit) {
 	if l.dropping {
 		l.gap = true
 		p.dropped++
-		p.mu.Unlock()
-		return
+		return false
 	}
 	if unit.Received.IsZero() {
 		unit.Received = time.Now()
@@ -324,14 +340,23 @@ func (p *Publication) WriteAccessUnit(unit *media.AccessUnit) {
 	p.queue = append(p.queue, wire.Item{Unit: unit, Discontinuity: l.gap})
 	l.gap = false
 	p.bytes += len(unit.Payload)
+	return true
+}
+
+// tellDropped says that units were left out, whatever the author reports.
+func (p *Publication) tellDropped() {
+	p.mu.Lock()
+	n, s := p.dropped-p.told, p.stats
 	p.mu.Unlock()
-	p.a.out.Wake(p.id)
+	slog.Warn("units left out up to a random access point: the gateway does not keep up, or they are too large", "session", p.id, "units", n)
+	p.ReportStats(s)
 }
 
 // ReportStats hands over the session's figures, about once a second.
 func (p *Publication) ReportStats(s IngestStats) {
 	p.mu.Lock()
 	dropped := p.dropped
+	p.stats, p.told, p.toldAt = s, dropped, time.Now()
 	p.mu.Unlock()
 	p.a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Stats{Stats: &wire.SessionStats{
 		Session: p.id, Bytes: s.Bytes, RttNs: uint64(max(s.RTT, 0)), UnitsLost: s.UnitsLost, UnitsDropped: dropped,
@@ -383,8 +408,12 @@ func (p *Publication) finish(err error, state *wire.SessionState, flush bool) {
 		p.closing = state
 		state = nil
 	}
+	news := p.dropped != p.told
 	p.mu.Unlock()
 	p.cancel()
+	if news {
+		p.tellDropped()
+	}
 	if state != nil {
 		p.a.end(p.id, state)
 		return

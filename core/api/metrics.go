@@ -86,7 +86,7 @@ func newCollector(g Gateway, configured map[string]bool) *collector {
 		publisherLost:   d("publisher_lost_units_total", "Access units of the publisher that never arrived whole.", "stream"),
 		publisherValue:  d("publisher_value", "Figures of the publisher's plugin; its page says what they mean.", "stream", "plugin", "value"),
 		publisherInfo:   d("publisher_info", "1 for what the publisher's plugin tells that is no figure; its page says what it means.", "stream", "plugin", "name", "value"),
-		streamDropped:   d("stream_dropped_units_total", "Access units that reached the gateway and no target.", "stream", "reason"),
+		streamDropped:   d("stream_dropped_units_total", "Access units that a publisher sent and no target was offered.", "stream", "reason"),
 		track:           d("stream_track_info", "1 for each track of a stream; derived_from is 0 for an original.", "stream", "track", "codec", "derived_from"),
 		trackWidth:      d("stream_track_width_pixels", "Width of the picture.", "stream", "track"),
 		trackHeight:     d("stream_track_height_pixels", "Height of the picture.", "stream", "track"),

@@ -338,7 +338,11 @@ func TestMalformed(t *testing.T) {
 	if s := strings.Join(got, ", "); s != "2@0 false, 2@7 true, 1@9 true" {
 		t.Errorf("got %s", s)
 	}
-	if d := h.streams["studio"].Dropped(); d["malformed"] != 7 || d["unknown_track"] != 1 {
+	// What the plugin itself left out, because we did not keep up.
+	for _, n := range []uint64{0, 3, 3, 5} {
+		a.h.Stats(pluginhost.Stats{UnitsDropped: n})
+	}
+	if d := h.streams["studio"].Dropped(); d["malformed"] != 7 || d["unknown_track"] != 1 || d["plugin"] != 5 {
 		t.Errorf("dropped %v", d)
 	}
 }
@@ -375,7 +379,14 @@ func TestPull(t *testing.T) {
 		}
 		i := <-src.opened
 		state(router.Idle) // nothing came so far
+		i.h.Stats(pluginhost.Stats{RTT: time.Second})
 		i.h.Ready(pluginhost.Accepts{})
+		i.h.Stats(pluginhost.Stats{RTT: time.Second, UnitsLost: 3})
+		i.h.(pluginhost.SilenceHandler).Silence(true)
+		if p := s.Publisher(); p.RTTSeconds != 1 || p.UnitsLost != 3 || p.Silent == nil {
+			t.Errorf("what the source says of itself is shown as %+v", p)
+		}
+		i.h.(pluginhost.SilenceHandler).Silence(false)
 		i.tracks()
 		i.picture(0, true)
 		state(router.Live)

@@ -101,7 +101,10 @@ type pullHandler struct {
 	publisher *publisher
 }
 
-var _ pluginhost.SessionHandler = (*pullHandler)(nil)
+var (
+	_ pluginhost.SessionHandler = (*pullHandler)(nil)
+	_ pluginhost.SilenceHandler = (*pullHandler)(nil)
+)
 
 func (h *pullHandler) bind(s pluginhost.Session) {
 	h.mu.Lock()
@@ -115,13 +118,10 @@ func (h *pullHandler) bind(s pluginhost.Session) {
 
 // delivers makes the publisher. It is called from the receiving goroutine alone.
 func (h *pullHandler) delivers() *publisher {
-	h.mu.Lock()
-	p := h.publisher
-	h.mu.Unlock()
-	if p != nil {
+	if p := h.delivered(); p != nil {
 		return p
 	}
-	p = h.pull.stream.attach(h.pull.from.Plugin, "")
+	p := h.pull.stream.attach(h.pull.from.Plugin, "")
 	p.ended = func(end pluginhost.End) { h.done <- end }
 	h.mu.Lock()
 	h.publisher = p
@@ -149,16 +149,32 @@ func (h *pullHandler) Credited(int) {}
 func (h *pullHandler) Keyframe(media.TrackID) {}
 
 // Stats implements [pluginhost.SessionHandler].
-func (h *pullHandler) Stats(pluginhost.Stats) {}
+func (h *pullHandler) Stats(st pluginhost.Stats) {
+	if p := h.delivered(); p != nil {
+		p.Stats(st)
+	}
+}
+
+// Silence implements [pluginhost.SilenceHandler].
+func (h *pullHandler) Silence(silent bool) {
+	if p := h.delivered(); p != nil {
+		p.Silence(silent)
+	}
+}
 
 // Ended implements [pluginhost.SessionHandler].
 func (h *pullHandler) Ended(end pluginhost.End) {
-	h.mu.Lock()
-	p := h.publisher
-	h.mu.Unlock()
+	p := h.delivered()
 	if p == nil {
 		h.done <- end
 		return
 	}
 	p.Ended(end)
+}
+
+// delivered returns the publisher, nil while the source has not been reached.
+func (h *pullHandler) delivered() *publisher {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.publisher
 }

@@ -58,8 +58,13 @@ func (s *Stream) Publisher() *status.Publisher {
 	return newest.status()
 }
 
-// reasonMalformed is why units are dropped that do not have the shape of their codec.
-const reasonMalformed = "malformed"
+// Why units are dropped, beside the router's reasons: they do not have the shape of
+// their codec; or the plugin left them out, because they waited for us or were larger
+// than the wire carries.
+const (
+	reasonMalformed = "malformed"
+	reasonPlugin    = "plugin"
+)
 
 // Dropped counts the units that no target was offered, by reason.
 func (s *Stream) Dropped() map[string]uint64 {
@@ -161,10 +166,10 @@ func (s *Stream) left(p *publisher, lost bool) {
 	})
 }
 
-func (s *Stream) drop(reason string) {
+func (s *Stream) drop(reason string, units uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dropped[reason]++
+	s.dropped[reason] += units
 }
 
 // A publisher is one ingest session on a stream. It implements
@@ -287,8 +292,12 @@ func (p *publisher) Keyframe(media.TrackID) {}
 // Stats implements [pluginhost.SessionHandler].
 func (p *publisher) Stats(st pluginhost.Stats) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	was := p.stats.UnitsDropped
 	p.stats = st
+	p.mu.Unlock()
+	if st.UnitsDropped > was {
+		p.stream.drop(reasonPlugin, st.UnitsDropped-was)
+	}
 }
 
 // Silence implements [pluginhost.SilenceHandler].
@@ -343,7 +352,7 @@ func (p *publisher) Tracks(tracks []media.Track) {
 func (p *publisher) Unit(u *media.AccessUnit) {
 	p.stream.received.Add(uint64(len(u.Payload)))
 	if !wellFormed(p.codecs[u.Track], u) {
-		p.stream.drop(reasonMalformed)
+		p.stream.drop(reasonMalformed, 1)
 		if !p.warned {
 			p.warned = true
 			p.stream.log.Warn("units dropped that are not well formed", "plugin", p.plugin, "track", u.Track)

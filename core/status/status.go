@@ -33,7 +33,8 @@ type Stream struct {
 	Publisher *Publisher  `json:"publisher,omitempty"`
 	Tracks    []Track     `json:"tracks"`
 	Targets   []Target    `json:"targets"`
-	// UnitsDropped are units that reached the gateway and no target, by reason.
+	// UnitsDropped are units that a publisher sent and no target was offered, by reason;
+	// plugin is the ingest's, which the gateway did not keep up with.
 	UnitsDropped map[string]uint64 `json:"units_dropped,omitempty"`
 }
 
