@@ -2,6 +2,8 @@ package plugintest
 
 import (
 	"context"
+	"net/netip"
+	"net/url"
 	"slices"
 	"sync"
 	"testing"
@@ -66,6 +68,7 @@ func EgressSuite(p Plugin, o EgressOptions) Suite {
 		{"discontinuity", "Units may be missing before one that says Discontinuity; the stream goes on.", k.discontinuity},
 		{"change of tracks", "Tracks and decoder configs may change in the middle of a stream, before a random access point; the stream goes on.", k.trackChange},
 		{"late units", "Units for a session that has ended, or never was, are ignored.", k.lateUnits},
+		{"restricted", "A target that was given by the API leads to no unspecified, link-local or cloud metadata address: it fails for good, and says so.", k.restricted},
 	}
 	if len(p.program) == 0 && p.serve == nil {
 		checks = append(checks, Check{"payload", "Payloads are shared: a sink reads them and changes nothing in them.", k.payload})
@@ -273,22 +276,84 @@ func (k egressKit) lateUnits(t T) {
 	k.send(t, g, 1, []uint32{2})
 }
 
+// A target that was given by the API leads to no unspecified, link-local or cloud
+// metadata address: it fails for good, and says so.
+func (k egressKit) restricted(t T) {
+	target := k.o.NewTarget(t)
+	elsewhere, ok := unspecified(target.GetUrl())
+	if !ok {
+		t.Skipf("needs a target at a loopback address")
+	}
+	// The unspecified address leads to this machine too: that of a target which
+	// anybody may have, and one that nothing outside is asked for.
+	target.Url = elsewhere
+	_, g := k.attach(t)
+	g.Send(k.openMsg(1, target))
+	if s, _ := g.State(1); s.GetState() != wire.SessionState_READY {
+		t.Skipf("needs a target that can be reached at 0.0.0.0 as well: %s", s.GetMessage())
+	}
+	g.Send(closeMsg(1, true))
+	g.State(1)
+	target.Restricted = true
+	g.Send(k.openMsg(2, target))
+	switch s, _ := g.State(2); {
+	case s.GetState() != wire.SessionState_FAILED:
+		t.Errorf("it connects to %s; use sdk.Target.Control in the dialer in Go, and look at each address behind the name look-up elsewhere", hostOf(elsewhere))
+	case !s.GetPermanent() || s.GetMessage() == "":
+		t.Errorf("it fails, but permanent is %v and the message %q", s.GetPermanent(), s.GetMessage())
+	}
+}
+
+// unspecified is a URL that leads to a loopback address, with the unspecified address
+// in its place.
+func unspecified(raw string) (string, bool) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", false
+	}
+	at, err := netip.ParseAddr(u.Hostname())
+	if err != nil || !at.IsLoopback() {
+		return "", false
+	}
+	host := netip.IPv4Unspecified().String()
+	if at.Is6() {
+		host = "[" + netip.IPv6Unspecified().String() + "]"
+	}
+	if port := u.Port(); port != "" {
+		host += ":" + port
+	}
+	u.Host = host
+	return u.String(), true
+}
+
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
 // stalled opens a session whose target reads nothing and sends to it until its
 // window is used up.
 func (k egressKit) stalled(t T, g *Gateway, session uint32) {
 	t.Helper()
+	const quiet = 500 * time.Millisecond // without credit: the target takes no more
 	window := k.openTarget(t, g, session, k.o.StalledTarget(t))
 	owed := 0
 	for i := 0; ; i++ {
-		for owed >= int(window) {
-			m, ok := g.RecvWithin(500 * time.Millisecond)
+		for taken := time.Now(); owed >= int(window); {
+			m, ok := g.RecvWithin(quiet - time.Since(taken))
 			if !ok {
-				return // the target takes no more
+				return
 			}
 			if s := m.GetState(); s != nil {
 				t.Fatalf("the session is %v", s)
 			}
-			owed -= int(m.GetCredit().GetBytes())
+			if c := m.GetCredit(); c.GetBytes() > 0 {
+				owed -= int(c.GetBytes())
+				taken = time.Now()
+			}
 		}
 		u := unit(k.o.Tracks[0], i, 16<<10)
 		owed += len(u.GetPayload())

@@ -179,6 +179,11 @@ func (f *fake) open(sessions map[uint32]*fakeSession, o *wire.Open) []*wire.Plug
 		}
 		return []*wire.PluginMsg{a}
 	}
+	if strings.HasPrefix(target, "fake://0.0.0.0/") && o.GetTarget().GetRestricted() && f.fault != "restricted" {
+		a := state(o.GetSession(), wire.SessionState_FAILED)
+		a.GetState().Message, a.GetState().Permanent = "it may not lead there", true
+		return []*wire.PluginMsg{a}
+	}
 	sessions[o.GetSession()] = &fakeSession{target: target}
 	return []*wire.PluginMsg{state(o.GetSession(), wire.SessionState_READY)}
 }
@@ -232,7 +237,7 @@ func (f *fake) close(sessions map[uint32]*fakeSession, c *wire.Close) []*wire.Pl
 	if s == nil || f.fault == "closed while blocked" && s.blocked {
 		return nil
 	}
-	if f.fault == "closed while idle" && !c.GetDrain() && s.owed == 0 && s.tracks == 1 && !s.blocked && s.target == "fake://fine" {
+	if f.fault == "closed while idle" && !c.GetDrain() && s.owed == 0 && s.tracks == 1 && !s.blocked && s.target == "fake://127.0.0.1/fine" {
 		time.Sleep(closeTime + time.Second/2) // the fault is that it takes longer
 	}
 	delete(sessions, id)
@@ -292,7 +297,7 @@ func fakeOptions() EgressOptions {
 		return func(T) *wire.Target { return &wire.Target{Name: "fake", Url: url} }
 	}
 	return EgressOptions{
-		NewTarget: target("fake://fine"), StalledTarget: target("fake://stalled"),
+		NewTarget: target("fake://127.0.0.1/fine"), StalledTarget: target("fake://stalled"),
 		BadTarget: &wire.Target{Name: "fake", Url: "fake://bad/s3cret"}, patience: 2 * time.Second,
 	}
 }

@@ -1700,7 +1700,9 @@ type Target struct {
 	Files       map[string][]byte `protobuf:"bytes,5,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The target was given by the API: whoever gave it must not learn through the
 	// plugin what only this machine can reach. The plugin does not connect to
-	// link-local addresses and to those of cloud metadata services.
+	// link-local addresses, to those of cloud metadata services and to unspecified
+	// ones (0.0.0.0), and looks at each address behind the name look-up; loopback
+	// is a target like others.
 	Restricted    bool `protobuf:"varint,6,opt,name=restricted,proto3" json:"restricted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
