@@ -263,6 +263,7 @@ type elsewhere struct {
 	// units counts, and bytes sums up, by number of the audio track from 1, 0 for video.
 	units, bytes map[int]int
 	kinds        map[int]string
+	nalus        [][]byte // of H.265
 }
 
 func readElsewhere(t *testing.T) *elsewhere {
@@ -300,7 +301,10 @@ func readElsewhere(t *testing.T) *elsewhere {
 			}
 			switch track.Codec.(type) {
 			case *codecs.H265:
-				reader.OnDataH265(track, func(_, _ time.Duration, au [][]byte) { count(au...) })
+				reader.OnDataH265(track, func(_, _ time.Duration, au [][]byte) {
+					count(au...)
+					r.nalus = append(r.nalus, au...)
+				})
 			case *codecs.AV1:
 				reader.OnDataAV1(track, func(_ time.Duration, tu [][]byte) { count(tu...) })
 			case *codecs.VP9:
