@@ -25,9 +25,9 @@ import (
 
 const (
 	// connectTimeout is how long one address is tried. A server that vanished and
-	// came back is found again within a second: a SYN is repeated after one, and
-	// later ever more rarely, so that a try that got no answer is begun anew.
-	connectTimeout = 3 * time.Second
+	// came back is found again within a second: a SYN is repeated after one, and then
+	// after two, four, ..., so that a try that got no answer is begun anew before.
+	connectTimeout = 2 * time.Second
 	// eyeballDelay is how long the next address waits for the one before it, RFC 8305
 	// section 8.
 	eyeballDelay = 250 * time.Millisecond

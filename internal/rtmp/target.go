@@ -107,7 +107,7 @@ func (t *Target) parseAuthority(s string) error {
 	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
 		host, port = s[:i], s[i+1:]
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return errors.New("target URL: the port is not a number from 1 to 65535")
+			return errors.New("target URL: the port is not a number from 1 to 65535; leave it out for 1935, or 443 with rtmps")
 		}
 		t.Port = port
 	}
@@ -119,10 +119,10 @@ func (t *Target) parseAuthority(s string) error {
 		host = inner
 	}
 	if host == "" {
-		return errors.New("target URL: names no host")
+		return errors.New("target URL: names no host; want rtmp://host/app/key")
 	}
 	if strings.ContainsAny(host, " \t\r\n@\\%") {
-		return errors.New("target URL: the host is not a name or an address")
+		return errors.New("target URL: the host is not a name or an address; it may have no space, @, % or backslash")
 	}
 	t.Host = host
 	return nil

@@ -60,13 +60,14 @@ func TestParseTargetErrors(t *testing.T) {
 	f("rtmp://h", "", "no stream key")
 	f("rtmp://h/app#SECRET", "SECRET", "leave one")
 	f("rtmp://h:SECRET/app/key", "", "port")
-	f("rtmp://h:0/app/key", "", "port")
+	f("rtmp://h:0/app/key", "", "leave it out")
 	f("rtmp://h:65536/app/key", "", "port")
 	f("rtmp://::1/app/SECRET", "", "IPv6")
 	f("rtmp://[::1/app/SECRET", "", "IPv6")
 	f("rtmp://[1.2.3.4]/app/SECRET", "", "IPv6")
 	f("rtmp://u:SECRET%zz@h/app/key", "", "%25")
-	f("rtmp://h ost/app/SECRET", "", "host")
+	f("rtmp://h ost/app/SECRET", "", "no space")
+	f("rtmp:///app/SECRET", "", "names no host; want rtmp://host/app/key")
 }
 
 // TestRedirect: where a server may send us, and so our key: to itself, its own
