@@ -217,37 +217,136 @@ func (p *peer) published() bool {
 	return p.say("onStatus", 0, nil, status("status", "NetStream.Publish.Start", ""))
 }
 
-// opened is a server that behaves until it publishes.
-func (s *Server) opened(conn net.Conn) (*peer, bool) {
-	p, ok := s.shake(conn)
-	if !ok || !p.connected() || !p.created(1) || !p.published() {
-		return nil, false
+// How far a server behaves.
+const (
+	handshaken = iota
+	connected
+	created
+	published
+)
+
+// behaves is a server that does what it should up to a stage, and then f.
+func behaves(upTo int, f func(p *peer)) func(*Server, net.Conn) {
+	steps := []func(*peer) bool{(*peer).connected, func(p *peer) bool { return p.created(1) }, (*peer).published}
+	return func(s *Server, conn net.Conn) {
+		p, ok := s.shake(conn)
+		for _, step := range steps[:upTo] {
+			ok = ok && step(p)
+		}
+		if ok {
+			f(p)
+		}
 	}
-	return p, true
+}
+
+// after runs f once the publication is accepted, and reads on.
+func after(f func(p *peer)) func(*Server, net.Conn) {
+	return behaves(published, func(p *peer) { f(p); p.drain() })
+}
+
+// behave goes on with a stream of this number as a good server would.
+func (p *peer) behave(stream float64) {
+	if p.created(stream) && p.published() {
+		p.drain()
+	}
 }
 
 // drain reads what comes until the client leaves.
 func (p *peer) drain() { _, _ = io.Copy(io.Discard, p.nc) }
 
-// small gives the server little room: what it does not read waits at the publisher.
-func small(conn net.Conn) {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetReadBuffer(4096)
+// stalls says nothing more from a command on.
+func stalls(command string) func(*peer) {
+	return func(p *peer) {
+		_, _ = p.until(command)
+		p.s.hold()
 	}
 }
 
-// refusal answers publish with an error.
-func refusal(code string) func(*Server, net.Conn) {
-	return func(s *Server, conn net.Conn) {
-		p, ok := s.shake(conn)
-		if !ok || !p.connected() || !p.created(1) {
-			return
+// refusedConnect answers connect with an error.
+func refusedConnect(code, description string) func(*Server, net.Conn) {
+	return behaves(handshaken, func(p *peer) {
+		if c, ok := p.until("connect"); ok {
+			p.say("_error", c.CommandID, nil, status("error", code, description))
+			p.drain()
 		}
+	})
+}
+
+// refusedPublish answers publish with an error.
+func refusedPublish(code string) func(*Server, net.Conn) {
+	return behaves(created, func(p *peer) {
 		if _, ok := p.until("publish"); ok {
 			p.say("onStatus", 0, nil, status("error", code, "no"))
 			p.drain()
 		}
+	})
+}
+
+// first is a server that sends a message before it behaves.
+func first(m message.Message) func(*Server, net.Conn) {
+	return behaves(handshaken, func(p *peer) {
+		if p.w.Write(m) == nil && p.connected() {
+			p.behave(1)
+		}
+	})
+}
+
+// closes says goodbye after d, behind everything that was sent, so that it is no
+// reset.
+func closes(d time.Duration) func(*Server, net.Conn) {
+	return behaves(published, func(p *peer) {
+		_ = p.nc.SetReadDeadline(time.Now().Add(d))
+		p.drain()
+		p.halfClose()
+		_ = p.nc.SetReadDeadline(time.Time{})
+		p.drain()
+	})
+}
+
+func (p *peer) halfClose() {
+	if tcp, ok := p.nc.(*net.TCPConn); ok {
+		_ = tcp.CloseWrite()
 	}
+}
+
+// small gives a server little room: what it does not read waits at the publisher.
+func small(serve func(*Server, net.Conn)) func(*Server, net.Conn) {
+	return func(s *Server, conn net.Conn) {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetReadBuffer(4096)
+		}
+		serve(s, conn)
+	}
+}
+
+// byteASecond reads as slowly as that.
+func byteASecond(p *peer) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if _, err := p.nc.Read(make([]byte, 1)); err != nil {
+				return
+			}
+		case <-p.s.done:
+			return
+		}
+	}
+}
+
+// reconnects asks its first publisher to connect anew.
+func reconnects(url string) func(*Server, net.Conn) {
+	return after(func(p *peer) {
+		if p.s.Publications() > 1 { // once is enough
+			return
+		}
+		o := status("status", "NetConnection.Connect.ReconnectRequest", "maintenance")
+		if url != "" {
+			o = append(o, amf0.ObjectEntry{Key: "tcUrl", Value: url})
+		}
+		p.say("onStatus", 0, nil, o)
+	})
 }
 
 // raw is a chunk of type 0 on chunk stream 3.
@@ -256,35 +355,9 @@ func raw(typ byte, stream uint32, body []byte) []byte {
 	return append(binary.LittleEndian.AppendUint32(b, stream), body...)
 }
 
-// after runs f once the publication is accepted, and reads on.
-func after(f func(p *peer)) func(*Server, net.Conn) {
-	return func(s *Server, conn net.Conn) {
-		if p, ok := s.opened(conn); ok {
-			f(p)
-			p.drain()
-		}
-	}
-}
-
 // Cases are the servers. elsewhere is an address to which the one that asks to
 // reconnect somewhere else sends its clients.
 func Cases(elsewhere string) []Case {
-	reconnect := func(url string) func(*Server, net.Conn) {
-		return func(s *Server, conn net.Conn) {
-			p, ok := s.opened(conn)
-			if !ok {
-				return
-			}
-			if s.Publications() == 1 { // once is enough
-				o := status("status", "NetConnection.Connect.ReconnectRequest", "maintenance")
-				if url != "" {
-					o = append(o, amf0.ObjectEntry{Key: "tcUrl", Value: url})
-				}
-				p.say("onStatus", 0, nil, o)
-			}
-			p.drain()
-		}
-	}
 	publish := after(func(*peer) {})
 	const day = 24 * time.Hour
 	return []Case{
@@ -299,144 +372,37 @@ func Cases(elsewhere string) []Case {
 			_, _ = conn.Write(append([]byte{9}, make([]byte, 3072)...))
 			s.hold()
 		}},
-		{Name: "stalls after handshake", Class: "timeout", Lane: Fast, Serve: func(s *Server, conn net.Conn) {
-			if _, ok := s.shake(conn); ok {
-				s.hold()
-			}
-		}},
-		{Name: "_error on connect", Class: "refused", Lane: Fast, Serve: func(s *Server, conn net.Conn) {
-			if p, ok := s.shake(conn); ok {
-				if c, ok := p.until("connect"); ok {
-					p.say("_error", c.CommandID, nil, status("error", "NetConnection.Connect.Failed", "overloaded"))
-					p.drain()
-				}
-			}
-		}},
-		{Name: "rejects the app", Class: "app", Lane: Slow, Serve: func(s *Server, conn net.Conn) {
-			if p, ok := s.shake(conn); ok {
-				if c, ok := p.until("connect"); ok {
-					p.say("_error", c.CommandID, nil, status("error", "NetConnection.Connect.InvalidApp", "no such application"))
-					p.drain()
-				}
-			}
-		}},
-		{Name: "wants a login", Class: "auth", Lane: Slow, Serve: func(s *Server, conn net.Conn) {
-			if p, ok := s.shake(conn); ok {
-				if c, ok := p.until("connect"); ok {
-					p.say("_error", c.CommandID, nil, status("error", "NetConnection.Connect.Rejected", "[ code=403 need auth; authmod=adobe ]"))
-					p.drain()
-				}
-			}
-		}},
-		{Name: "answers connect twice", Lane: Live, Serve: func(s *Server, conn net.Conn) {
-			p, ok := s.shake(conn)
-			if !ok || !p.connected() {
-				return
-			}
+		{Name: "stalls after handshake", Class: "timeout", Lane: Fast, Serve: behaves(handshaken, func(p *peer) { p.s.hold() })},
+		{Name: "_error on connect", Class: "refused", Lane: Fast, Serve: refusedConnect("NetConnection.Connect.Failed", "overloaded")},
+		{Name: "rejects the app", Class: "app", Lane: Slow, Serve: refusedConnect("NetConnection.Connect.InvalidApp", "no such application")},
+		{Name: "wants a login", Class: "auth", Lane: Slow, Serve: refusedConnect("NetConnection.Connect.Rejected", "[ code=403 need auth; authmod=adobe ]")},
+		{Name: "answers connect twice", Lane: Live, Serve: behaves(connected, func(p *peer) {
 			p.say("_result", 1, amf0.Object{}, status("status", "NetConnection.Connect.Success", ""))
-			if p.created(1) && p.published() {
-				p.drain()
+			p.behave(1)
+		})},
+		{Name: "stalls at releaseStream", Class: "timeout", Lane: Fast, Serve: behaves(connected, stalls("releaseStream"))},
+		{Name: "stalls at createStream", Class: "timeout", Lane: Fast, Serve: behaves(connected, func(p *peer) {
+			p.say("_result", 2, nil)
+			stalls("createStream")(p)
+		})},
+		{Name: "stalls at publish", Class: "timeout", Lane: Fast, Serve: behaves(created, stalls("publish"))},
+		{Name: "stream 7", Lane: Live, Serve: behaves(connected, func(p *peer) { p.behave(7) })},
+		{Name: "BadName", Class: "in_use", Lane: Fast, Serve: refusedPublish("NetStream.Publish.BadName")},
+		{Name: "Unauthorized", Class: "key", Lane: Slow, Serve: refusedPublish("NetStream.Publish.Unauthorized")},
+		{Name: "Denied", Class: "key", Lane: Slow, Serve: refusedPublish("NetStream.Publish.Denied")},
+		{Name: "closes after start", Class: "closed", Lane: Fast, Serve: closes(50 * time.Millisecond)},
+		{Name: "closes after 10 s", Class: "closed", Lane: Fast, Serve: closes(10 * time.Second)},
+		{Name: "resets within a message", Class: "reset", Lane: Fast, Serve: behaves(published, func(p *peer) {
+			_, _ = io.CopyN(io.Discard, p.nc, 20000)
+			if tcp, ok := p.nc.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0)
 			}
-		}},
-		{Name: "stalls at releaseStream", Class: "timeout", Lane: Fast, Serve: func(s *Server, conn net.Conn) {
-			if p, ok := s.shake(conn); ok && p.connected() {
-				_, _ = p.until("releaseStream")
-				s.hold()
-			}
-		}},
-		{Name: "stalls at createStream", Class: "timeout", Lane: Fast, Serve: func(s *Server, conn net.Conn) {
-			if p, ok := s.shake(conn); ok && p.connected() {
-				p.say("_result", 2, nil)
-				_, _ = p.until("createStream")
-				s.hold()
-			}
-		}},
-		{Name: "stalls at publish", Class: "timeout", Lane: Fast, Serve: func(s *Server, conn net.Conn) {
-			if p, ok := s.shake(conn); ok && p.connected() && p.created(1) {
-				_, _ = p.until("publish")
-				s.hold()
-			}
-		}},
-		{Name: "stream 7", Lane: Live, Serve: func(s *Server, conn net.Conn) {
-			if p, ok := s.shake(conn); ok && p.connected() && p.created(7) && p.published() {
-				p.drain()
-			}
-		}},
-		{Name: "BadName", Class: "in_use", Lane: Fast, Serve: refusal("NetStream.Publish.BadName")},
-		{Name: "Unauthorized", Class: "key", Lane: Slow, Serve: refusal("NetStream.Publish.Unauthorized")},
-		{Name: "Denied", Class: "key", Lane: Slow, Serve: refusal("NetStream.Publish.Denied")},
-		{Name: "closes after start", Class: "closed", Lane: Fast, Serve: func(s *Server, conn net.Conn) {
-			if p, ok := s.opened(conn); ok {
-				// Behind everything that was sent, so that it is no reset.
-				_ = p.nc.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-				p.drain()
-				if tcp, ok := p.nc.(*net.TCPConn); ok {
-					_ = tcp.CloseWrite()
-					_ = p.nc.SetReadDeadline(time.Time{})
-					p.drain()
-				}
-			}
-		}},
-		{Name: "closes after 10 s", Class: "closed", Lane: Fast, Serve: func(s *Server, conn net.Conn) {
-			if p, ok := s.opened(conn); ok {
-				_ = p.nc.SetReadDeadline(time.Now().Add(10 * time.Second))
-				p.drain()
-				if tcp, ok := p.nc.(*net.TCPConn); ok {
-					_ = tcp.CloseWrite()
-					_ = p.nc.SetReadDeadline(time.Time{})
-					p.drain()
-				}
-			}
-		}},
-		{Name: "resets within a message", Class: "reset", Lane: Fast, Serve: func(s *Server, conn net.Conn) {
-			if p, ok := s.opened(conn); ok {
-				_, _ = io.CopyN(io.Discard, p.nc, 20000)
-				if tcp, ok := p.nc.(*net.TCPConn); ok {
-					_ = tcp.SetLinger(0)
-				}
-			}
-		}},
-		{Name: "stops reading", Class: "stalled", Lane: Fast, Serve: func(s *Server, conn net.Conn) {
-			small(conn)
-			if _, ok := s.opened(conn); ok {
-				s.hold()
-			}
-		}},
-		{Name: "reads a byte a second", Class: "stalled", Lane: Fast, Serve: func(s *Server, conn net.Conn) {
-			small(conn)
-			if p, ok := s.opened(conn); ok {
-				tick := time.NewTicker(time.Second)
-				defer tick.Stop()
-				for {
-					select {
-					case <-tick.C:
-						if _, err := p.nc.Read(make([]byte, 1)); err != nil {
-							return
-						}
-					case <-s.done:
-						return
-					}
-				}
-			}
-		}},
-		{Name: "chunks of 1 byte", Lane: Live, Serve: func(s *Server, conn net.Conn) {
-			p, ok := s.shake(conn)
-			if ok && p.w.Write(&message.SetChunkSize{Value: 1}) == nil && p.connected() && p.created(1) && p.published() {
-				p.drain()
-			}
-		}},
-		{Name: "chunks of 16 MB", Lane: Live, Serve: func(s *Server, conn net.Conn) {
-			p, ok := s.shake(conn)
-			if ok && p.w.Write(&message.SetChunkSize{Value: 16 << 20}) == nil && p.connected() && p.created(1) && p.published() {
-				p.drain()
-			}
-		}},
-		{Name: "acknowledge each byte", Lane: Live, Serve: func(s *Server, conn net.Conn) {
-			p, ok := s.shake(conn)
-			if ok && p.w.Write(&message.SetWindowAckSize{Value: 1}) == nil && p.connected() && p.created(1) && p.published() {
-				p.drain()
-			}
-		}},
+		})},
+		{Name: "stops reading", Class: "stalled", Lane: Fast, Serve: small(behaves(published, func(p *peer) { p.s.hold() }))},
+		{Name: "reads a byte a second", Class: "stalled", Lane: Fast, Serve: small(behaves(published, byteASecond))},
+		{Name: "chunks of 1 byte", Lane: Live, Serve: first(&message.SetChunkSize{Value: 1})},
+		{Name: "chunks of 16 MB", Lane: Live, Serve: first(&message.SetChunkSize{Value: 16 << 20})},
+		{Name: "acknowledge each byte", Lane: Live, Serve: first(&message.SetWindowAckSize{Value: 1})},
 		{Name: "pings every 10 ms", Lane: Live, Serve: after(func(p *peer) {
 			go func() {
 				for n := uint32(0); p.w.Write(&message.UserControlPingRequest{ServerTime: n}) == nil; n++ {
@@ -452,25 +418,16 @@ func Cases(elsewhere string) []Case {
 			_, _ = p.nc.Write(raw(20, 0, []byte{2, 0, 200, 'x'}))
 			_, _ = p.nc.Write(raw(4, 0, []byte{0, 99, 1, 2, 3, 4}))
 		})},
-		{Name: "reconnect without address", Lane: Live, Serve: reconnect("")},
-		{Name: "reconnect elsewhere", Lane: Live, Serve: reconnect("rtmp://" + elsewhere + "/app")},
-		{Name: "half-close", Class: "closed", Lane: Fast, Serve: func(s *Server, conn net.Conn) {
-			if p, ok := s.opened(conn); ok {
-				if tcp, ok := p.nc.(*net.TCPConn); ok {
-					_ = tcp.CloseWrite()
-				}
-				p.drain()
-			}
-		}},
+		{Name: "reconnect without address", Lane: Live, Serve: reconnects("")},
+		{Name: "reconnect elsewhere", Lane: Live, Serve: reconnects("rtmp://" + elsewhere + "/app")},
+		{Name: "half-close", Class: "closed", Lane: Fast, Serve: after((*peer).halfClose)},
 		{Name: "certificate expired", Class: "tls", Lane: Slow, TLSHost: "127.0.0.1", TLSUntil: -time.Hour, Serve: publish},
 		{Name: "certificate of another host", Class: "tls", Lane: Slow, TLSHost: "cdn.example", TLSUntil: day, Serve: publish},
-		{Name: "certificate changed on reconnect", Class: "tls", Lane: Slow, TLSHost: "127.0.0.1", TLSUntil: day, Serve: func(s *Server, conn net.Conn) {
-			if _, ok := s.opened(conn); ok {
-				// The connection ends, and the next one meets another certificate.
-				_ = conn.SetReadDeadline(time.Now().Add(time.Second))
-				_, _ = io.Copy(io.Discard, conn)
-			}
-		}},
+		{Name: "certificate changed on reconnect", Class: "tls", Lane: Slow, TLSHost: "127.0.0.1", TLSUntil: day, Serve: behaves(published, func(p *peer) {
+			// The connection ends, and the next one meets another certificate.
+			_ = p.nc.SetReadDeadline(time.Now().Add(time.Second))
+			p.drain()
+		})},
 	}
 }
 
@@ -521,8 +478,8 @@ func Login(user, password string) Case {
 			for _, v := range values {
 				s.keys.Store(v, true)
 			}
-			if p.say("_result", c.CommandID, amf0.Object{}, status("status", "NetConnection.Connect.Success", "")) && p.created(1) && p.published() {
-				p.drain()
+			if p.say("_result", c.CommandID, amf0.Object{}, status("status", "NetConnection.Connect.Success", "")) {
+				p.behave(1)
 			}
 		}
 	}}
