@@ -212,6 +212,8 @@ func told(m *wire.PluginMsg) string {
 			s += fmt.Sprintf(", window %d", n)
 		}
 		return s
+	case *wire.PluginMsg_Credits: // of one session here
+		return fmt.Sprintf("credit %d", m.Credits.GetBytes()[0])
 	case *wire.PluginMsg_Stats:
 		return fmt.Sprintf("%d units dropped", m.Stats.GetUnitsDropped())
 	case *wire.PluginMsg_State:
