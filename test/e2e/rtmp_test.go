@@ -33,7 +33,7 @@ func hashes(t *testing.T, file string, args ...string) (list []string) {
 		t.Fatalf("ffmpeg: %v", err)
 	}
 	for line := range strings.Lines(string(out)) {
-		if fields := strings.Split(line, ","); len(fields) == 6 {
+		if fields := strings.Split(line, ","); len(fields) == 6 && line[0] != '#' {
 			list = append(list, strings.TrimSpace(fields[5]))
 		}
 	}
