@@ -67,7 +67,8 @@ func broadcast(t *testing.T, source string, d time.Duration) (a, b string) {
 }
 
 // A browser publishes from a canvas and WebAudio; two CDNs receive H.264 and AAC
-// that decode across changes of the resolution, with sound and picture together.
+// that decode across changes of the resolution, with sound and picture together, and
+// sound of the right pitch on the right channel.
 func TestBrowserToTwoCDNs(t *testing.T) {
 	a, b := broadcast(t, "canvas", 20*time.Second)
 	for _, file := range []string{a, b} {
@@ -83,6 +84,12 @@ func TestBrowserToTwoCDNs(t *testing.T) {
 		sync := peers.MeasureSync(t, file, middle)
 		t.Logf("%s: %v", file, sync)
 		if err := peers.CheckSync(sync, 12, 120*time.Millisecond); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		// The page beeps with another tone on each channel: media.js.
+		tones := peers.MeasureTones(t, file)
+		t.Logf("%s: %v", file, tones)
+		if err := peers.CheckTones(tones, 12, 1000, 1500, 0.4); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
 	}

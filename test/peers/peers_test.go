@@ -171,3 +171,23 @@ func TestChromiumDrivesAPage(t *testing.T) {
 		t.Error("a page without a peer connection sends video")
 	}
 }
+
+// Pitch and channels are measured: channels that are swapped or mixed, and sound that
+// runs at another speed, do not pass.
+func TestTonesAreMeasured(t *testing.T) {
+	Need(t, "ffmpeg")
+	check := func(name, left, right string, good bool) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "beeps.wav")
+		beep := func(hz string) string { return fmt.Sprintf("0.4*sin(2*PI*%s*t)*lt(mod(t,1),0.1)", hz) }
+		FFmpeg(t, "-f", "lavfi", "-i", fmt.Sprintf("aevalsrc='%s|%s':s=48000:d=4", beep(left), beep(right)), file)
+		tones := MeasureTones(t, file)
+		if err := CheckTones(tones, 4, 1000, 1500, 0.4); (err == nil) != good {
+			t.Errorf("%s: %v, error %v", name, tones, err)
+		}
+	}
+	check("as played", "1000", "1500", true)
+	check("swapped", "1500", "1000", false)
+	check("mono", "1000", "1000", false)
+	check("too fast", "1005", "1507", false)
+}
