@@ -197,11 +197,12 @@ func (w *walk) elementary(t *testing.T, codec string) string {
 	})
 }
 
-// file is a picture and a sound for s.
+// file is a picture and a sound for s, of more time than the walk takes: where it begins
+// anew the times of its sound overlap.
 func (w *walk) file(t *testing.T, s *routedStream, format string) string {
 	t.Helper()
 	return w.once(t, s.video+"-"+s.audio+format, func(file string) {
-		peers.FFmpeg(t, slices.Concat([]string{"-f", "lavfi", "-i", "testsrc2=size=160x90:rate=30", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "20"},
+		peers.FFmpeg(t, slices.Concat([]string{"-f", "lavfi", "-i", "testsrc2=size=160x90:rate=30", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "40"},
 			encoders[s.video], encoders[s.audio], []string{file})...)
 	})
 }
