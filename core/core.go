@@ -352,7 +352,7 @@ func (g *Gateway) make(route *config.Route, name string, id uint64) *stream {
 		news:    make(chan struct{}, 1),
 	}
 	if route.From != nil {
-		s.pull = publish.NewPull(s.publish, *route.From, g.host)
+		s.pull = publish.NewPull(s.publish, *route.From, s.targets.wanted, g.host)
 	}
 	s.targets.make = func(set push.Settings) *push.Target {
 		return push.New(push.Config{

@@ -36,6 +36,7 @@ type targets struct {
 	closed bool
 	tags   uint64                     // given out so far
 	ending map[string]<-chan struct{} // targets that were removed and are not gone
+	turned chan struct{}              // closed when one may have been switched on or off; nil if nobody waits
 }
 
 // An entry is one target of the list.
@@ -74,6 +75,16 @@ func (ts *targets) followed() []congestion.Target {
 		}
 	}
 	return out
+}
+
+// wanted implements [publish.Demand]: whether a target is switched on.
+func (ts *targets) wanted() (bool, <-chan struct{}) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.turned == nil {
+		ts.turned = make(chan struct{})
+	}
+	return slices.ContainsFunc(ts.list, func(e *entry) bool { return e.conf.Enabled }), ts.turned
 }
 
 // put makes e what c says, and lists it if it is not there.
@@ -193,6 +204,12 @@ func (ts *targets) status() []status.Target {
 func (ts *targets) change(name string, edit func(before *config.Target, tag uint64) (*config.Target, error)) (created bool, err error) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
+	defer func() {
+		if ts.turned != nil {
+			close(ts.turned)
+			ts.turned = nil
+		}
+	}()
 	if ts.closed {
 		return false, status.ErrNoStream
 	}

@@ -279,6 +279,12 @@ func (p *Publication) setTargets(m *wire.TargetStates) {
 	p.targets = list
 }
 
+// Options decodes the plugin's options into v, as [IngestHost.Options] does: for
+// pulls, which come without a host.
+func (p *Publication) Options(v any) error {
+	return decodeOptions(p.a.hello.GetOptionsJson(), p.a.hello.GetFiles(), v)
+}
+
 // SetTracks announces the tracks, or their change, before the first unit that
 // needs them.
 func (p *Publication) SetTracks(tracks []media.Track) {

@@ -24,6 +24,7 @@ import (
 	srtegress "github.com/headgate/gateway/plugins/egress-srt"
 	clip "github.com/headgate/gateway/plugins/ingest-clip"
 	rtmpingest "github.com/headgate/gateway/plugins/ingest-rtmp"
+	rtspingest "github.com/headgate/gateway/plugins/ingest-rtsp"
 	srtingest "github.com/headgate/gateway/plugins/ingest-srt"
 	webrtc "github.com/headgate/gateway/plugins/ingest-webrtc"
 	"github.com/headgate/gateway/sdk"
@@ -58,6 +59,9 @@ func builtIns() []builtIn {
 		{name: "ingest-clip", plugin: clip.Plugin},
 		{name: "ingest-rtmp", plugin: rtmpingest.Plugin, protocol: "RTMP", publish: func(addr, stream, token string) string {
 			return strings.TrimSuffix("rtmp://"+addr+"/"+stream+"/"+token, "/")
+		}},
+		{name: "ingest-rtsp", plugin: rtspingest.Plugin, protocol: "RTSP", publish: func(addr, stream, token string) string {
+			return "rtsp://" + addr + "/" + stream + query(token)
 		}},
 		{name: "ingest-srt", plugin: srtingest.Plugin, protocol: "SRT", publish: func(addr, stream, token string) string {
 			return "srt://" + addr + "?streamid=" + stream + query(token)

@@ -108,6 +108,8 @@ type Publish struct {
 type From struct {
 	URL    secret.String
 	Plugin string // the plugin that serves its scheme
+	// OnDemand: it is fetched only while a target is switched on.
+	OnDemand bool
 }
 
 // A Target is one place that a stream is sent to.

@@ -164,7 +164,7 @@ func (c *checker) route(name, listen string) *Route {
 	}
 	if c.present(p.child("from")) {
 		u, plugin := c.url(p.child("from").child("url"), ingestSchemes)
-		r.From = &From{URL: u, Plugin: plugin}
+		r.From = &From{URL: u, Plugin: plugin, OnDemand: c.flag(p.child("from").child("on_demand"), false)}
 		if IsPattern(name) {
 			c.key(p.child("from"), fault{"a pattern stands for many streams, and a source is one", "give the route the name of one stream"})
 		}

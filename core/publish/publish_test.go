@@ -369,7 +369,7 @@ func TestPull(t *testing.T) {
 		src := &source{opened: make(chan *ingest, 10)}
 		ctx, cancel := contextOf(t)
 		done := make(chan error, 1)
-		go func() { done <- NewPull(s, config.From{Plugin: "ingest-clip"}, src).Run(ctx) }()
+		go func() { done <- NewPull(s, config.From{Plugin: "ingest-clip"}, nil, src).Run(ctx) }()
 		state := func(want router.State) {
 			t.Helper()
 			synctest.Wait()
@@ -394,7 +394,9 @@ func TestPull(t *testing.T) {
 		i.end(pluginhost.End{}) // the end of the file: it is read again at once
 		i = <-src.opened
 		state(router.Held)
+		i.h.Ready(pluginhost.Accepts{}) // the plugin has it; the source has not answered
 		i.end(pluginhost.End{Failed: true, Permanent: true, Message: "no such file"})
+		state(router.Held)
 		begin := time.Now()
 		i = <-src.opened
 		if d := time.Since(begin); d != time.Minute {
@@ -414,12 +416,64 @@ func TestPull(t *testing.T) {
 		// Ended while it is open.
 		src.err = nil
 		ctx, cancel = contextOf(t)
-		go func() { done <- NewPull(s, config.From{Plugin: "ingest-clip"}, src).Run(ctx) }()
+		go func() { done <- NewPull(s, config.From{Plugin: "ingest-clip"}, nil, src).Run(ctx) }()
 		i = <-src.opened
 		i.h.Ready(pluginhost.Accepts{})
 		cancel()
 		if err := <-done; err != nil || i.reason() == "" {
 			t.Errorf("%v, closed %q", err, i.reason())
+		}
+	})
+}
+
+func TestPullOnDemand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := router.NewStream(1, "camera")
+		s := NewStream(r, 30*time.Second, false, slog.New(slog.DiscardHandler))
+		src := &source{opened: make(chan *ingest, 10)}
+		var mu sync.Mutex
+		wanted, changed := false, make(chan struct{})
+		demand := func() (bool, <-chan struct{}) {
+			mu.Lock()
+			defer mu.Unlock()
+			return wanted, changed
+		}
+		turn := func(on bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			close(changed)
+			wanted, changed = on, make(chan struct{})
+		}
+		ctx, cancel := contextOf(t)
+		done := make(chan error, 1)
+		go func() { done <- NewPull(s, config.From{Plugin: "ingest-clip", OnDemand: true}, demand, src).Run(ctx) }()
+		synctest.Wait()
+		if len(src.opened) != 0 {
+			t.Fatal("fetched though nobody wants it")
+		}
+		turn(true)
+		i := <-src.opened
+		i.tracks()
+		i.picture(0, true)
+		turn(true) // one more
+		time.Sleep(time.Minute)
+		if i.reason() != "" || len(src.opened) != 0 {
+			t.Errorf("closed with %q while it is wanted", i.reason())
+		}
+		turn(false)
+		synctest.Wait()
+		if snap, _ := r.Watch(); i.reason() == "" || snap.State != router.Idle {
+			t.Errorf("closed %q, the stream is %s: nobody wants it", i.reason(), snap.State)
+		}
+		time.Sleep(time.Hour)
+		if len(src.opened) != 0 {
+			t.Error("fetched again though nobody wants it")
+		}
+		turn(true)
+		<-src.opened
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -23,33 +23,68 @@ type Puller interface {
 	OpenPull(plugin string, streamID uint64, stream string, url secret.String, handler pluginhost.SessionHandler) (pluginhost.Session, error)
 }
 
+// A Demand says whether anybody wants a stream, and what is closed when that may
+// have changed. It is called from one goroutine.
+type Demand func() (wanted bool, changed <-chan struct{})
+
 // A Pull fetches a stream from elsewhere, and again when it ends. Make it with
 // [NewPull].
 type Pull struct {
 	stream *Stream
 	from   config.From
+	demand Demand
 	puller Puller
 	log    *slog.Logger
 }
 
-// NewPull makes a pull. It starts nothing.
-func NewPull(s *Stream, from config.From, puller Puller) *Pull {
-	return &Pull{stream: s, from: from, puller: puller, log: s.log.With("plugin", from.Plugin)}
+// NewPull makes a pull. It starts nothing. demand counts if the source is fetched on
+// demand only.
+func NewPull(s *Stream, from config.From, demand Demand, puller Puller) *Pull {
+	return &Pull{stream: s, from: from, demand: demand, puller: puller, log: s.log.With("plugin", from.Plugin)}
 }
 
 // Run fetches the stream until ctx ends.
 func (p *Pull) Run(ctx context.Context) error {
+	if !p.from.OnDemand {
+		p.fetch(ctx)
+		return nil
+	}
+	for ctx.Err() == nil {
+		wanted, changed := p.demand()
+		if !wanted {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		fetching, stop := context.WithCancel(ctx)
+		var fetch sync.WaitGroup
+		fetch.Go(func() { p.fetch(fetching) })
+		for wanted && ctx.Err() == nil {
+			select {
+			case <-changed:
+				wanted, changed = p.demand()
+			case <-ctx.Done():
+			}
+		}
+		stop()
+		fetch.Wait()
+	}
+	return nil
+}
+
+// fetch fetches the stream until ctx ends, again and again.
+func (p *Pull) fetch(ctx context.Context) {
 	var backoff retry.Backoff
 	for ctx.Err() == nil {
-		started := time.Now()
-		end := p.once(ctx)
-		wait := backoff.Next(time.Now(), time.Since(started), rand.Float64())
+		end, delivered := p.once(ctx)
+		wait := backoff.Next(time.Now(), delivered, rand.Float64())
 		if end.Permanent {
 			wait = slowLane
 		}
 		p.pause(ctx, max(wait, end.RetryAfter), end)
 	}
-	return nil
 }
 
 // pause waits for the next try, or for the end of ctx.
@@ -66,8 +101,8 @@ func (p *Pull) pause(ctx context.Context, wait time.Duration, end pluginhost.End
 	}
 }
 
-// once runs one session to its end.
-func (p *Pull) once(ctx context.Context) pluginhost.End {
+// once runs one session to its end, and says for how long it delivered.
+func (p *Pull) once(ctx context.Context) (end pluginhost.End, delivered time.Duration) {
 	done := make(chan pluginhost.End, 1)
 	// The stream gets its publisher when the source delivers, not while it is tried.
 	h := &pullHandler{pull: p, done: done}
@@ -78,16 +113,17 @@ func (p *Pull) once(ctx context.Context) pluginhost.End {
 		if errors.As(err, &out) {
 			end.RetryAfter = out.RetryAfter
 		}
-		return end
+		return end, 0
 	}
 	h.bind(s)
 	select {
-	case end := <-done:
-		return end
+	case end = <-done:
 	case <-ctx.Done():
-		s.Close("the gateway ends", false)
-		return <-done
+		h.settle()
+		s.Close("the gateway does not want it any more", false)
+		end = <-done
 	}
+	return end, h.delivered()
 }
 
 // pullHandler stands in for a publisher until the source delivers: a stream whose
@@ -99,6 +135,7 @@ type pullHandler struct {
 	mu        sync.Mutex // guards the fields below
 	session   pluginhost.Session
 	publisher *publisher
+	since     time.Time // when publisher was made
 }
 
 var (
@@ -124,7 +161,7 @@ func (h *pullHandler) delivers() *publisher {
 	p := h.pull.stream.attach(h.pull.from.Plugin, "")
 	p.ended = func(end pluginhost.End) { h.done <- end }
 	h.mu.Lock()
-	h.publisher = p
+	h.publisher, h.since = p, time.Now()
 	s := h.session
 	h.mu.Unlock()
 	if s != nil {
@@ -133,8 +170,29 @@ func (h *pullHandler) delivers() *publisher {
 	return p
 }
 
-// Ready implements [pluginhost.SessionHandler].
-func (h *pullHandler) Ready(pluginhost.Accepts) { h.delivers() }
+// delivered is for how long the source has been delivering.
+func (h *pullHandler) delivered() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.publisher == nil {
+		return 0
+	}
+	return time.Since(h.since)
+}
+
+// settle says that the end to come is that of the pull.
+func (h *pullHandler) settle() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.publisher != nil {
+		h.publisher.settled.Store(true)
+	}
+}
+
+// Ready implements [pluginhost.SessionHandler]. It says that the plugin has taken the
+// session, and nothing of the source: a try that comes to nothing must not put off
+// the end of a hold.
+func (h *pullHandler) Ready(pluginhost.Accepts) {}
 
 // Tracks implements [pluginhost.SessionHandler].
 func (h *pullHandler) Tracks(tracks []media.Track) { h.delivers().Tracks(tracks) }

@@ -176,12 +176,13 @@ func (s *Stream) drop(reason string, units uint64) {
 // [pluginhost.SessionHandler] towards the plugin and [router.Source] towards the
 // stream.
 type publisher struct {
-	stream *Stream
-	plugin string
-	remote string
-	since  time.Time
-	pub    *router.Publication
-	ended  func(pluginhost.End) // for a pull; nil for an offer
+	stream  *Stream
+	plugin  string
+	remote  string
+	since   time.Time
+	pub     *router.Publication
+	ended   func(pluginhost.End) // for a pull; nil for an offer
+	settled atomic.Bool          // the pull itself ends: nobody is to come back
 	// offered are those of the offered codecs that all targets can carry.
 	offered []media.Codec
 
@@ -372,7 +373,7 @@ func (p *publisher) Unit(u *media.AccessUnit) {
 
 // Ended implements [pluginhost.SessionHandler].
 func (p *publisher) Ended(end pluginhost.End) {
-	p.stream.left(p, end.Failed || p.ended != nil)
+	p.stream.left(p, end.Failed || p.ended != nil && !p.settled.Load())
 	if end.Failed {
 		p.stream.log.Warn("publisher lost", "plugin", p.plugin, "remote", p.remote, "cause", end.Cause, "error", end.Message)
 	} else {

@@ -144,14 +144,17 @@ func sources() map[string]struct {
 		}},
 		"ingest-rtmp": {feed: func(t *testing.T, w *walk, s *routedStream) {
 			if s.video == "h264" && s.audio == "aac" {
-				w.ffmpeg(t, s, "flv", "rtmp://"+w.addr["ingest-rtmp"]+"/"+s.name()+"/"+token)
+				w.ffmpeg(t, s, "rtmp://"+w.addr["ingest-rtmp"]+"/"+s.name()+"/"+token, "-f", "flv")
 				return
 			}
 			// What Enhanced RTMP is needed for ffmpeg does not know.
 			peers.PublishRTMP(t, "rtmp://"+w.addr["ingest-rtmp"]+"/"+s.name()+"#"+token, w.file(t, s, ".mp4"))
 		}},
 		"ingest-srt": {feed: func(t *testing.T, w *walk, s *routedStream) {
-			w.ffmpeg(t, s, "mpegts", "srt://"+w.addr["ingest-srt"]+"?streamid=publish:"+s.name()+"?token="+token)
+			w.ffmpeg(t, s, "srt://"+w.addr["ingest-srt"]+"?streamid=publish:"+s.name()+"?token="+token, "-f", "mpegts")
+		}},
+		"ingest-rtsp": {feed: func(t *testing.T, w *walk, s *routedStream) {
+			w.ffmpeg(t, s, "rtsp://"+w.addr["ingest-rtsp"]+"/"+s.name()+"?token="+token, "-f", "rtsp", "-rtsp_transport", "tcp")
 		}},
 	}
 }
@@ -164,6 +167,8 @@ var encoders = map[string][]string{
 	"vp9":  {"-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-g", "30", "-lag-in-frames", "0", "-b:v", "100k", "-pix_fmt", "yuv420p"},
 	"aac":  {"-c:a", "aac", "-ac", "2"},
 	"opus": {"-c:a", "libopus", "-ac", "2"},
+	"pcma": {"-c:a", "pcm_alaw", "-ar", "8000", "-ac", "1"},
+	"pcmu": {"-c:a", "pcm_mulaw", "-ar", "8000", "-ac", "1"},
 }
 
 // once makes a file, unless it is there.
@@ -208,11 +213,11 @@ func (w *walk) file(t *testing.T, s *routedStream, format string) string {
 }
 
 // ffmpeg sends a stream in real time until the test ends.
-func (w *walk) ffmpeg(t *testing.T, s *routedStream, format, url string) {
+func (w *walk) ffmpeg(t *testing.T, s *routedStream, url string, format ...string) {
 	t.Helper()
 	file := w.file(t, s, ".mkv")
-	peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{
-		"-nostdin", "-v", "error", "-re", "-stream_loop", "-1", "-i", file, "-c", "copy", "-f", format, url}})
+	peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: slices.Concat([]string{
+		"-nostdin", "-v", "error", "-re", "-stream_loop", "-1", "-i", file, "-c", "copy"}, format, []string{url})})
 }
 
 // target is what the page promises of a stream at a peer: one that takes everything
@@ -306,7 +311,7 @@ func (p routesPage) streams() (list []*routedStream) {
 func TestRoutes(t *testing.T) {
 	peers.Need(t, "ffmpeg", "ffprobe", "nginx")
 	w := &walk{page: readRoutesPage(t), nginx: peers.StartNginx(t), mtx: peers.RecordMediaMTX(t), dir: t.TempDir(), files: map[string]*sync.Once{},
-		addr: map[string]string{"ingest-rtmp": peers.FreeAddr(t), "ingest-srt": peers.FreeAddr(t)}}
+		addr: map[string]string{"ingest-rtmp": peers.FreeAddr(t), "ingest-rtsp": peers.FreeAddr(t), "ingest-srt": peers.FreeAddr(t)}}
 	ways := sources()
 	var plugins, routes strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(w.addr)) {

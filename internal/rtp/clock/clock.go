@@ -80,6 +80,7 @@ type Track struct {
 	late       time.Duration // arrival - media time of the last unit
 	pause      pause
 
+	early     *earlyReport  // came before the first unit
 	report    report        // the last one accepted
 	suspect   report        // the last one that contradicted report
 	reference time.Duration // of the sender: its clock at media time 0
@@ -99,6 +100,12 @@ type report struct {
 	set   bool
 	ntp   time.Time
 	media time.Duration
+}
+
+// An earlyReport is a sender report whose media time is not known yet.
+type earlyReport struct {
+	ntp time.Time
+	rtp uint32
 }
 
 // AddTrack adds a track with an RTP clock of rateHz. The first track added as
@@ -216,6 +223,10 @@ func (t *Track) media() time.Duration { return t.duration(t.ticks) }
 func (t *Track) start(rtp uint32, at time.Duration) {
 	t.anchor(rtp, at)
 	t.offset = at
+	if e := t.early; e != nil {
+		t.early = nil
+		t.accept(t.reportOf(e.ntp, e.rtp))
+	}
 	if o := t.clock.other(t); o != nil {
 		t.offset = o.offset + t.offsetFrom(o)
 	}
@@ -328,9 +339,10 @@ func (t *Track) SenderReport(ntp time.Time, rtp uint32) {
 	t.clock.mu.Lock()
 	defer t.clock.mu.Unlock()
 	if !t.started {
+		t.early = &earlyReport{ntp, rtp} // some senders say it before all else
 		return
 	}
-	r := report{set: true, ntp: ntp, media: t.duration(t.ticks + int64(int32(rtp-t.lastRTP)))}
+	r := t.reportOf(ntp, rtp)
 	switch {
 	case !t.report.set:
 		t.accept(r)
@@ -343,6 +355,10 @@ func (t *Track) SenderReport(ntp time.Time, rtp uint32) {
 	default:
 		t.suspect = r
 	}
+}
+
+func (t *Track) reportOf(ntp time.Time, rtp uint32) report {
+	return report{set: true, ntp: ntp, media: t.duration(t.ticks + int64(int32(rtp-t.lastRTP)))}
 }
 
 func (t *Track) accept(r report) {

@@ -160,6 +160,18 @@ func TestTogether(t *testing.T) {
 		s := sender{length: 30 * time.Second, reportsFrom: 400 * ms, videoDelay: func(time.Duration) time.Duration { return 400 * ms }}
 		play(t, s, 7, 9, within(t, 3*time.Second, 12*ms))
 	})
+	t.Run("encoder delay, told by reports before the first unit", func(t *testing.T) {
+		c := clock.New(epoch)
+		audio, video := c.AddTrack(48000, true), c.AddTrack(90000, false)
+		wall := time.Unix(1700000000, 0)
+		audio.SenderReport(wall, 1000)
+		video.SenderReport(wall, 5000)
+		a := audio.Stamp(1000, epoch.Add(30*ms), true)
+		v := video.Stamp(5000, epoch.Add(330*ms), true) // captured with it, and long on the way
+		if d := v.PTS - a.PTS; d.Abs() > ms {
+			t.Errorf("the picture is off by %v", d)
+		}
+	})
 	t.Run("drift", func(t *testing.T) {
 		s := sender{length: 10 * time.Minute, reportsFrom: time.Second, drift: 200e-6}
 		// The video's RTP clock runs 200 ppm fast against what the reports say.

@@ -8,8 +8,9 @@ import (
 
 // A scheme is how one codec is put into packets.
 type scheme interface {
-	// starts reports whether nothing of a picture can stand before payload.
-	starts(payload []byte) bool
+	// starts reports whether nothing of a picture can stand before payload. first: it is
+	// the first of the session, and nothing that was told beforehand is missed.
+	starts(payload []byte, first bool) bool
 	// reset begins a picture.
 	reset()
 	// take takes in one payload of the picture; false if it breaks the picture.
@@ -41,6 +42,7 @@ type Assembly struct {
 	rtpTime     uint32
 	first, last time.Time
 
+	begun       bool // the first picture was
 	contiguous  bool // the next packet follows the end of a picture
 	needKey     bool
 	lost        bool // units are missing before the next one emitted
@@ -78,7 +80,8 @@ func (a *Assembly) Push(p reorder.Packet) {
 	}
 	if !a.open {
 		a.open = true
-		a.whole = a.contiguous || a.scheme.starts(p.Payload)
+		a.whole = a.contiguous || a.scheme.starts(p.Payload, !a.begun)
+		a.begun = true
 		a.rtpTime, a.first = p.Time, p.Arrival
 		a.scheme.reset()
 	}

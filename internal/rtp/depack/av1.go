@@ -29,7 +29,9 @@ const (
 	av1NewVideo   = 0x08 // the first packet of a coded video sequence
 )
 
-func (s *av1Scheme) starts(b []byte) bool { return b[0]&av1NewVideo != 0 && b[0]&av1Continues == 0 }
+func (s *av1Scheme) starts(b []byte, _ bool) bool {
+	return b[0]&av1NewVideo != 0 && b[0]&av1Continues == 0
+}
 
 func (s *av1Scheme) reset() { s.elements, s.ends, s.more = s.elements[:0], s.ends[:0], false }
 

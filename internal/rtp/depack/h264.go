@@ -34,6 +34,7 @@ type H264 struct {
 	sideEnd     []int // ends in side of the units that do not go into the payload: SPS, PPS
 
 	// The stream.
+	begun       bool // the first picture was
 	contiguous  bool // the next packet follows the end of a picture
 	needKey     bool
 	lost        bool // units are missing before the next one emitted
@@ -94,25 +95,40 @@ func (d *H264) Push(p reorder.Packet) {
 
 func (d *H264) begin(p reorder.Packet) {
 	d.open = true
-	d.whole = d.contiguous || beginsPicture(p.Payload)
+	d.whole = d.contiguous || beginsPicture(p.Payload, !d.begun)
+	d.begun = true
 	d.rtpTime, d.first = p.Time, p.Arrival
 	d.start = len(d.slab)
 	d.naluAt, d.side, d.sideEnd = d.naluAt[:0], d.side[:0], d.sideEnd[:0]
 	d.fragment = false
 }
 
-// beginsPicture reports whether nothing of a picture can stand before payload:
-// it begins with an access unit delimiter or an SPS.
-func beginsPicture(payload []byte) bool {
+// beginsPicture reports whether nothing of a picture can stand before payload: it
+// begins with an access unit delimiter or an SPS. At the start of a session, where
+// parameter sets may have been told beforehand, what can follow them will do.
+func beginsPicture(payload []byte, first bool) bool {
+	const startBit, firstMacroblock = 0x80, 0x80 // the latter is first_mb_in_slice, ue(v): 0
 	n := payload
-	if h264.TypeOf(payload) == h264.TypeSTAPA {
+	switch h264.TypeOf(payload) {
+	case h264.TypeSTAPA:
 		if len(payload) < 4 {
 			return false
 		}
 		n = payload[3:]
+	case h264.TypeFUA:
+		if len(payload) < 3 || payload[1]&startBit == 0 {
+			return false
+		}
+		n = []byte{payload[1] & 0x1f, payload[2]}
 	}
-	t := h264.TypeOf(n)
-	return t == h264.TypeSPS || t == h264.TypeAUD
+	switch t := h264.TypeOf(n); {
+	case t == h264.TypeSPS, t == h264.TypeAUD:
+		return true
+	case t == h264.TypePPS, t == h264.TypeSEI:
+		return first
+	default:
+		return first && (t == h264.TypeNonIDR || t == h264.TypeIDR) && len(n) > 1 && n[1]&firstMacroblock != 0
+	}
 }
 
 // take adds the NAL units of one payload; false if it breaks the picture.

@@ -38,15 +38,26 @@ func NewH265(emit func(Unit), nalus ...[]byte) *Assembly {
 	return newAssembly(emit, s)
 }
 
-func (s *h265Scheme) starts(b []byte) bool {
+func (s *h265Scheme) starts(b []byte, first bool) bool {
+	const startBit, firstSlice = 0x80, 0x80 // the latter is first_slice_segment_in_pic_flag
 	if h265.TypeOf(b) == aggregation265 {
 		if len(b) < headerBytes265+4 {
 			return false
 		}
 		b = b[headerBytes265+2:]
 	}
-	t := h265.TypeOf(b)
-	return t == h265.TypeVPS || t == h265.TypeAUD
+	switch t := h265.TypeOf(b); {
+	case t == h265.TypeVPS, t == h265.TypeAUD:
+		return true
+	case !first || len(b) <= headerBytes265+1:
+		return false
+	case t == fragmentation:
+		return b[headerBytes265]&startBit != 0 && h265.NALUType(b[headerBytes265]&0x3f) < h265.TypeVPS && b[headerBytes265+1]&firstSlice != 0
+	case t < h265.TypeVPS:
+		return b[headerBytes265]&firstSlice != 0
+	default:
+		return t == h265.TypeSPS || t == h265.TypePPS || t == h265.TypePrefixSEI
+	}
 }
 
 func (s *h265Scheme) reset() { s.nalus, s.ends, s.fragment = s.nalus[:0], s.ends[:0], false }

@@ -90,7 +90,7 @@ func (r *reader) structure() {
 	}
 }
 
-func (s *vp9Scheme) starts(b []byte) bool {
+func (s *vp9Scheme) starts(b []byte, _ bool) bool {
 	p, ok := parseVP9(b)
 	return ok && p.begins && p.spatial == 0
 }

@@ -1,0 +1,278 @@
+package ingestrtsp
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/media/h264"
+	"github.com/headgate/gateway/sdk/media/h265"
+	"github.com/headgate/gateway/sdk/plugintest"
+	"github.com/headgate/gateway/sdk/wire"
+	"github.com/headgate/gateway/test/peers"
+)
+
+// A recording is what a plugin delivered in one session.
+type recording struct {
+	tracks []media.Track
+	units  map[media.TrackID][]*media.AccessUnit
+	end    *wire.SessionState
+	stats  map[string]float64
+	info   map[string]string
+	silent int
+}
+
+// of are the units of the only track of a codec.
+func (r *recording) of(t *testing.T, c media.Codec) (media.Track, []*media.AccessUnit) {
+	t.Helper()
+	i := slices.IndexFunc(r.tracks, func(t media.Track) bool { return t.Codec == c })
+	if i < 0 {
+		t.Fatalf("no track of %s: %+v", c, r.tracks)
+	}
+	return r.tracks[i], r.units[r.tracks[i].ID]
+}
+
+// accept lets in the next publisher.
+func accept(t *testing.T, g *plugintest.Gateway) *wire.Offer {
+	t.Helper()
+	var offer *wire.Offer
+	for offer == nil {
+		offer = g.Recv().GetOffer()
+	}
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
+		Session: 1, Kind: wire.SessionKind_SESSION_KIND_INGEST, StreamId: 1, Stream: "studio", Offer: offer.GetOffer(), InitialCreditBytes: 1 << 24,
+	}}})
+	return offer
+}
+
+// pullFrom opens a session that reads from url.
+func pullFrom(g *plugintest.Gateway, session uint32, url string) {
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
+		Session: session, Kind: wire.SessionKind_SESSION_KIND_INGEST, StreamId: 1, Stream: "studio", Url: url, InitialCreditBytes: 1 << 24,
+	}}})
+}
+
+// take takes in a session until it ends or enough says so.
+func take(g *plugintest.Gateway, enough func(*recording) bool) *recording {
+	r := &recording{units: make(map[media.TrackID][]*media.AccessUnit), stats: map[string]float64{}}
+	for {
+		m := g.Recv()
+		if ts := m.GetTracks(); ts != nil {
+			r.tracks = wire.ToTracks(ts.GetTracks())
+		}
+		for _, pb := range m.GetMedia().GetUnits() {
+			u := wire.ToUnit(pb, time.Now(), time.Minute)
+			r.units[u.Track] = append(r.units[u.Track], u)
+			for _, session := range pb.GetSessions() {
+				g.Send(&wire.HostMsg{M: &wire.HostMsg_Credit{Credit: &wire.Credit{Session: session, Bytes: uint64(len(u.Payload))}}})
+			}
+		}
+		if s := m.GetState(); s.GetEnded() || s.GetState() == wire.SessionState_FAILED {
+			r.end = s
+			return r
+		}
+		if s := m.GetStats(); s != nil {
+			r.stats, r.info = s.GetValues(), s.GetInfo()
+		}
+		if m.GetSilence().GetSilent() {
+			r.silent++
+		}
+		if enough != nil && enough(r) {
+			return r
+		}
+	}
+}
+
+// frames are the checksums of the decoded pictures of a file, in the order of output.
+func frames(t *testing.T, file string) []string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "frames")
+	peers.FFmpeg(t, "-v", "error", "-y", "-i", file, "-map", "0:v:0", "-vsync", "passthrough", "-f", "framemd5", out)
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sums []string
+	for line := range strings.Lines(string(b)) {
+		if !strings.HasPrefix(line, "#") {
+			fields := strings.Split(line, ",")
+			sums = append(sums, strings.TrimSpace(fields[len(fields)-1]))
+		}
+	}
+	return sums
+}
+
+// annexB writes the pictures of a track to a file that ffmpeg reads.
+func annexB(t *testing.T, track media.Track, units []*media.AccessUnit) string {
+	t.Helper()
+	var sets [][]byte
+	if track.Codec == media.H264 {
+		c, err := h264.ParseDecoderConfig(track.DecoderConfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sets = append(c.SPS, c.PPS...)
+	} else {
+		c, err := h265.ParseDecoderConfig(track.DecoderConfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sets = append(append(c.VPS, c.SPS...), c.PPS...)
+	}
+	var out []byte
+	put := func(nalus [][]byte) {
+		for _, n := range nalus {
+			out = append(append(out, 0, 0, 0, 1), n...)
+		}
+	}
+	put(sets)
+	for _, u := range units {
+		nalus, err := h264.SplitLengthPrefixed(nil, u.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(nalus)
+	}
+	file := filepath.Join(t.TempDir(), "out."+string(track.Codec))
+	if err := os.WriteFile(file, out, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// source makes a file of four seconds.
+func sourceFile(t *testing.T, args ...string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "source.mkv")
+	peers.FFmpeg(t, append([]string{"-v", "error", "-f", "lavfi", "-i", "testsrc2=size=322x182:rate=25", "-f", "lavfi", "-i", "sine=sample_rate=48000",
+		"-t", "4", "-pix_fmt", "yuv420p", "-ac", "2"}, append(args, file)...)...)
+	return file
+}
+
+// checkPictures holds that a recording has the pictures of a file: as many, in the
+// same order, at the same distances, with rising decoding times.
+func checkPictures(t *testing.T, r *recording, codec media.Codec, file string) {
+	t.Helper()
+	track, units := r.of(t, codec)
+	var want []peers.Packet
+	for _, p := range peers.Packets(t, file) {
+		if p.Type == "video" {
+			want = append(want, p)
+		}
+	}
+	if len(units) != len(want) {
+		t.Fatalf("%d pictures, ffprobe counts %d", len(units), len(want))
+	}
+	if track.Width != 322 || track.Height != 182 {
+		t.Errorf("%dx%d, want 322x182", track.Width, track.Height)
+	}
+	for i, u := range units {
+		if i > 0 && u.DTS <= units[i-1].DTS || u.PTS < u.DTS {
+			t.Fatalf("picture %d: PTS %v, DTS %v", i, u.PTS, u.DTS)
+		}
+	}
+	// Sound leads: the picture may move towards it a little in four seconds.
+	var worst time.Duration
+	for i, u := range units {
+		worst = max(worst, ((u.PTS - units[0].PTS) - (want[i].PTS - want[0].PTS)).Abs())
+	}
+	if worst > 20*time.Millisecond {
+		t.Errorf("pictures are up to %v from where they belong", worst)
+	}
+	got, wanted := frames(t, annexB(t, track, units)), frames(t, file)
+	if !slices.Equal(got, wanted) {
+		t.Errorf("%d pictures decode, %d in the source, and they differ", len(got), len(wanted))
+	}
+	t.Logf("%s: %d pictures as in the source, at most %v off, %d keyframes", codec, len(got), worst, count(units, func(u *media.AccessUnit) bool { return u.RandomAccess }))
+}
+
+func count(units []*media.AccessUnit, is func(*media.AccessUnit) bool) (n int) {
+	for _, u := range units {
+		if is(u) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestFFmpegRecords: B-frames in closed and open groups, H.265 and the kinds of sound,
+// over TCP and UDP: the pictures are those of the source.
+func TestFFmpegRecords(t *testing.T) {
+	peers.Need(t, "ffmpeg", "ffprobe")
+	f := func(name string, codec, sound media.Codec, by string, args ...string) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := sourceFile(t, args...)
+			addr, udp := peers.FreeAddr(t), freeEven(t)
+			g := plugintest.Attach(t, plugintest.Connect(t, Plugin()), fmt.Appendf(nil, `{"listen": %q, "listen_udp": %q}`, addr, udp))
+			waitListening(t, addr)
+			p := peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{"-nostdin", "-v", "error", "-re",
+				"-i", file, "-c", "copy", "-f", "rtsp", "-rtsp_transport", by, "rtsp://" + addr + "/studio?token=T0KEN"}})
+			o := accept(t, g)
+			if o.GetName() != "studio" || string(o.GetCredentials()) != "T0KEN" || !slices.Equal(o.GetCodecs(), []string{string(codec), string(sound)}) {
+				t.Errorf("offer %v", o)
+			}
+			r := take(g, nil)
+			if r.end.GetState() != wire.SessionState_CLOSED {
+				t.Errorf("ended with %v, want a goodbye\n%s", r.end, p.Output())
+			}
+			checkPictures(t, r, codec, file)
+			_, units := r.of(t, sound)
+			var length time.Duration
+			for _, u := range units {
+				length += u.Duration
+			}
+			if length < 3800*time.Millisecond || length > 4200*time.Millisecond || count(units, func(u *media.AccessUnit) bool { return u.Discontinuity }) > 0 {
+				t.Errorf("%v of sound in %d units, want 4s without a hole", length, len(units))
+			}
+		})
+	}
+	aac := []string{"-c:a", "aac"}
+	f("closed", media.H264, media.AAC, "tcp", append(aac, "-c:v", "libx264", "-bf", "3", "-g", "25", "-x264-params", "open-gop=0")...)
+	f("open over udp", media.H264, media.AAC, "udp", append(aac, "-c:v", "libx264", "-bf", "3", "-g", "25", "-x264-params", "open-gop=1")...)
+	f("h265", media.H265, media.AAC, "tcp", append(aac, "-c:v", "libx265", "-x265-params", "bframes=3:keyint=25:log-level=none")...)
+	f("h265 closed over udp", media.H265, media.Opus, "udp", "-c:a", "libopus", "-c:v", "libx265", "-x265-params", "bframes=3:keyint=25:open-gop=0:log-level=none")
+	f("latency", media.H264, media.Opus, "tcp", "-c:a", "libopus", "-c:v", "libx264", "-tune", "zerolatency", "-g", "25")
+}
+
+// freeEven returns an address of loopback with an even port, on which and behind which
+// nobody listens over UDP.
+func freeEven(t *testing.T) string {
+	t.Helper()
+	for range 50 {
+		port := peers.FreePort(t) &^ 1
+		a, err := net.ListenPacket("udp", addrOf(port))
+		if err != nil {
+			continue
+		}
+		b, err := net.ListenPacket("udp", addrOf(port+1))
+		_ = a.Close()
+		if err != nil {
+			continue
+		}
+		_ = b.Close()
+		return addrOf(port)
+	}
+	t.Fatal("no two free ports found")
+	return ""
+}
+
+// waitListening waits until somebody listens on addr.
+func waitListening(t *testing.T, addr string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = conn.Close()
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	t.Fatalf("nobody listens on %s", addr)
+}
