@@ -78,8 +78,8 @@ func (p *Pull) Run(ctx context.Context) error {
 func (p *Pull) fetch(ctx context.Context) {
 	var backoff retry.Backoff
 	for ctx.Err() == nil {
-		end, delivered := p.once(ctx)
-		wait := backoff.Next(time.Now(), delivered, rand.Float64())
+		end, worked := p.once(ctx)
+		wait := backoff.Next(time.Now(), worked, rand.Float64())
 		if end.Permanent {
 			wait = slowLane
 		}
@@ -102,7 +102,7 @@ func (p *Pull) pause(ctx context.Context, wait time.Duration, end pluginhost.End
 }
 
 // once runs one session to its end, and says for how long it delivered.
-func (p *Pull) once(ctx context.Context) (end pluginhost.End, delivered time.Duration) {
+func (p *Pull) once(ctx context.Context) (end pluginhost.End, worked time.Duration) {
 	done := make(chan pluginhost.End, 1)
 	// The stream gets its publisher when the source delivers, not while it is tried.
 	h := &pullHandler{pull: p, done: done}
@@ -123,7 +123,7 @@ func (p *Pull) once(ctx context.Context) (end pluginhost.End, delivered time.Dur
 		s.Close("the gateway does not want it any more", false)
 		end = <-done
 	}
-	return end, h.delivered()
+	return end, h.worked()
 }
 
 // pullHandler stands in for a publisher until the source delivers: a stream whose
@@ -170,8 +170,8 @@ func (h *pullHandler) delivers() *publisher {
 	return p
 }
 
-// delivered is for how long the source has been delivering.
-func (h *pullHandler) delivered() time.Duration {
+// worked is for how long the source has been delivering.
+func (h *pullHandler) worked() time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.publisher == nil {
