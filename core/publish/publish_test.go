@@ -381,13 +381,14 @@ func TestPull(t *testing.T) {
 		state(router.Idle) // nothing came so far
 		i.h.Stats(pluginhost.Stats{RTT: time.Second})
 		i.h.Ready(pluginhost.Accepts{})
+		state(router.Idle) // the plugin has it; the source has not answered
+		i.tracks()
 		i.h.Stats(pluginhost.Stats{RTT: time.Second, UnitsLost: 3})
 		i.h.(pluginhost.SilenceHandler).Silence(true)
 		if p := s.Publisher(); p.RTTSeconds != 1 || p.UnitsLost != 3 || p.Silent == nil {
 			t.Errorf("what the source says of itself is shown as %+v", p)
 		}
 		i.h.(pluginhost.SilenceHandler).Silence(false)
-		i.tracks()
 		i.picture(0, true)
 		state(router.Live)
 		time.Sleep(10 * time.Second)
