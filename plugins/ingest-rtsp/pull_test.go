@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -266,8 +268,8 @@ const canary = "CANARY7f3a"
 func TestFaults(t *testing.T) {
 	logs := &logbook{}
 	before := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(io.MultiWriter(logs, t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug})))
-	t.Cleanup(func() { slog.SetDefault(before) })
+	slog.SetDefault(slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	t.Cleanup(func() { slog.SetDefault(before); log.SetOutput(os.Stderr) }) // the former does not take the latter back
 	cert := httptest.NewTLSServer(nil)
 	defer cert.Close()
 	pair := cert.TLS.Certificates[0]
