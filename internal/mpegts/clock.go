@@ -24,6 +24,7 @@ type Clock struct {
 	begun   time.Duration // own clock, at the first unit
 	at      time.Duration // own clock, at the last correction
 	value   time.Duration // program clock then
+	slew    float64       // how much faster than its own it has been since then
 	behind  bool          // what comes is later than the clock says
 	since   time.Duration // since when, own clock
 	jumped  bool          // and no sample says so yet
@@ -49,8 +50,7 @@ func (c *Clock) Sent(dts, now time.Duration) {
 		c.started, c.begun, c.at, c.value = true, now, now, want
 		return
 	}
-	elapsed := now - c.at
-	value := c.value + elapsed
+	value, slew := c.read(now), 0.0
 	off := want - value
 	switch {
 	case off > jumpAhead:
@@ -65,10 +65,15 @@ func (c *Clock) Sent(dts, now time.Duration) {
 		}
 	default:
 		c.behind = false
-		limit := time.Duration(float64(elapsed) * c.MaxSlew)
-		value += min(max(off/64, -limit), limit)
+		slew = min(max(off.Seconds(), -c.MaxSlew), c.MaxSlew) // half of what is missing in 0.7 s
 	}
-	c.at, c.value = now, value
+	c.at, c.value, c.slew = now, value, slew
+}
+
+// read returns the program clock at the time now.
+func (c *Clock) read(now time.Duration) time.Duration {
+	elapsed := now - c.at
+	return c.value + elapsed + time.Duration(float64(elapsed)*c.slew)
 }
 
 // Started reports whether there is a clock.
@@ -77,7 +82,7 @@ func (c *Clock) Started() bool { return c.started }
 // Sample returns the program clock at the time now, and whether it has jumped
 // since the last sample.
 func (c *Clock) Sample(now time.Duration) (at ClockTime, discontinuity bool) {
-	d := c.value + (now - c.at)
+	d := c.read(now)
 	discontinuity, c.jumped = c.jumped, false
 	// 27 MHz is 27 per microsecond.
 	us, ns := d/time.Microsecond, d%time.Microsecond
