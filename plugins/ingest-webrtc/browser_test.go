@@ -256,7 +256,7 @@ func TestPagePublishes(t *testing.T) {
 				return p.video >= 90 && p.audio >= 200
 			})
 			shot(ctx, t, "live-"+c.source)
-			do(ctx, t, "stopping", 10*time.Second, chromedp.Click("#stop"), chromedp.WaitVisible(`body[data-state="ended"]`))
+			do(ctx, t, "stopping", 30*time.Second, chromedp.Click("#stop"), chromedp.WaitVisible(`body[data-state="ended"]`))
 			select {
 			case err := <-p.closed:
 				if err != nil {
@@ -347,7 +347,7 @@ func TestPageTellsTheTruth(t *testing.T) {
 	if g.publication(1) != nil {
 		t.Error("the change cost a new session")
 	}
-	do(ctx, t, "stopping", 10*time.Second, chromedp.Click("#stop"), chromedp.WaitVisible(`body[data-state="ended"]`))
+	do(ctx, t, "stopping", 30*time.Second, chromedp.Click("#stop"), chromedp.WaitVisible(`body[data-state="ended"]`))
 }
 
 // simulcast publishes three layers of a canvas.
@@ -489,7 +489,7 @@ func TestPageSendsOneOfBoth(t *testing.T) {
 				t.Errorf("%d pictures, %d packets of sound", v, a)
 			}
 			shot(ctx, t, "muted"+button[1:])
-			do(ctx, t, "stopping", 10*time.Second, chromedp.Click("#stop"), pageState("ended"))
+			do(ctx, t, "stopping", 30*time.Second, chromedp.Click("#stop"), pageState("ended"))
 		})
 	}
 }
