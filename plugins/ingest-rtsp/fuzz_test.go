@@ -163,7 +163,9 @@ func FuzzSource(f *testing.F) {
 			}
 			return
 		}
-		if len(raw) > 8 && strings.Contains(err.Error(), raw) {
+		// What it says of itself looks like a URL, too.
+		told := strings.ReplaceAll(err.Error(), "rtsp://user:password@host:port/path", "")
+		if len(raw) > 8 && strings.Contains(told, raw) {
 			t.Errorf("%q is quoted: %v", raw, err)
 		}
 	})

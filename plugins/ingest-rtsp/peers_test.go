@@ -117,7 +117,7 @@ func annexB(t *testing.T, track media.Track, units []*media.AccessUnit) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sets = append(c.SPS, c.PPS...)
+		sets = slices.Concat(c.SPS, c.PPS)
 	} else {
 		c, err := h265.ParseDecoderConfig(track.DecoderConfig)
 		if err != nil {

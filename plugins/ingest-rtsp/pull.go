@@ -64,10 +64,10 @@ func (in *ingest) Pull(ctx context.Context, raw secret.String, pub *sdk.Publicat
 		p.udp = false
 		err = p.run(ctx)
 	}
-	if err == nil || ctx.Err() != nil {
-		return nil
+	if err != nil && ctx.Err() == nil {
+		return explain(err, src.url.User != nil)
 	}
-	return explain(err, src.url.User != nil)
+	return nil
 }
 
 // block remembers that nothing comes from a source by UDP.

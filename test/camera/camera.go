@@ -246,8 +246,11 @@ func (c *Camera) OnSessionClose(x *gortsplib.ServerHandlerOnSessionCloseCtx) {
 	c.sessions = rest
 }
 
+// OnStreamWriteError keeps the library from printing that a client reads too slowly.
 func (*Camera) OnStreamWriteError(*gortsplib.ServerHandlerOnStreamWriteErrorCtx) {}
-func (*Camera) OnDecodeError(*gortsplib.ServerHandlerOnDecodeErrorCtx)           {}
+
+// OnDecodeError keeps it from printing what it cannot decode.
+func (*Camera) OnDecodeError(*gortsplib.ServerHandlerOnDecodeErrorCtx) {}
 
 // A Packer makes RTP packets of the test card.
 type Packer struct {

@@ -121,13 +121,15 @@ func beginsPicture(payload []byte, first bool) bool {
 		}
 		n = []byte{payload[1] & 0x1f, payload[2]}
 	}
-	switch t := h264.TypeOf(n); {
-	case t == h264.TypeSPS, t == h264.TypeAUD:
+	switch h264.TypeOf(n) {
+	case h264.TypeSPS, h264.TypeAUD:
 		return true
-	case t == h264.TypePPS, t == h264.TypeSEI:
+	case h264.TypePPS, h264.TypeSEI:
 		return first
+	case h264.TypeNonIDR, h264.TypeIDR:
+		return first && len(n) > 1 && n[1]&firstMacroblock != 0
 	default:
-		return first && (t == h264.TypeNonIDR || t == h264.TypeIDR) && len(n) > 1 && n[1]&firstMacroblock != 0
+		return false
 	}
 }
 
