@@ -44,7 +44,7 @@ const (
 	fastStep       = 120
 	overlapTooMuch = 80 * sampleRateHz / 1000
 
-	// dtxBytes is the most that a packet has which says no more than "nothing to hear".
+	// dtxBytes is the most that a packet of Opus has which says that there is nothing to hear.
 	dtxBytes = 3
 
 	// What is filled while nothing comes stays so far behind the clock: packets that
@@ -65,10 +65,30 @@ type decoder interface {
 	Reset()
 }
 
+// codedSound says what packets of one codec are.
+type codedSound struct {
+	dec decoder
+	// length is how long a packet plays, repeats how much of what was before it a
+	// decoder can make of it.
+	length, repeats func(packet []byte) (time.Duration, error)
+	// quietBytes is the most that a packet has which says no more than "nothing to hear".
+	quietBytes int
+}
+
+func opusPackets() (codedSound, error) {
+	cfg := gopus.DefaultDecoderConfig(sampleRateHz, channels)
+	cfg.MaxPacketSamples, cfg.MaxPacketBytes = maxPacketSamples, maxPacketBytes
+	dec, err := gopus.NewDecoder(cfg)
+	if err != nil {
+		return codedSound{}, fmt.Errorf("making an opus decoder: %w", err)
+	}
+	return codedSound{dec: dec, length: opus.PacketDuration, repeats: opus.FrameDuration, quietBytes: dtxBytes}, nil
+}
+
 // follower decodes packets and hands their sound to the writer so that its time
 // is theirs.
 type follower struct {
-	dec    decoder
+	codedSound
 	panics panics
 	out    *unitWriter
 	pcm    []float32 // interleaved; room for the longest packet
@@ -95,18 +115,12 @@ type stats struct {
 	restarts, errors                                    int // these count what their names say
 }
 
-func newFollower(out *unitWriter) (*follower, error) {
-	cfg := gopus.DefaultDecoderConfig(sampleRateHz, channels)
-	cfg.MaxPacketSamples, cfg.MaxPacketBytes = maxPacketSamples, maxPacketBytes
-	dec, err := gopus.NewDecoder(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("making an opus decoder: %w", err)
-	}
+func newFollower(out *unitWriter, kind codedSound) *follower {
 	return &follower{
-		dec: dec, out: out,
+		codedSound: kind, out: out,
 		pcm:  make([]float32, channels*maxPacketSamples),
 		bent: make([]float32, 0, channels*(maxPacketSamples+maxPacketSamples/fastStep)),
-	}, nil
+	}
 }
 
 // setGain sets the output gain, in 1/256 dB.
@@ -114,7 +128,7 @@ func (f *follower) setGain(q8 int) error { return f.dec.SetGain(q8) }
 
 // take decodes one packet.
 func (f *follower) take(unit *media.AccessUnit) error {
-	length, err := opus.PacketDuration(unit.Payload)
+	length, err := f.length(unit.Payload)
 	if err != nil {
 		f.lost = true // the next packet finds a gap
 		f.stats.errors++
@@ -129,7 +143,7 @@ func (f *follower) take(unit *media.AccessUnit) error {
 	f.running, f.lost = true, false
 	f.seq, f.end = unit.Seq, unit.PTS+length
 	f.came, f.filled = f.end, 0
-	f.dtx = len(unit.Payload) <= dtxBytes
+	f.dtx = len(unit.Payload) <= f.quietBytes
 
 	n, decodeErr := f.decode(unit.Payload, f.pcm)
 	if decodeErr != nil {
@@ -181,7 +195,7 @@ func (f *follower) align(unit *media.AccessUnit, length time.Duration, flagged b
 func (f *follower) conceal(n, length int, next []byte) error {
 	n -= n % lossFrom // the decoder guesses in steps of the smallest frame; the rest is drift
 	repeated := 0
-	if frame, err := opus.FrameDuration(next); err == nil {
+	if frame, err := f.repeats(next); err == nil {
 		if repeated = int(timeToSamples(frame)); repeated > min(n, length) {
 			repeated = 0
 		}

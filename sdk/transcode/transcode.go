@@ -1,4 +1,4 @@
-// Package transcode derives AAC-LC sound from Opus, as a transform that any
+// Package transcode derives AAC-LC sound from Opus and G.711, as transforms that any
 // egress plugin can declare: decoding, concealment of what was lost, following
 // the publisher's clock, encoding, and timestamps without a tick of drift.
 //
@@ -43,6 +43,16 @@ func OpusToAAC() sdk.Transform {
 	return sdk.Transform{From: media.Opus, To: media.AAC, Open: open}
 }
 
+// G711ToAAC returns the transforms of G.711, A-law and mu-law, which telephones and
+// cameras send: the sound is resampled to 48 kHz, and otherwise made as [OpusToAAC]
+// makes it.
+func G711ToAAC() []sdk.Transform {
+	return []sdk.Transform{{From: media.PCMA, To: media.AAC, Open: open}, {From: media.PCMU, To: media.AAC, Open: open}}
+}
+
+// All returns the transforms of this package.
+func All() []sdk.Transform { return append(G711ToAAC(), OpusToAAC()) }
+
 func open(_ context.Context, in media.Track, s sdk.TransformSettings) (sdk.Transformer, error) {
 	out, rate := channels, defaultBitsPerSecond
 	least, most := minBitsPerSecond, maxBitsPerSecond
@@ -54,7 +64,7 @@ func open(_ context.Context, in media.Track, s sdk.TransformSettings) (sdk.Trans
 	default:
 		return nil, sdk.Permanent(&sdk.Error{
 			Cause: sdk.CauseConfig,
-			Err:   fmt.Errorf("opus to aac with %d channels: it makes 1 or 2", s.Channels),
+			Err:   fmt.Errorf("%s to aac with %d channels: it makes 1 or 2", in.Codec, s.Channels),
 		})
 	}
 	if s.Bitrate > 0 {
@@ -75,6 +85,7 @@ type transformer struct {
 	audio  *follower
 	units  *unitWriter
 	effort effort
+	in     media.Track // as first described
 	track  media.Track
 	out    int // channels
 	rate   int
@@ -87,11 +98,11 @@ func newTransformer(in media.Track, enc AACEncoder, out, rate int, fast bool) (*
 	if err != nil {
 		return nil, err
 	}
-	audio, err := newFollower(units)
+	kind, err := packetsOf(in)
 	if err != nil {
-		return nil, err
+		return nil, sdk.Permanent(&sdk.Error{Cause: sdk.CauseRemote, Err: err})
 	}
-	t := &transformer{audio: audio, units: units, out: out, rate: rate, effort: effort{enc: enc, asked: fast}}
+	t := &transformer{in: in, audio: newFollower(units, kind), units: units, out: out, rate: rate, effort: effort{enc: enc, asked: fast}}
 	t.effort.set(fast)
 	if err := t.SetTrack(in); err != nil {
 		return nil, err
@@ -99,17 +110,25 @@ func newTransformer(in media.Track, enc AACEncoder, out, rate int, fast bool) (*
 	return t, nil
 }
 
+// packetsOf says what the packets of a track are.
+func packetsOf(in media.Track) (codedSound, error) {
+	if in.Codec == media.PCMA || in.Codec == media.PCMU {
+		return g711Packets(in)
+	}
+	return opusPackets()
+}
+
 // Track implements [sdk.Transformer].
 func (t *transformer) Track() media.Track { return t.track }
 
-// SetTrack implements [sdk.Transformer]. Of the input only the output gain
+// SetTrack implements [sdk.Transformer]. Of Opus only the output gain
 // matters: packets say themselves how many channels they have.
 func (t *transformer) SetTrack(in media.Track) error {
-	if in.Codec != media.Opus {
-		return fmt.Errorf("transcoding %s: want opus", in.Codec)
+	if in.Codec != t.in.Codec || in.Codec != media.Opus && (in.SampleRateHz != t.in.SampleRateHz || in.Channels != t.in.Channels) {
+		return fmt.Errorf("transcoding %s: it became %s of %d Hz with %d channels", t.in.Codec, in.Codec, in.SampleRateHz, in.Channels)
 	}
 	gain := 0
-	if len(in.DecoderConfig) > 0 {
+	if in.Codec == media.Opus && len(in.DecoderConfig) > 0 {
 		head, err := opus.ParseHead(in.DecoderConfig)
 		if err != nil {
 			return err
@@ -135,7 +154,7 @@ func (t *transformer) SetTrack(in media.Track) error {
 // time is filled all the same.
 func (t *transformer) Transform(unit *media.AccessUnit, emit func(*media.AccessUnit)) error {
 	if len(unit.Payload) == 0 {
-		return errors.New("transcoding: empty opus packet")
+		return errors.New("transcoding: empty packet")
 	}
 	t.effort.watch(unit.Received, time.Now())
 	return t.run(unit, emit, func() error { return t.audio.take(unit) })
@@ -154,7 +173,7 @@ func (t *transformer) run(cause *media.AccessUnit, emit func(*media.AccessUnit),
 	t.units.emit, t.units.cause = nil, nil
 	t.spent += time.Since(started)
 	if err != nil {
-		return fmt.Errorf("transcoding opus: %w", err)
+		return fmt.Errorf("transcoding %s: %w", t.in.Codec, err)
 	}
 	return nil
 }

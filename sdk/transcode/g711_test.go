@@ -1,0 +1,139 @@
+package transcode
+
+import (
+	"encoding/binary"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/test/peers"
+)
+
+// TestG711Tables: every value is what ffmpeg makes of it.
+func TestG711Tables(t *testing.T) {
+	peers.Need(t, "ffmpeg")
+	all := make([]byte, 256)
+	for i := range all {
+		all[i] = byte(i)
+	}
+	f := func(format string, expand func(byte) int) {
+		t.Helper()
+		dir := t.TempDir()
+		in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+		if err := os.WriteFile(in, all, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		peers.FFmpeg(t, "-f", format, "-ar", "8000", "-ac", "1", "-i", in, "-f", "s16le", "-c:a", "pcm_s16le", out)
+		b, err := os.ReadFile(out)
+		if err != nil || len(b) != 512 {
+			t.Fatalf("%d bytes, %v", len(b), err)
+		}
+		for i := range all {
+			if want, got := int(int16(binary.LittleEndian.Uint16(b[2*i:]))), expand(byte(i)); got != want {
+				t.Errorf("%s %#x: %d, want %d", format, i, got, want)
+			}
+		}
+	}
+	f("alaw", aLaw)
+	f("mulaw", muLaw)
+}
+
+// power is how strong a frequency is in samples of 48 kHz, in dB of full scale.
+func power(samples []float64, hz float64) float64 {
+	var re, im float64
+	for i, v := range samples {
+		w := 0.5 - 0.5*math.Cos(2*math.Pi*float64(i)/float64(len(samples)))
+		s, c := math.Sincos(2 * math.Pi * hz * float64(i) / sampleRateHz)
+		re, im = re+v*w*c, im+v*w*s
+	}
+	return 20 * math.Log10(4*math.Hypot(re, im)/float64(len(samples))+1e-12)
+}
+
+// TestUpsample: a tone keeps its level, and none of its images is heard.
+func TestUpsample(t *testing.T) {
+	f := func(rateHz int, hz float64) {
+		t.Helper()
+		u, err := newUpsampler(rateHz)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []float64
+		for i := range rateHz {
+			for _, v := range u.push(float32(math.Sin(2 * math.Pi * hz * float64(i) / float64(rateHz)))) {
+				out = append(out, float64(v))
+			}
+		}
+		if len(out) != sampleRateHz {
+			t.Fatalf("%d samples", len(out))
+		}
+		out = out[4800:]
+		if p := power(out, hz); math.Abs(p) > 0.1 {
+			t.Errorf("%d Hz: the tone of %v Hz is at %.2f dB, want 0", rateHz, hz, p)
+		}
+		for k := 1; k*rateHz < sampleRateHz; k++ {
+			for _, image := range []float64{float64(k*rateHz) - hz, float64(k*rateHz) + hz} {
+				if image > sampleRateHz/2 {
+					continue
+				}
+				if p := power(out, image); p > -75 {
+					t.Errorf("%d Hz: an image of %v Hz at %v Hz is at %.1f dB", rateHz, hz, image, p)
+				}
+			}
+		}
+	}
+	f(8000, 300)
+	f(8000, 1000)
+	f(8000, 3000)
+	f(8000, 3400)
+	f(16000, 6500)
+	f(24000, 10000)
+	f(48000, 1000)
+	if _, err := newUpsampler(11025); err == nil {
+		t.Error("11025 Hz was taken")
+	}
+}
+
+// TestG711Decodes: mono is heard on both sides, stereo stays apart.
+func TestG711Decodes(t *testing.T) {
+	pcm := make([]float32, channels*maxPacketSamples)
+	f := func(track media.Track, payload []byte, left, right float32) {
+		t.Helper()
+		g, err := newG711(track)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var n int
+		for range 10 {
+			if n, err = g.Decode(payload, pcm); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d, err := g.duration(payload); err != nil || int(timeToSamples(d)) != n {
+			t.Errorf("%d samples, %v %v", n, d, err)
+		}
+		l, r := pcm[channels*(n-1)], pcm[channels*(n-1)+1]
+		if math.Abs(float64(l-left)) > 0.01 || math.Abs(float64(r-right)) > 0.01 {
+			t.Errorf("%v %v, want %v %v", l, r, left, right)
+		}
+	}
+	const half, none = 0xd5 ^ 0x7f, 0xd5 // of A-law
+	mono := make([]byte, 160)
+	for i := range mono {
+		mono[i] = half
+	}
+	level := float32(aLaw(half)) / 32768
+	f(media.Track{Codec: media.PCMA, SampleRateHz: 8000, Channels: 1}, mono, level, level)
+	stereo := make([]byte, 320)
+	for i := range stereo {
+		stereo[i] = none
+		if i%2 == 0 {
+			stereo[i] = half
+		}
+	}
+	f(media.Track{Codec: media.PCMA, SampleRateHz: 8000, Channels: 2}, stereo, level, 0)
+	if _, err := newG711(media.Track{Codec: media.PCMU, SampleRateHz: 8000, Channels: 3}); err == nil {
+		t.Error("three channels were taken")
+	}
+}
