@@ -35,7 +35,7 @@ func Plugin() sdk.Plugin {
 			CodecsOption:  "codecs",
 			Presets:       presets(),
 		},
-		Transforms: []sdk.Transform{transcode.OpusToAAC(), transcode.Silence()},
+		Transforms: transcode.All(),
 	}
 }
 

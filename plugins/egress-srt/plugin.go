@@ -37,7 +37,7 @@ func Plugin() sdk.Plugin {
 			TargetOptions: &Options{},
 			OpensEarly:    true,
 		},
-		Transforms: []sdk.Transform{transcode.OpusToAAC(), transcode.Silence()},
+		Transforms: transcode.All(),
 	}
 }
 

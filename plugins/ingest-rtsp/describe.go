@@ -92,6 +92,11 @@ func (t *track) read(f format.Format) (leftOut string) {
 			return "Opus of more than two channels"
 		}
 		t.opus(f.ChannelCount)
+	case *format.G711:
+		if f.ChannelCount > 2 {
+			return "G.711 of more than two channels"
+		}
+		t.g711(f)
 	default:
 		return nameOf(f)
 	}
@@ -195,6 +200,16 @@ func (t *track) opus(channels int) {
 	}
 	t.time = t.session.clock.AddTrack(opus.SampleRateHz, true)
 	t.frames = depack.NewOpus(t.emit)
+}
+
+func (t *track) g711(f *format.G711) {
+	t.track.Codec = media.PCMA
+	if f.MULaw {
+		t.track.Codec = media.PCMU
+	}
+	t.track.SampleRateHz, t.track.Channels = f.SampleRate, f.ChannelCount
+	t.time = t.session.clock.AddTrack(f.SampleRate, true)
+	t.frames = &g711Frames{sound: sound{emit: t.emit}, rateHz: f.SampleRate, channels: f.ChannelCount}
 }
 
 // ticks is a duration on an RTP clock.

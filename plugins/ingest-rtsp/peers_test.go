@@ -177,12 +177,19 @@ func checkPictures(t *testing.T, r *recording, codec media.Codec, file string) {
 			t.Fatalf("picture %d: PTS %v, DTS %v", i, u.PTS, u.DTS)
 		}
 	}
-	// Sound leads: the picture may move towards it a little in four seconds.
+	// Sound leads: the picture may move towards it, by 2 % or at once at a keyframe. How
+	// far depends on how evenly a busy machine lets ffmpeg send.
 	var worst time.Duration
 	for i, u := range units {
 		worst = max(worst, ((u.PTS - units[0].PTS) - (want[i].PTS - want[0].PTS)).Abs())
+		if i == 0 || u.RandomAccess {
+			continue
+		}
+		if got, wanted := u.PTS-units[i-1].PTS, want[i].PTS-want[i-1].PTS; (got - wanted).Abs() > 5*time.Millisecond {
+			t.Errorf("picture %d is shown %v after the one before, in the source %v", i, got, wanted)
+		}
 	}
-	if worst > 20*time.Millisecond {
+	if worst > 300*time.Millisecond {
 		t.Errorf("pictures are up to %v from where they belong", worst)
 	}
 	got, wanted := frames(t, annexB(t, track, units)), frames(t, file)
@@ -238,6 +245,7 @@ func TestFFmpegRecords(t *testing.T) {
 	f("open over udp", media.H264, media.AAC, "udp", append(aac, "-c:v", "libx264", "-bf", "3", "-g", "25", "-x264-params", "open-gop=1")...)
 	f("h265", media.H265, media.AAC, "tcp", append(aac, "-c:v", "libx265", "-x265-params", "bframes=3:keyint=25:log-level=none")...)
 	f("h265 closed over udp", media.H265, media.Opus, "udp", "-c:a", "libopus", "-c:v", "libx265", "-x265-params", "bframes=3:keyint=25:open-gop=0:log-level=none")
+	f("telephone sound", media.H264, media.PCMA, "tcp", "-c:a", "pcm_alaw", "-ar", "8000", "-ac", "1", "-c:v", "libx264", "-g", "25")
 	f("latency", media.H264, media.Opus, "tcp", "-c:a", "libopus", "-c:v", "libx264", "-tune", "zerolatency", "-g", "25")
 }
 

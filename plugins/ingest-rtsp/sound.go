@@ -121,3 +121,37 @@ func (d latmDecoder) Decode(p *rtp.Packet) ([][]byte, error) {
 	}
 	return units, nil
 }
+
+// g711Frames makes units of 20 ms of G.711.
+type g711Frames struct {
+	sound
+	rateHz, channels int
+
+	rest []byte // of the packet before, less than a unit
+	from uint32 // RTP time of rest
+}
+
+// Push implements [depacketizer].
+func (g *g711Frames) Push(p reorder.Packet) {
+	samples := g.rateHz / 50
+	size := samples * g.channels
+	if size == 0 {
+		g.fail()
+		return
+	}
+	if p.AfterGap || len(g.rest) > 0 && p.Time != g.from+uint32(len(g.rest)/g.channels) {
+		g.rest = g.rest[:0] // less than a unit, before a hole
+		g.lost = g.lost || p.AfterGap
+	}
+	b := p.Payload[:len(p.Payload)/g.channels*g.channels]
+	from := p.Time - uint32(len(g.rest)/g.channels)
+	b = append(g.rest, b...)
+	at := p
+	at.Time = from
+	n := 0
+	for ; len(b)-n*size >= size; n++ {
+		g.unit(at, n*samples, ticks{samples, g.rateHz}.duration(), bytes.Clone(b[n*size:][:size]))
+	}
+	g.rest = append(g.rest[:0], b[n*size:]...)
+	g.from = from + uint32(n*samples)
+}

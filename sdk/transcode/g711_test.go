@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/test/peers"
 )
@@ -135,5 +137,50 @@ func TestG711Decodes(t *testing.T) {
 	f(media.Track{Codec: media.PCMA, SampleRateHz: 8000, Channels: 2}, stereo, level, 0)
 	if _, err := newG711(media.Track{Codec: media.PCMU, SampleRateHz: 8000, Channels: 3}); err == nil {
 		t.Error("three channels were taken")
+	}
+}
+
+// TestG711ToAAC: a tone keeps its pitch, its level and its place, and a packet that is
+// lost costs its own time.
+func TestG711ToAAC(t *testing.T) {
+	const hz, amplitude = 700, 0.5
+	track := media.Track{ID: 2, Codec: media.PCMU, SampleRateHz: 8000, Channels: 1}
+	tr, err := open(t.Context(), track, sdk.TransformSettings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nearest := func(v float64) byte { // by search: there are 256
+		best, off := byte(0), math.Inf(1)
+		for b := range 256 {
+			if d := math.Abs(float64(muLaw(byte(b)))/32768 - v); d < off {
+				best, off = byte(b), d
+			}
+		}
+		return best
+	}
+	c := &collector{t: t}
+	const lost = 60
+	for n := range 100 {
+		u := &media.AccessUnit{Track: 2, Seq: uint32(n), PTS: time.Duration(n) * 20 * time.Millisecond, Duration: 20 * time.Millisecond, Payload: make([]byte, 160)}
+		u.DTS = u.PTS
+		for i := range u.Payload {
+			u.Payload[i] = nearest(amplitude * math.Sin(2*math.Pi*hz*float64(160*n+i)/8000))
+		}
+		if n != lost {
+			c.feed(tr, u)
+		}
+	}
+	s := decode(t, c.units)
+	part := func(from, to float64) []float64 { return s.left[int(from*sampleRateHz):int(to*sampleRateHz)] }
+	for _, p := range [][]float64{part(0.2, 1.1), part(1.3, 1.9)} {
+		if l := level(p, hz); math.Abs(l-amplitude) > 0.03 {
+			t.Errorf("the tone has an amplitude of %.3f, want %v", l, amplitude)
+		}
+	}
+	if r := rms(part(1.208, 1.216)); r > 0.05 {
+		t.Errorf("where a packet was lost the sound is as loud as %.3f", r)
+	}
+	if l, r := level(part(0.2, 1.1), hz), level(s.right[int(0.2*sampleRateHz):int(1.1*sampleRateHz)], hz); math.Abs(l-r) > 0.01 {
+		t.Errorf("left %.3f, right %.3f", l, r)
 	}
 }

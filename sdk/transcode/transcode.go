@@ -50,8 +50,8 @@ func G711ToAAC() []sdk.Transform {
 	return []sdk.Transform{{From: media.PCMA, To: media.AAC, Open: open}, {From: media.PCMU, To: media.AAC, Open: open}}
 }
 
-// All returns the transforms of this package.
-func All() []sdk.Transform { return append(G711ToAAC(), OpusToAAC()) }
+// All returns every transform of this package: what a target needs that takes AAC.
+func All() []sdk.Transform { return append(G711ToAAC(), OpusToAAC(), Silence()) }
 
 func open(_ context.Context, in media.Track, s sdk.TransformSettings) (sdk.Transformer, error) {
 	out, rate := channels, defaultBitsPerSecond

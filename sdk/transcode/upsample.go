@@ -19,11 +19,12 @@ type upsampler struct {
 const (
 	upsampleTaps = 40
 	upsampleBeta = 7.9
+	maxUpsample  = 6
 )
 
 // newUpsampler makes one for sound of rateHz, of which 48 kHz is a multiple.
 func newUpsampler(rateHz int) (*upsampler, error) {
-	if rateHz <= 0 || sampleRateHz%rateHz != 0 || sampleRateHz/rateHz > 6 {
+	if rateHz <= 0 || sampleRateHz%rateHz != 0 || sampleRateHz/rateHz > maxUpsample {
 		return nil, fmt.Errorf("sound of %d Hz: want 8000, 9600, 12000, 16000, 24000 or 48000", rateHz)
 	}
 	factor := sampleRateHz / rateHz
