@@ -72,7 +72,8 @@ func StartMediaMTX(t testing.TB) *MediaMTX {
 func RecordMediaMTX(t testing.TB) *MediaMTX {
 	t.Helper()
 	dir := scratch(t)
-	m := startMediaMTX(t, fmt.Sprintf("pathDefaults:\n  record: true\n  recordFormat: fmp4\n  recordPath: %s/%%path/%%Y-%%m-%%d_%%H-%%M-%%S-%%f\n", dir))
+	// A recorder that a busy machine holds up is to wait and leave nothing out.
+	m := startMediaMTX(t, fmt.Sprintf("writeQueueSize: 16384\npathDefaults:\n  record: true\n  recordFormat: fmp4\n  recordPath: %s/%%path/%%Y-%%m-%%d_%%H-%%M-%%S-%%f\n", dir))
 	m.records = dir
 	return m
 }
