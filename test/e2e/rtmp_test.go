@@ -53,6 +53,7 @@ func checkSame(t *testing.T, source, got string) {
 	} {
 		want, have := hashes(t, source, args...), hashes(t, got, args...)
 		missing := len(want) - len(have)
+		t.Logf("%s: %d of %d, from %d", what, len(have), len(want), slices.Index(want, have[0]))
 		same := missing == 0 && slices.Equal(want, have)
 		if what == "sound" && missing > 0 && missing <= most {
 			from := slices.Index(want, have[0])
