@@ -249,6 +249,42 @@ func TestFFmpegRecords(t *testing.T) {
 	f("latency", media.H264, media.Opus, "tcp", "-c:a", "libopus", "-c:v", "libx264", "-tune", "zerolatency", "-g", "25")
 }
 
+// TestPullFromMediaMTX: a server that others publish to, and that sends by TCP alone.
+func TestPullFromMediaMTX(t *testing.T) {
+	peers.Need(t, "ffmpeg", "ffprobe")
+	server := peers.StartMediaMTX(t)
+	file := sourceFile(t, "-c:a", "aac", "-c:v", "libx264", "-bf", "3", "-g", "25")
+	peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{"-nostdin", "-v", "error", "-re",
+		"-i", file, "-c", "copy", "-f", "rtsp", "-rtsp_transport", "tcp", "rtsp://" + server.RTSPAddr + "/cam"}})
+	peers.Wait(t, 20*time.Second, "the publisher", func() error { _, err := server.Path("cam"); return err })
+	g := attach(t, `{}`)
+	pullFrom(g, 1, "rtsp://"+server.RTSPAddr+"/cam")
+	r := take(g, nil) // until the server has nothing more
+	track, pictures := r.of(t, media.H264)
+	got, want := frames(t, annexB(t, track, pictures)), frames(t, file)
+	from := slices.Index(want, got[0])
+	if len(got) < 20 || from < 0 || from+len(got) > len(want) || !slices.Equal(got, want[from:from+len(got)]) {
+		t.Errorf("%d pictures, not those of the source from picture %d on", len(got), from)
+	}
+	if _, sound := r.of(t, media.AAC); len(sound) < 20 || count(sound, func(u *media.AccessUnit) bool { return u.Discontinuity }) > 0 {
+		t.Errorf("%d pieces of sound, or with a hole", len(sound))
+	}
+	t.Logf("%d pictures from the %d. on; ended with %v", len(got), from, r.end)
+}
+
+// TestPortInUse: who has the port is not known, but that it is taken is said, and where.
+func TestPortInUse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	err = listen(t.Context(), nil, Options{Listen: l.Addr().String()})
+	if err == nil || !strings.Contains(err.Error(), "address already in use") || !strings.Contains(err.Error(), l.Addr().String()) {
+		t.Errorf("the port in use: %v", err)
+	}
+}
+
 // freeEven returns an address of loopback with an even port, on which and behind which
 // nobody listens over UDP.
 func freeEven(t *testing.T) string {
