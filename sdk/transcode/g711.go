@@ -1,9 +1,12 @@
 package transcode
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
+
+	g711codec "github.com/bluenviron/mediacommon/v2/pkg/codecs/g711"
 
 	"github.com/headgate/gateway/sdk/media"
 )
@@ -29,12 +32,8 @@ func newG711(t media.Track) (*g711, error) {
 	if g.channels > channels {
 		return nil, fmt.Errorf("transcoding G.711 with %d channels: want mono or stereo", g.channels)
 	}
-	expand := aLaw
-	if t.Codec == media.PCMU {
-		expand = muLaw
-	}
-	for i := range g.table {
-		g.table[i] = float32(expand(byte(i))) / 32768
+	for i, v := range expanded(t.Codec) {
+		g.table[i] = float32(v) / 32768
 	}
 	for i := range g.channels {
 		up, err := newUpsampler(g.rateHz)
@@ -46,36 +45,34 @@ func newG711(t media.Track) (*g711, error) {
 	return g, nil
 }
 
+// expanded are the 16 bits that each byte stands for.
+func expanded(c media.Codec) (table [256]int16) {
+	every := make([]byte, len(table))
+	for i := range every {
+		every[i] = byte(i)
+	}
+	var samples []byte // big-endian
+	if c == media.PCMU {
+		var lpcm g711codec.Mulaw
+		lpcm.Unmarshal(every)
+		samples = lpcm
+	} else {
+		var lpcm g711codec.Alaw
+		lpcm.Unmarshal(every)
+		samples = lpcm
+	}
+	for i := range table {
+		table[i] = int16(binary.BigEndian.Uint16(samples[2*i:]))
+	}
+	return table
+}
+
 func g711Packets(t media.Track) (codedSound, error) {
 	g, err := newG711(t)
 	if err != nil {
 		return codedSound{}, err
 	}
 	return codedSound{dec: g, length: g.duration, repeats: func([]byte) (time.Duration, error) { return 0, errNoGuess }}, nil
-}
-
-// aLaw expands one value to 16 bits.
-func aLaw(b byte) int {
-	b ^= 0x55
-	v := int(b&0x0f)<<4 | 8
-	if s := b >> 4 & 7; s > 0 {
-		v = (v + 0x100) << (s - 1)
-	}
-	if b&0x80 == 0 {
-		return -v
-	}
-	return v
-}
-
-// muLaw expands one value to 16 bits.
-func muLaw(b byte) int {
-	const bias = 0x84
-	b = ^b
-	v := (int(b&0x0f)<<3+bias)<<(b>>4&7) - bias
-	if b&0x80 != 0 {
-		return -v
-	}
-	return v
 }
 
 // duration is how long a payload plays.
