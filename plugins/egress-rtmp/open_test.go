@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/pem"
 	"errors"
+	"maps"
 	"net"
 	"net/http/httptest"
 	"strings"
@@ -124,7 +125,12 @@ func TestUnreachable(t *testing.T) {
 
 func TestPlugin(t *testing.T) {
 	p := Plugin()
-	if p.Egress == nil || !p.Egress.OpensEarly || len(p.Transforms) != 2 || p.Transforms[0].From != media.Opus || p.Transforms[1].From != "" || p.Transforms[1].To != media.AAC {
+	made := map[media.Codec]media.Codec{}
+	for _, t := range p.Transforms {
+		made[t.From] = t.To
+	}
+	want := map[media.Codec]media.Codec{media.Opus: media.AAC, media.PCMA: media.AAC, media.PCMU: media.AAC, "": media.AAC}
+	if p.Egress == nil || !p.Egress.OpensEarly || !maps.Equal(made, want) {
 		t.Errorf("%+v", p)
 	}
 	var _ interface {

@@ -310,7 +310,7 @@ func TestFaults(t *testing.T) {
 	f("rtsps://"+play(camera.Script{TLS: &pair})+"/"+canary, "tls", true, config, "not trusted")
 	f("rtsps://"+play(camera.Script{TLS: &pair})+"/"+canary+"#fingerprint="+strings.Repeat("ab", 32), "tls", true, config, "another fingerprint")
 	f("rtsps://"+says(t, "RTSP/1.0 400 Bad Request\r\n\r\n")+"/"+canary, "tls", true, config, "does not speak TLS")
-	f("rtsps://"+play(camera.Script{})+"/"+canary, "timeout", false, remote, "does not answer")
+	f("rtsps://"+silent(t)+"/"+canary, "timeout", false, remote, "does not answer")
 	f(secretURL+silent(t)+"/"+canary, "timeout", false, remote, "does not answer")
 	f(secretURL+says(t, "RTSP/1.0 nonsense\r\n\r\n")+"/"+canary, "protocol", false, remote, "not understood")
 	f(secretURL+says(t, "")+"/"+canary, "closed", false, remote, "ended the connection")

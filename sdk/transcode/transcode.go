@@ -112,10 +112,14 @@ func newTransformer(in media.Track, enc AACEncoder, out, rate int, fast bool) (*
 
 // packetsOf says what the packets of a track are.
 func packetsOf(in media.Track) (codedSound, error) {
-	if in.Codec == media.PCMA || in.Codec == media.PCMU {
+	switch in.Codec {
+	case media.Opus:
+		return opusPackets()
+	case media.PCMA, media.PCMU:
 		return g711Packets(in)
+	default:
+		return codedSound{}, fmt.Errorf("transcoding %s: want opus, pcma or pcmu", in.Codec)
 	}
-	return opusPackets()
 }
 
 // Track implements [sdk.Transformer].
