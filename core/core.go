@@ -250,7 +250,8 @@ func (g *Gateway) specs(cfg *config.Config) ([]pluginhost.Spec, error) {
 }
 
 // offering are the plugins that publishers come to by themselves, if any route
-// waits for one.
+// waits for one: by HTTP, through a mount, or on an address of their own, which is
+// opened for whoever names them in `plugins` and for nobody else.
 func offering(cfg *config.Config, specs []pluginhost.Spec) []string {
 	if !slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.From == nil }) {
 		return nil
@@ -262,7 +263,7 @@ func offering(cfg *config.Config, specs []pluginhost.Spec) []string {
 			continue
 		}
 		configured := slices.ContainsFunc(cfg.Plugins, func(p config.Plugin) bool { return p.Name == s.Name })
-		if configured || len(s.Info.GetMounts()) > 0 || len(in.GetSchemes()) == 0 {
+		if configured || len(s.Info.GetMounts()) > 0 {
 			out = append(out, s.Name)
 		}
 	}
