@@ -1,11 +1,13 @@
 package push
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,10 +76,17 @@ type world struct {
 	derr     error
 
 	mu     sync.Mutex // guards the fields below
-	events []string
+	events []event
 	open   *fakeSession
 	out    time.Duration
 	lazy   bool
+}
+
+// event is what happened at a time, in the words of the report.
+type event struct {
+	at   time.Duration
+	rank int // of one instant, what the peer saw (1) is told after what the target did (0)
+	text string
 }
 
 type fakeSession struct {
@@ -93,10 +102,12 @@ type fakeSession struct {
 
 func newWorld() *world { return &world{start: time.Now(), stream: router.NewStream(1, "studio")} }
 
-func (w *world) log(format string, a ...any) {
+func (w *world) log(format string, a ...any) { w.add(0, fmt.Sprintf(format, a...)) }
+
+func (w *world) add(rank int, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.events = append(w.events, fmt.Sprintf("[%v] ", time.Since(w.start))+fmt.Sprintf(format, a...))
+	w.events = append(w.events, event{at: time.Since(w.start), rank: rank, text: text})
 }
 
 func (w *world) OpenEgress(plugin string, spec pluginhost.EgressSpec, h pluginhost.SessionHandler, src pluginhost.Source) (pluginhost.Session, error) {
@@ -147,7 +158,7 @@ func (s *fakeSession) run() {
 			}
 			for _, it := range items {
 				if it.Unit == nil {
-					s.w.log("peer gets tracks %s", tracks(it.Tracks))
+					s.w.add(1, "peer gets tracks "+tracks(it.Tracks))
 					continue
 				}
 				if lazy {
@@ -395,8 +406,12 @@ func (w *world) do(t *testing.T, d *datadriven.TestData) string {
 func (w *world) report() string {
 	w.mu.Lock()
 	var out strings.Builder
+	// The peer is a goroutine beside the target: their order within an instant is chance.
+	slices.SortStableFunc(w.events, func(a, b event) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.rank, b.rank))
+	})
 	for _, e := range w.events {
-		fmt.Fprintln(&out, e)
+		fmt.Fprintf(&out, "[%v] %s\n", e.at, e.text)
 	}
 	w.events = nil
 	w.mu.Unlock()
