@@ -343,15 +343,23 @@ func (w *world) do(t *testing.T, d *datadriven.TestData) string {
 	case "tracks":
 		w.pub.SetTracks(parse(words))
 	case "feed":
+		// What a unit sets off is waited for, so that the peer's pulls come where they
+		// always come.
+		write := func(u *media.AccessUnit) {
+			u.DTS, u.PTS = w.at, w.at
+			w.pub.Write(u)
+			synctest.Wait()
+		}
 		end := w.at + dur(words[0])
 		for ; w.at < end; w.at += 20 * time.Millisecond {
 			if w.at%(40*time.Millisecond) == 0 {
-				w.pub.Write(&media.AccessUnit{Track: 1, DTS: w.at, PTS: w.at, RandomAccess: w.next, Payload: make([]byte, 5000)})
+				write(&media.AccessUnit{Track: 1, RandomAccess: w.next, Payload: make([]byte, 5000)})
 				w.next = false
 			}
-			w.pub.Write(&media.AccessUnit{Track: 2, DTS: w.at, PTS: w.at, RandomAccess: true, Payload: make([]byte, 100)})
+			write(&media.AccessUnit{Track: 2, RandomAccess: true, Payload: make([]byte, 100)})
 			if w.track != nil {
 				w.track.Write(&media.AccessUnit{DTS: w.at, PTS: w.at, RandomAccess: true, Payload: make([]byte, 200)})
+				synctest.Wait()
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
