@@ -3,6 +3,7 @@ package sdk
 import (
 	"errors"
 	"fmt"
+	"path"
 	"runtime/debug"
 	"slices"
 
@@ -57,6 +58,11 @@ func (p Plugin) check() error {
 	if p.Ingest != nil {
 		if p.Shardable && len(p.Ingest.Mounts) > 0 {
 			errs = append(errs, errors.New("a plugin with mounts cannot be shardable: HTTP requests have one process to go to"))
+		}
+		for _, m := range p.Ingest.Mounts {
+			if m == "/" || path.Clean(m)+"/" != m || m[0] != '/' {
+				errs = append(errs, fmt.Errorf("the mount %q is not of the form /NAME/", m))
+			}
 		}
 		if p.Ingest.Ingest == nil {
 			errs = append(errs, errors.New("IngestPlugin.Ingest is nil"))

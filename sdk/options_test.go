@@ -164,8 +164,8 @@ func TestLogLines(t *testing.T) {
 }
 
 func TestCheckPlugin(t *testing.T) {
-	err := Plugin{Ingest: &IngestPlugin{Schemes: []string{"rtsp"}}, Egress: &EgressPlugin{}, Transforms: []Transform{{}}}.check()
-	for _, want := range []string{"Name and Version", "IngestPlugin.Ingest is nil", "EgressPlugin.Egress is nil", "at least one URL scheme", "From, To and Open"} {
+	err := Plugin{Ingest: &IngestPlugin{Schemes: []string{"rtsp"}, Mounts: []string{"/ok/", "whip"}}, Egress: &EgressPlugin{}, Transforms: []Transform{{}}}.check()
+	for _, want := range []string{"Name and Version", "IngestPlugin.Ingest is nil", "EgressPlugin.Egress is nil", "at least one URL scheme", "From, To and Open", `the mount "whip" is not`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)
 		}

@@ -460,8 +460,32 @@ routes: {studio: {publish: {open: true}, to: {cdn: {url: "rtmp://host/app"}}}}
 			t.Errorf("found:\n%s\nwant %s", ds, want)
 		}
 	}
-	f(&wire.DescribeResponse{Mounts: []string{"/whip/"}}, "it serves /whip/, as ingest-webrtc does, use one of the two")
+	f(&wire.DescribeResponse{Mounts: []string{"/whip/"}}, "it serves /whip/, and ingest-webrtc serves /whip/, use one of the two")
+	f(&wire.DescribeResponse{Mounts: []string{"/mine/", "/whip/studio/"}}, "it serves /whip/studio/, and ingest-webrtc serves /whip/, use one of the two")
+	for _, m := range []string{"", "/", "mine", "mine/", "/mine", "/mine//", "/../whip/", "//whip/"} {
+		f(&wire.DescribeResponse{Mounts: []string{m}}, fmt.Sprintf("it serves %q by HTTP, which is not of the form /NAME/, this is a fault of the plugin", m))
+	}
 	f(&wire.DescribeResponse{Egress: &wire.EgressInfo{Schemes: []string{"file"}}}, "it serves file:// URLs, as first does, use one of the two")
+}
+
+// A file that is not the one that was pinned does not run, and one that was never
+// pinned only if that is said.
+func TestPins(t *testing.T) {
+	f := func(lines, want string) {
+		t.Helper()
+		_, ds := parse(t, "plugins:\n  mine:\n    path: plugin\n"+lines+"routes: {studio: {publish: {open: true}, to: {cdn: {url: 'rtmp://host/app'}}}}\n", testOptions())
+		if got := strings.TrimSpace(ds.String()); got != want {
+			t.Errorf("%q found:\n%s\nwant\n%s", lines, got, want)
+		}
+	}
+	pinned := strings.Repeat("ab", 32)
+	f("    sha256: "+pinned+"\n", "")
+	f("    sha256: "+strings.ToUpper(pinned)+"\n", "")
+	f("    insecure_unpinned: true\n", "")
+	f("", "gateway.yaml:2:3: plugins.mine: the executable is not pinned, add sha256 (gateway plugins pin FILE prints it), or insecure_unpinned: true while you develop it")
+	f("    insecure_unpinned: false\n", "gateway.yaml:2:3: plugins.mine: the executable is not pinned, add sha256 (gateway plugins pin FILE prints it), or insecure_unpinned: true while you develop it")
+	f("    sha256: "+strings.Repeat("cd", 32)+"\n", "gateway.yaml:4:13: plugins.mine.sha256: the executable has another SHA-256, "+pinned+", correct it if you trust the file as it is now (gateway plugins pin FILE prints it)")
+	f("    sha256: '12'\n", "gateway.yaml:4:13: plugins.mine.sha256: not a SHA-256, write the 64 hexadecimal digits that sha256sum FILE prints")
 }
 
 // What a plugin's processes are given, and a route that has its own.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	pathpkg "path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -266,12 +267,21 @@ func (c *checker) describe(ctx context.Context, p path, out *Plugin) bool {
 	if c.catalog == nil {
 		c.catalog = Catalog{}
 	}
+	for _, m := range info.GetMounts() {
+		if m == "/" || pathpkg.Clean(m)+"/" != m || m[0] != '/' {
+			c.key(p, fault{fmt.Sprintf("it serves %q by HTTP, which is not of the form /NAME/", m), "this is a fault of the plugin; report it to its author"})
+			return false
+		}
+	}
 	for _, other := range slices.Sorted(maps.Keys(c.catalog)) {
 		o := c.catalog[other]
 		for _, m := range info.GetMounts() {
-			if slices.Contains(o.GetMounts(), m) {
-				c.key(p, fault{fmt.Sprintf("it serves %s, as %s does", m, other), "use one of the two"})
-				return false
+			// The longest prefix wins: one below another's would take from it.
+			for _, taken := range o.GetMounts() {
+				if strings.HasPrefix(m, taken) || strings.HasPrefix(taken, m) {
+					c.key(p, fault{fmt.Sprintf("it serves %s, and %s serves %s", m, other, taken), "use one of the two"})
+					return false
+				}
 			}
 		}
 		if !c.configured[other] {

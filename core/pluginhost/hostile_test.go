@@ -186,6 +186,12 @@ func (undecided) Offer(string, Offer, func(uint64, SessionHandler) Session, func
 
 // Whatever a plugin does: the gateway survives it, the log names the plugin, the fault
 // and the remedy, and the plugin beside it notices nothing.
+//
+// What is wrong with a plugin before it runs is told of the line of the configuration
+// that names it: one that was never pinned or is another file than was pinned (TestPins
+// in core/config), and one that claims the mount or the scheme of another
+// (TestClaimsOfAnother there). Files that do not start are those of
+// TestFilesThatAreNoPlugins.
 func TestHostilePlugins(t *testing.T) {
 	const lives, fails = true, false
 	f := func(mode string, lives bool, wants ...string) {
@@ -198,7 +204,7 @@ func TestHostilePlugins(t *testing.T) {
 	}
 	const askAuthor = "gateway plugins check says which rule"
 	f("bad-stdout", lives, "the plugin prints to standard output", "print to standard error", "stream=stdout", "bytes more")
-	f("bad-log", lives, "yyyy... (", "bytes more)")
+	f("bad-log", lives, "yyyy... (", "bytes more)", "the plugin prints lines that are too long", "tell the plugin's author to log what happened")
 	f("bad-session", lives, "a message for a session that does not exist", askAuthor)
 	f("bad-track", lives, "a unit of track 9, which was not announced", askAuthor)
 	f("bad-time", lives, "the time goes back from", askAuthor)

@@ -40,6 +40,7 @@ type logWriter struct {
 	second  time.Time  // when the count began
 	lines   int        // since then
 	quiet   int        // of them not logged
+	told    bool       // what to do about long lines
 	inPanic bool       // a stack trace is being printed
 	last    []string   // the last lines that look like a crash
 }
@@ -70,7 +71,7 @@ func (w *logWriter) Write(p []byte) (int, error) {
 func (w *logWriter) allowed(now time.Time) bool {
 	if now.Sub(w.second) >= time.Second {
 		if w.quiet > 0 {
-			w.record(slog.LevelWarn, "the plugin logs too much; lines were left out", slog.Int("lines", w.quiet))
+			w.record(slog.LevelWarn, "the plugin logs too much; lines were left out", slog.Int("lines", w.quiet), slog.String("remedy", quieter))
 		}
 		w.second, w.lines, w.quiet = now, 0, 0
 	}
@@ -152,7 +153,18 @@ func (w *logWriter) emit(line string, cut int) {
 		w.last = append(w.last, line)
 	}
 	w.record(level, line, slog.String("stream", w.stream))
+	if cut > 0 && !w.told {
+		w.told = true
+		w.record(slog.LevelWarn, "the plugin prints lines that are too long; their ends are left out",
+			slog.Int("longest_bytes", logLineBytes), slog.String("remedy", shorter))
+	}
 }
+
+// What to do about a plugin that prints too much.
+const (
+	quieter = "tell the plugin's author to log less, or what is seldom read at debug level"
+	shorter = "tell the plugin's author to log what happened, not the data that it happened to"
+)
 
 // record logs what the plugin says in its own words.
 func (w *logWriter) record(level slog.Level, msg string, attrs ...slog.Attr) {

@@ -165,7 +165,7 @@ func TestLogWriter(t *testing.T) {
 	for _, piece := range []string{
 		`{"@level":"warn","@message":"careful","@timestamp":"now","b":1,"a":"x","plugin":"a lie"}` + "\n",
 		`{"@message":5}` + "\n", "\n",
-		"half a ", "line\n[ERROR] bad\n", strings.Repeat("z", logLineBytes), "zzzz", "\n",
+		"half a ", "line\n[ERROR] bad\n", strings.Repeat("z", logLineBytes), "zzzz", "\n", strings.Repeat("x", logLineBytes+1) + "\n",
 		"panic: oh\n", "goroutine 1\n",
 	} {
 		if n, err := w.Write([]byte(piece)); n != len(piece) || err != nil {
@@ -177,6 +177,8 @@ level=INFO msg="{\"@message\":5}" stream=stderr
 level=INFO msg="half a line" stream=stderr
 level=ERROR msg="[ERROR] bad" stream=stderr
 level=INFO msg="` + strings.Repeat("z", logLineBytes) + `... (4 bytes more)" stream=stderr
+level=WARN msg="the plugin prints lines that are too long; their ends are left out" longest_bytes=8192 remedy="tell the plugin's author to log what happened, not the data that it happened to"
+level=INFO msg="` + strings.Repeat("x", logLineBytes) + `... (1 bytes more)" stream=stderr
 level=ERROR msg="panic: oh" stream=stderr
 level=ERROR msg="goroutine 1" stream=stderr
 `
@@ -203,7 +205,7 @@ func TestLogFlood(t *testing.T) {
 		if n := strings.Count(got, "msg=line"); n != linesPerSecond+1 {
 			t.Errorf("%d lines were logged", n)
 		}
-		if !strings.Contains(got, `level=WARN msg="the plugin logs too much; lines were left out" lines=77`) {
+		if !strings.Contains(got, `level=WARN msg="the plugin logs too much; lines were left out" lines=77 remedy="tell the plugin's author to log less`) {
 			t.Error("the missing lines are not told")
 		}
 	})
