@@ -88,6 +88,9 @@ func (f *fake) Attach(stream grpc.BidiStreamingServer[wire.HostMsg, wire.PluginM
 	if f.attached.Add(1) > 1 && f.fault == "attach again" {
 		return errors.New("attached before")
 	}
+	if f.exit == nil { // in a process it prints where it shakes hands
+		misbehave(f.fault)
+	}
 	first, err := stream.Recv()
 	if err != nil {
 		return err
