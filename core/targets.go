@@ -200,29 +200,53 @@ func (ts *targets) status() []status.Target {
 }
 
 // change gives the target what becomes of it: edit gets its configuration, nil if
-// there is none, and answers with the new one, nil to remove it.
+// there is none, and answers with the new one, nil to remove it. It may take its time,
+// to ask a plugin: nothing waits for it, and it is called again if the target has
+// changed meanwhile.
 func (ts *targets) change(name string, edit func(before *config.Target, tag uint64) (*config.Target, error)) (created bool, err error) {
+	for {
+		before, tag := ts.now(name)
+		after, err := edit(before, tag)
+		if err != nil {
+			return false, err
+		}
+		if created, changed, err := ts.replace(name, tag, after); !changed {
+			return created, err
+		}
+	}
+}
+
+// now is the configuration of a target and its tag; nil and 0 if there is none.
+func (ts *targets) now(name string) (*config.Target, uint64) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
+	e := ts.find(name)
+	if e == nil {
+		return nil, 0
+	}
+	c := e.conf
+	return &c, e.tag
+}
+
+// replace makes of the target with this tag what after says. It reports if the target
+// has another by now, and does nothing then.
+func (ts *targets) replace(name string, tag uint64, after *config.Target) (created, changed bool, err error) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.closed {
+		return false, false, status.ErrNoStream
+	}
+	e := ts.find(name)
+	if e == nil && tag != 0 || e != nil && e.tag != tag {
+		return false, true, nil
+	}
 	defer func() {
 		if ts.turned != nil {
 			close(ts.turned)
 			ts.turned = nil
 		}
 	}()
-	if ts.closed {
-		return false, status.ErrNoStream
-	}
-	e := ts.find(name)
-	var before *config.Target
-	var tag uint64
-	if e != nil {
-		before, tag = &e.conf, e.tag
-	}
-	after, err := edit(before, tag)
 	switch {
-	case err != nil:
-		return false, err
 	case after == nil && e != nil:
 		ts.list = slices.DeleteFunc(slices.Clone(ts.list), func(o *entry) bool { return o == e })
 		for _, h := range e.halves {
@@ -231,14 +255,14 @@ func (ts *targets) change(name string, edit func(before *config.Target, tag uint
 		ts.changed()
 	case after == nil || e != nil && sameDefinition(e.conf, *after):
 	case e == nil && len(ts.list) >= maxTargets:
-		return false, status.ErrTooManyTargets
+		return false, false, status.ErrTooManyTargets
 	case e == nil:
 		ts.put(&entry{}, *after)
-		return true, nil
+		return true, false, nil
 	default:
 		ts.put(e, *after)
 	}
-	return false, nil
+	return false, false, nil
 }
 
 // sameDefinition reports whether two configurations say the same.

@@ -62,19 +62,12 @@ func (a *attachment) openEgress(o *wire.Open) {
 		a:      a,
 		id:     o.GetSession(),
 		plugin: a.plugin.Egress,
-		target: Target{
-			Name:    t.GetName(),
-			Stream:  o.GetStream(),
-			URL:     secret.New(t.GetUrl()),
-			Key:     secret.New(t.GetKey()),
-			Attempt: int(o.GetAttempt()), Restricted: t.GetRestricted(),
-			options: t.GetOptionsJson(),
-			files:   t.GetFiles(),
-		},
+		target: targetOf(t),
 		redact: secret.Redact(slices.Concat(a.secrets, secret.InOptions(schemaOf(a.plugin.Egress.TargetOptions), t.GetOptionsJson()), []string{t.GetUrl(), t.GetKey()})...),
 		in:     newInbox(),
 	}
 	tracks := wire.ToTracks(o.GetTracks())
+	s.target.Stream, s.target.Attempt = o.GetStream(), int(o.GetAttempt())
 	s.target.keyframe = func() {
 		a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Keyframe{Keyframe: &wire.KeyframeRequest{Session: s.id}}})
 	}
@@ -86,6 +79,14 @@ func (a *attachment) openEgress(o *wire.Open) {
 		state := s.run(tracks)
 		a.end(s.id, state)
 	})
+}
+
+// targetOf is the target that t describes.
+func targetOf(t *wire.Target) Target {
+	return Target{
+		Name: t.GetName(), URL: secret.New(t.GetUrl()), Key: secret.New(t.GetKey()),
+		Restricted: t.GetRestricted(), options: t.GetOptionsJson(), files: t.GetFiles(),
+	}
 }
 
 // run is the life of the session; it returns how it ended.

@@ -44,10 +44,19 @@ func schemaOf(v any) []byte {
 	return b
 }
 
-// decodeOptions decodes raw strictly into v. Durations are texts in it, and a
-// [File] is its name, whose content is taken from files by option path. Nothing
-// in raw leaves v as it is.
+// decodeOptions decodes raw strictly into v, as [decode] does, and asks v whether it is
+// sound.
 func decodeOptions(raw []byte, files map[string][]byte, v any) error {
+	if err := decode(raw, files, v); err != nil {
+		return fmt.Errorf("decoding options: %w", err)
+	}
+	return checked(v)
+}
+
+// decode decodes raw strictly into v. Durations are texts in it, and a [File] is its
+// name, whose content is taken from files by option path. Nothing in raw leaves v as
+// it is.
+func decode(raw []byte, files map[string][]byte, v any) error {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil
 	}
@@ -55,22 +64,19 @@ func decodeOptions(raw []byte, files map[string][]byte, v any) error {
 	dec.UseNumber()
 	var tree any
 	if err := dec.Decode(&tree); err != nil {
-		return fmt.Errorf("decoding options: %w", err)
+		return err
 	}
 	tree, err := shape(tree, reflect.TypeOf(v), "", files)
 	if err != nil {
-		return fmt.Errorf("decoding options: %w", err)
+		return err
 	}
 	b, err := json.Marshal(tree)
 	if err != nil {
-		return fmt.Errorf("decoding options: %w", err)
+		return err
 	}
 	strict := json.NewDecoder(bytes.NewReader(b))
 	strict.DisallowUnknownFields()
-	if err := strict.Decode(v); err != nil {
-		return fmt.Errorf("decoding options: %w", err)
-	}
-	return nil
+	return strict.Decode(v)
 }
 
 // shape returns the value at path in the form in which encoding/json decodes it

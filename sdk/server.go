@@ -7,10 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math"
-	"net/url"
-	"reflect"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"time"
 
@@ -44,40 +41,9 @@ func (s *server) Describe(context.Context, *wire.DescribeRequest) (*wire.Describ
 	return Describe(s.plugin), nil
 }
 
-// Validate implements the wire: options and targets that decode into the types
-// that the author declared are valid.
+// Validate implements the wire.
 func (s *server) Validate(_ context.Context, r *wire.ValidateRequest) (*wire.ValidateResponse, error) {
-	out := &wire.ValidateResponse{}
-	report := func(path string, err error, remedy string) {
-		if err != nil {
-			out.Diagnostics = append(out.Diagnostics, &wire.Diagnostic{Path: path, Finding: err.Error(), Remedy: remedy})
-		}
-	}
-	report("options", checkOptions(r.GetOptionsJson(), s.plugin.Options), "see the plugin's options")
-	for i, t := range r.GetTargets() {
-		path := fmt.Sprintf("targets.%d", i)
-		if s.plugin.Egress == nil {
-			report(path, errors.New("the plugin sends to no targets"), "use another plugin")
-			continue
-		}
-		report(path+".options", checkOptions(t.GetOptionsJson(), s.plugin.Egress.TargetOptions), "see the plugin's target options")
-		u, err := url.Parse(t.GetUrl())
-		if err != nil {
-			report(path+".url", errors.New("the URL does not parse"), "give it as scheme://host/path")
-		} else if !slices.Contains(s.plugin.Egress.Schemes, u.Scheme) {
-			report(path+".url", fmt.Errorf("scheme %q is not served", u.Scheme),
-				fmt.Sprintf("use one of %v", s.plugin.Egress.Schemes))
-		}
-	}
-	return out, nil
-}
-
-// checkOptions decodes raw into a fresh value of the type that prototype points to.
-func checkOptions(raw []byte, prototype any) error {
-	if prototype == nil {
-		prototype = &struct{}{}
-	}
-	return decodeOptions(raw, nil, reflect.New(reflect.TypeOf(prototype).Elem()).Interface())
+	return Validate(s.plugin, r), nil
 }
 
 // Attach implements the wire: it lasts as long as the gateway is attached.
@@ -279,7 +245,10 @@ func (a *attachment) run(stream grpc.BidiStreamingServer[wire.HostMsg, wire.Plug
 
 // configure hands the options to the plugin's parts.
 func (a *attachment) configure() error {
-	if err := checkOptions(a.hello.GetOptionsJson(), a.plugin.Options); err != nil {
+	err := guard(context.Background(), 0, a.hide, func() error {
+		return checkOptions(a.hello.GetOptionsJson(), a.hello.GetFiles(), a.plugin.Options)
+	})
+	if err != nil {
 		return err
 	}
 	if a.plugin.Egress != nil {

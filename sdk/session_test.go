@@ -264,29 +264,78 @@ func TestCloseInsideOpen(t *testing.T) {
 	}
 }
 
-func TestValidate(t *testing.T) {
-	type targetOptions struct {
-		Latency time.Duration `json:"latency"`
+type checkedOptions struct {
+	Latency time.Duration `json:"latency,omitempty"`
+	Secret  secret.String `json:"secret,omitempty"`
+}
+
+func (o checkedOptions) Check() error {
+	var errs []error
+	if o.Latency > 8*time.Second {
+		errs = append(errs, errors.New("latency: want at most 8s"))
 	}
+	if n := len(o.Secret.Reveal()); n > 0 && n < 10 {
+		errs = append(errs, fmt.Errorf("secret: %s is too short; want 10 characters", o.Secret.Reveal()))
+	}
+	return errors.Join(errs...)
+}
+
+// particular is an egress that knows what its targets must be like.
+type particular struct{ sdk.Egress }
+
+func (particular) CheckTarget(t sdk.Target) error {
+	var o checkedOptions
+	if err := t.Options(&o); err != nil {
+		return err
+	}
+	switch t.URL.Reveal() {
+	case "rtmp://nokey":
+		return errors.New("key: it is missing; add it")
+	case "rtmp://odd":
+		return fmt.Errorf("no good: %s", t.URL.Reveal())
+	case "rtmp://panic":
+		panic("in CheckTarget")
+	}
+	return nil
+}
+
+// A plugin says what is wrong with its options and targets, each mistake at its place
+// and without a secret.
+func TestValidate(t *testing.T) {
 	p := plugin(&journal{})
-	p.Egress.TargetOptions = &targetOptions{}
+	p.Options, p.Egress.TargetOptions = &checkedOptions{}, &checkedOptions{}
+	p.Egress.Egress = particular{p.Egress.Egress}
 	c := plugintest.Connect(t, p)
-	r, err := c.Validate(t.Context(), &wire.ValidateRequest{
-		OptionsJson: []byte(`{"nothing": 1}`),
-		Targets: []*wire.Target{
-			{Url: "rtmp://fine", OptionsJson: []byte(`{"latency": "20ms"}`)},
-			{Url: "srt://other", OptionsJson: []byte(`{"latency": "20"}`)},
-		},
-	})
+	targets := []*wire.Target{
+		{Url: "rtmp://fine", OptionsJson: []byte(`{"latency": "20ms"}`)},
+		{Url: "srt://other", OptionsJson: []byte(`{"latency": "20"}`)},
+		{Url: "RTMP://fine/a%zz"},
+		{Url: "rtmp://fine", OptionsJson: []byte(`{"latency": "9s", "secret": "pa55w0rd"}`)},
+		{Url: "rtmp://nokey"},
+		{Url: "rtmp://odd"},
+		{Url: "rtmp://panic"},
+		{Url: "nothing"},
+	}
+	r, err := c.Validate(t.Context(), &wire.ValidateRequest{OptionsJson: []byte(`{"nothing": 1}`), Targets: targets})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []string
+	var got strings.Builder
 	for _, d := range r.GetDiagnostics() {
-		got = append(got, d.GetPath())
+		fmt.Fprintf(&got, "%s: %s, %s\n", d.GetPath(), d.GetFinding(), d.GetRemedy())
 	}
-	if fmt.Sprint(got) != "[options targets.1.options targets.1.url]" {
-		t.Errorf("diagnostics %v", r)
+	want := `options: json: unknown field "nothing", see the plugin's options
+targets.1.url: scheme "srt" is not served, use one of [rtmp]
+targets.1.options.latency: the plugin cannot use this, write a duration such as 250ms, got "20"
+targets.3.options.latency: the plugin cannot use this, write at most 8s
+targets.3.options.secret: *** is too short, write 10 characters
+targets.4.key: it is missing, add it
+targets.5: no good: ***, see the plugin's target options
+targets.6: the plugin panicked: in CheckTarget, see the plugin's target options
+targets.7.url: the URL has no scheme, begin it with one of [rtmp]
+`
+	if got.String() != want {
+		t.Errorf("found\n%swant\n%s", got.String(), want)
 	}
 }
 

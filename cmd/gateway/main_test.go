@@ -162,6 +162,38 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// TestOptionMistakes: what is wrong with the options of built-in plugins and of their
+// targets is found before anything starts, at the line of each.
+func TestOptionMistakes(t *testing.T) {
+	onFreePorts(t)
+	t.Setenv("GATEWAY_PLUGINS__INGEST_WEBRTC__OPTIONS__UDP", "")
+	find := func(plugins, target, want string) {
+		t.Helper()
+		text := "plugins:\n" + plugins + "routes:\n  studio:\n    publish: {open: true}\n    to:\n      cdn:\n" + target
+		code, out, stderr := gateway(t, "", "validate", write(t, text))
+		if code != exitUsage || !strings.Contains(stderr, want) || strings.Contains(out+stderr, "canary") {
+			t.Errorf("%d\n%s%s\nwant %s", code, out, stderr, want)
+		}
+	}
+	const fine, none = "        url: rtmp://h.example/app/canary-key\n", "  ingest-clip: {}\n"
+	// Names and types are those of the schema;
+	find(none, fine+"        interleav: low\n", `gateway.yaml:9:9: routes.studio.to.cdn.interleav: unknown key "interleav", did you mean "interleave"?`)
+	find(none, fine+"        interleave: sideways\n", `gateway.yaml:9:21: routes.studio.to.cdn.interleave: not one of the values it can have, write`)
+	find("  ingest-srt:\n    options:\n      latency: 20\n", fine, `gateway.yaml:4:16: plugins.ingest-srt.options.latency: "20" is not a duration, write a number and its unit`)
+	find("  ingest-rtmp:\n    options:\n      tls: {listen: ':1936', cert: none.pem, key: none.pem}\n", fine, `gateway.yaml:4:36: plugins.ingest-rtmp.options.tls.cert: `)
+	// what they mean is the plugin's.
+	find("  ingest-srt:\n    options:\n      latency: 20m\n", fine, `gateway.yaml:4:16: plugins.ingest-srt.options.latency: the plugin cannot use this, write at most`)
+	find("  ingest-srt:\n    options:\n      passphrase: canary\n", fine, `gateway.yaml:4:19: plugins.ingest-srt.options.passphrase: the plugin cannot use this, write 10 to 79 characters`)
+	find("  ingest-rtmp:\n    options:\n      listen: 1935\n", fine, `gateway.yaml:4:15: plugins.ingest-rtmp.options.listen: the plugin cannot use this, write host:port`)
+	find("  ingest-rtsp:\n    options:\n      timeout: 1h\n", fine, `gateway.yaml:4:16: plugins.ingest-rtsp.options.timeout: the plugin cannot use this, write from 1s to 1m0s`)
+	find("  ingest-webrtc:\n    options:\n      max_bitrate: 6\n", fine, `gateway.yaml:4:20: plugins.ingest-webrtc.options.max_bitrate: "6" is not a bitrate`)
+	find(none, fine+"        fingerprint: 'AA:BB'\n", `gateway.yaml:9:22: routes.studio.to.cdn.fingerprint: the target's URL is rtmp, which is not secured, write rtmps`)
+	find(none, fine+"        bind: eth0\n", `gateway.yaml:9:15: routes.studio.to.cdn.bind: the plugin cannot use this, write an address of this machine`)
+	find(none, "        url: rtmps://h.example/canary\n", `gateway.yaml:8:14: routes.studio.to.cdn.url: target URL: names no stream key, write /app/key`)
+	find(none, "        url: srt://h.example:9000\n        passphrase: canary\n", "gateway.yaml:9:21: routes.studio.to.cdn.passphrase: ")
+	find(none, "        url: srt://h.example:9000\n        streamid: canary1\n        key: canary2\n", "the stream id is in key and in streamid")
+}
+
 // TestExitCodes: 0 done, 1 failed while running, 2 used wrongly; and the reason
 // in plain words.
 func TestExitCodes(t *testing.T) {

@@ -19,7 +19,6 @@ import (
 
 	"github.com/headgate/gateway/core/config"
 	"github.com/headgate/gateway/core/pluginhost"
-	"github.com/headgate/gateway/internal/rtmp"
 	rtmpegress "github.com/headgate/gateway/plugins/egress-rtmp"
 	srtegress "github.com/headgate/gateway/plugins/egress-srt"
 	clip "github.com/headgate/gateway/plugins/ingest-clip"
@@ -28,7 +27,6 @@ import (
 	srtingest "github.com/headgate/gateway/plugins/ingest-srt"
 	webrtc "github.com/headgate/gateway/plugins/ingest-webrtc"
 	"github.com/headgate/gateway/sdk"
-	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -39,8 +37,6 @@ const pluginCommand = "plugin"
 type builtIn struct {
 	name   string
 	plugin func() sdk.Plugin
-	// check finds what is wrong with a target without its process; nil: nothing.
-	check func(url, key secret.String) error
 	// publish is the URL by which encoders reach a stream at addr, where its option
 	// listen is set, and by the protocol of that name; nil: they do not.
 	protocol string
@@ -51,11 +47,8 @@ type builtIn struct {
 // here, for no other reason.
 func builtIns() []builtIn {
 	return []builtIn{
-		{name: "egress-rtmp", plugin: rtmpegress.Plugin, check: func(url, key secret.String) error {
-			_, err := rtmp.ParseTarget(url, key)
-			return err
-		}},
-		{name: "egress-srt", plugin: srtegress.Plugin, check: srtegress.CheckTarget},
+		{name: "egress-rtmp", plugin: rtmpegress.Plugin},
+		{name: "egress-srt", plugin: srtegress.Plugin},
 		{name: "ingest-clip", plugin: clip.Plugin},
 		{name: "ingest-rtmp", plugin: rtmpingest.Plugin, protocol: "RTMP", publish: func(addr, stream, token string) string {
 			return strings.TrimSuffix("rtmp://"+addr+"/"+stream+"/"+token, "/")
@@ -103,16 +96,6 @@ func entrances(cfg *config.Config) (list []entrance) {
 	return list
 }
 
-// checkTarget finds what is wrong with a target of a built-in plugin.
-func checkTarget(plugin string, url, key secret.String) error {
-	for _, b := range builtIns() {
-		if b.name == plugin && b.check != nil {
-			return b.check(url, key)
-		}
-	}
-	return nil
-}
-
 // catalog is what the built-in plugins say of themselves.
 func catalog() config.Catalog {
 	c := config.Catalog{}
@@ -138,14 +121,35 @@ func self() (string, error) {
 // describe asks a third-party plugin what it is, for the configuration.
 func describe(log *slog.Logger) func(context.Context, config.Plugin) (*wire.DescribeResponse, error) {
 	return func(ctx context.Context, p config.Plugin) (*wire.DescribeResponse, error) {
-		s := specOf(p)
-		started, err := startedByHand(os.Getenv(wire.ReattachEnv))
+		s, err := thirdParty(p)
 		if err != nil {
 			return nil, err
 		}
-		s.Socket = started[p.Name]
 		return pluginhost.Describe(ctx, s, log)
 	}
+}
+
+// validate asks a plugin what is wrong with its options and targets: one that this file
+// contains without a process.
+func validate(log *slog.Logger) func(context.Context, config.Plugin, *wire.ValidateRequest) (*wire.ValidateResponse, error) {
+	return func(ctx context.Context, p config.Plugin, r *wire.ValidateRequest) (*wire.ValidateResponse, error) {
+		if i := slices.IndexFunc(builtIns(), func(b builtIn) bool { return b.name == p.Name }); i >= 0 {
+			return sdk.Validate(builtIns()[i].plugin(), r), nil
+		}
+		s, err := thirdParty(p)
+		if err != nil {
+			return nil, err
+		}
+		return pluginhost.Validate(ctx, s, r, log)
+	}
+}
+
+// thirdParty says how to reach a plugin that this file does not contain.
+func thirdParty(p config.Plugin) (pluginhost.Spec, error) {
+	s := specOf(p)
+	started, err := startedByHand(os.Getenv(wire.ReattachEnv))
+	s.Socket = started[p.Name]
+	return s, err
 }
 
 // startedByHand returns the sockets of the plugins that a person started, by name, as

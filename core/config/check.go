@@ -31,6 +31,8 @@ type checker struct {
 	configured map[string]bool           // third-party plugins
 	targets    map[string]*schema        // compiled target schemas by plugin
 	sent       map[[2]secret.String]path // where a URL and key were first seen
+	questions  []question                // to plugins, of targets
+	unfit      map[string]bool           // plugins whose options do not fit their schema
 }
 
 func newChecker(file string, o Options) *checker {
@@ -45,10 +47,20 @@ func newChecker(file string, o Options) *checker {
 		name = runSource
 	}
 	return &checker{file: name, options: o, sources: o.sources(file), catalog: maps.Clone(o.Catalog),
-		configured: map[string]bool{}, targets: map[string]*schema{}, sent: map[[2]secret.String]path{}}
+		configured: map[string]bool{}, targets: map[string]*schema{}, sent: map[[2]secret.String]path{}, unfit: map[string]bool{}}
 }
 
 func (c *checker) report(d Diagnostic) { c.diagnostics = append(c.diagnostics, d) }
+
+// errors is how many there are so far.
+func (c *checker) errors() (n int) {
+	for _, d := range c.diagnostics {
+		if !d.Warning {
+			n++
+		}
+	}
+	return n
+}
 
 // value reports a fault of the value at p, or of the nearest mapping that has a
 // place if p has none.
@@ -172,7 +184,8 @@ func (c *checker) config(ctx context.Context, doc *document) *Config {
 			cfg.Routes = append(cfg.Routes, *r)
 		}
 	}
-	cfg.Catalog, cfg.checkTarget, cfg.lost = c.catalog, c.options.CheckTarget, c.options.Lost
+	c.ask(ctx, cfg.Plugins)
+	cfg.Catalog, cfg.validate, cfg.lost = c.catalog, c.options.Validate, c.options.Lost
 	return cfg
 }
 

@@ -5,6 +5,7 @@
 package config
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -33,8 +34,8 @@ type Config struct {
 	Catalog Catalog
 
 	// For targets that come later; see [Options].
-	checkTarget func(plugin string, url, key secret.String) error
-	lost        func(c Catalog, codecs []media.Codec, t *Target) []media.Kind
+	validate func(context.Context, Plugin, *wire.ValidateRequest) (*wire.ValidateResponse, error)
+	lost     func(c Catalog, codecs []media.Codec, t *Target) []media.Kind
 }
 
 // TLS names the certificate and key files (PEM), as paths that can be opened.

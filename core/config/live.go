@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ import (
 // The target is Restricted unless before leads to the same place and is not.
 // The paths of diagnostics start below the target.
 func (c *Config) Target(route, name string, definition []byte, before *Target) (*Target, Diagnostics) {
-	k := newChecker("", Options{Catalog: c.Catalog, CheckTarget: c.checkTarget, Lost: c.lost, Environ: []string{}, ReadFile: before.readFile})
+	k := newChecker("", Options{Catalog: c.Catalog, Validate: c.validate, Lost: c.lost, Environ: []string{}, ReadFile: before.readFile})
 	for _, p := range c.Plugins {
 		k.configured[p.Name] = p.Path != ""
 	}
@@ -67,6 +68,9 @@ func (c *Config) Target(route, name string, definition []byte, before *Target) (
 		}
 		t.Definition = secret.New(string(definition))
 		t.Restricted = before == nil || before.Restricted || !t.sameDestination(before)
+		if len(k.questions) > 0 {
+			k.ask(context.Background(), slices.DeleteFunc(slices.Clone(c.Plugins), func(p Plugin) bool { return p.Name != t.Plugin }))
+		}
 	}
 	return finish(t)
 }

@@ -24,10 +24,9 @@ type Options struct {
 	Catalog Catalog
 	// Describe asks a third-party plugin, whose pin was checked, what it is.
 	Describe func(context.Context, Plugin) (*wire.DescribeResponse, error)
-	// CheckTarget says what is wrong with the URL and the key of a target that a
-	// built-in plugin serves; nil asks nobody. Its errors show nothing of either,
-	// and what to do stands behind a semicolon.
-	CheckTarget func(plugin string, url, key secret.String) error
+	// Validate asks a plugin what is wrong with its options and targets, those that
+	// fit its schemas; nil asks nobody.
+	Validate func(context.Context, Plugin, *wire.ValidateRequest) (*wire.ValidateResponse, error)
 	// Lost are the kinds of media of which a target can never get anything, whichever
 	// of codecs a stream has; nil asks nobody.
 	Lost func(c Catalog, codecs []media.Codec, t *Target) []media.Kind

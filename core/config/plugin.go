@@ -89,7 +89,9 @@ func (c *checker) plugin(ctx context.Context, name string) *Plugin {
 		c.key(p, fault{err.Error(), "this is a fault of the plugin; report it to its author"})
 		return out
 	}
+	errs := c.errors()
 	out.Options, out.Files = c.pluginOptions(p.child("options"), options, s)
+	c.unfit[name] = c.errors() != errs
 	return out
 }
 

@@ -172,25 +172,11 @@ func (c *checker) streamKey(p path) (key string, judged bool) {
 	return key, true
 }
 
-// judge asks the built-in plugin whether it can use a URL and its key.
-func (c *checker) judge(at path, t *Target, url, key secret.String) {
-	check := c.options.CheckTarget
-	if check == nil || url.Empty() || c.configured[t.Plugin] {
-		return
-	}
-	if err := check(t.Plugin, url, key); err != nil {
-		finding, remedy, ok := strings.Cut(err.Error(), "; ")
-		if !ok {
-			remedy = "correct it, as the page of " + t.Plugin + " says"
-		}
-		c.value(at, fault{finding, remedy})
-	}
-}
-
 // backup finds where to send when the URL fails. That of the preset goes with the
 // URL of the preset, and with a key that stands apart: one in the URL is unknown
 // here.
-func (c *checker) backup(p path, t *Target) {
+// It reports whether there is a backup of which URL and key are known.
+func (c *checker) backup(p path, t *Target) (known bool) {
 	at, keyAt, modeAt := p.child("backup"), p.child("backup_key"), p.child("mode")
 	text, given := c.text(at)
 	key, keyJudged := c.streamKey(keyAt)
@@ -203,7 +189,7 @@ func (c *checker) backup(p path, t *Target) {
 		url, plugin := c.url(at, egressSchemes)
 		if plugin != "" && t.Plugin != "" && plugin != t.Plugin {
 			c.value(at, fault{fmt.Sprintf("%s serves the backup, and %s the target", plugin, t.Plugin), "make it a target of its own"})
-			return
+			return false
 		}
 		t.Backup = url
 	case t.Preset != nil && !t.Key.Empty() && t.URL.Reveal() == t.Preset.GetUrl():
@@ -217,17 +203,17 @@ func (c *checker) backup(p path, t *Target) {
 			c.value(modeAt, fault{"there is no backup to send to as well", "add backup with its URL, or remove mode"})
 		}
 		t.Both = false
-		return
+		return false
 	}
 	t.BackupKey = t.Key
 	if keyJudged {
 		t.BackupKey = secret.New(key)
 	}
 	if unresolvedKey := c.present(keyAt) && !keyJudged || c.present(p.child("key")) && c.get(p.child("key")) == any(unresolved); unresolvedKey {
-		return
+		return false
 	}
-	c.judge(at, t, t.Backup, t.BackupKey)
 	if t.Backup.Equal(t.URL) && t.BackupKey.Equal(t.Key) {
 		c.warn(at, fault{"the backup is the target itself", "give the URL of another server, or remove it"})
 	}
+	return true
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -171,6 +172,9 @@ func (d *document) resolve(s *sources, report func(Diagnostic)) {
 // unresolved stands for a value whose reference leads nowhere; that is reported
 // once, and the checks leave it alone. No text of a person's contains NUL.
 const unresolved = "\x00unresolved"
+
+// unresolvedIn reports whether options, as JSON, have a value that is [unresolved].
+func unresolvedIn(options []byte) bool { return bytes.Contains(options, []byte(`\u0000unresolved`)) }
 
 func (at place) diagnostic(p path, f fault) Diagnostic {
 	return Diagnostic{File: at.file, Line: at.line, Col: at.col, Path: p.String(), Finding: f.finding, Remedy: f.remedy}

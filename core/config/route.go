@@ -301,10 +301,7 @@ func (c *checker) target(route, name string) *Target {
 			c.sent[id] = p
 		}
 	}
-	if judged && key != "" || !c.present(p.child("key")) {
-		c.judge(p.child("url"), t, t.URL, t.Key)
-	}
-	c.backup(p, t)
+	backup := c.backup(p, t)
 	own := map[string]any{}
 	for k, v := range m {
 		if !slices.Contains(targetKeys, k) {
@@ -316,7 +313,16 @@ func (c *checker) target(route, name string) *Target {
 			own[k] = v
 		}
 	}
+	errs := c.errors()
 	t.Options, t.Files = c.targetOptions(p, own, t.Plugin)
+	if fit := c.errors() == errs; fit && t.Plugin != "" {
+		if !t.URL.Empty() && (judged && key != "" || !c.present(p.child("key"))) {
+			c.questions = append(c.questions, question{target: t, at: p, url: p.child("url"), key: p.child("key")})
+		}
+		if backup {
+			c.questions = append(c.questions, question{target: t, backup: true, at: p, url: p.child("backup"), key: p.child("backup_key")})
+		}
+	}
 	if b, err := json.Marshal(m); err == nil { // what YAML and JSON hold can be written as JSON
 		t.Definition = secret.New(string(b))
 	}

@@ -398,37 +398,3 @@ func (h *Host) Status() []Status {
 	}
 	return out
 }
-
-// Describe starts the plugin of spec, asks it what it is and ends it again.
-func Describe(ctx context.Context, spec Spec, log *slog.Logger) (_ *wire.DescribeResponse, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("plugin %s: %w", spec.Name, err)
-		}
-	}()
-	dir, err := newRunDir("")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, dir.remove()) }()
-	t := defaultTimings()
-	l := launcher{spawn: newSpawner(), dir: dir.path, log: log.With("plugin", spec.Name), veil: &veil{}, startTimeout: t.start}
-	spawnCtx, stop := context.WithCancel(context.Background())
-	var spawning sync.WaitGroup
-	spawning.Go(func() { l.spawn.run(spawnCtx) })
-	defer spawning.Wait()
-	defer stop()
-
-	p, err := l.launch(ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	defer p.stop(t.stopGrace)
-	ctx, cancel := context.WithTimeout(ctx, t.start)
-	defer cancel()
-	info, err := wire.NewPluginClient(p.conn).Describe(ctx, &wire.DescribeRequest{})
-	if err != nil {
-		return nil, explain(fmt.Errorf("asking what it is: %w", told(err)), p)
-	}
-	return info, nil
-}

@@ -879,6 +879,30 @@ func TestOptionsThatThePluginRefuses(t *testing.T) {
 	}
 }
 
+// A plugin is asked what is wrong with options and targets; one that cannot answer
+// finds nothing, and one that ends says why.
+func TestValidate(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	r := &wire.ValidateRequest{OptionsJson: []byte(`{"delay": "soon"}`), Targets: []*wire.Target{{Url: "test://ok"}, {Url: "other://"}}}
+	answer, err := Validate(t.Context(), spec("serve"), r, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var paths []string
+	for _, d := range answer.GetDiagnostics() {
+		paths = append(paths, d.GetPath())
+	}
+	if fmt.Sprint(paths) != "[options.delay targets.1.url]" {
+		t.Errorf("found %v", answer)
+	}
+	if answer, err := Validate(t.Context(), spec("future"), r, log); err != nil || len(answer.GetDiagnostics()) > 0 {
+		t.Errorf("a plugin without an answer: %v, %v", answer, err)
+	}
+	if _, err := Validate(t.Context(), spec("exit"), r, log); err == nil || !strings.Contains(err.Error(), "plugin test: it ended before it said hello") {
+		t.Errorf("a plugin that ends: %v", err)
+	}
+}
+
 func TestDescribe(t *testing.T) {
 	t.Setenv("STATE_DIRECTORY", t.TempDir())
 	s := spec("serve")

@@ -60,6 +60,21 @@ type egress struct {
 // A targetName names a target within the gateway.
 type targetName struct{ stream, target string }
 
+// CheckTarget implements [sdk.TargetChecker].
+func (e *egress) CheckTarget(target sdk.Target) error {
+	var opts Options
+	if err := target.Options(&opts); err != nil {
+		return err
+	}
+	opts.defaults()
+	at, err := rtmp.ParseTarget(target.URL, target.Key)
+	if err != nil {
+		return err
+	}
+	_, err = opts.client(target, at)
+	return err
+}
+
 // Open implements [sdk.Egress].
 func (e *egress) Open(ctx context.Context, target sdk.Target, tracks []media.Track) (sdk.Sink, error) {
 	var opts Options

@@ -82,13 +82,17 @@ func (o Options) address(url, key secret.String) (srt.Address, error) {
 	return a.Overlay(srt.Address{StreamID: o.StreamID, Passphrase: o.Passphrase, KeyBits: o.KeyBits, Latency: o.Latency})
 }
 
-// CheckTarget finds what is wrong with a target before it is opened.
-func CheckTarget(url, key secret.String) error {
-	_, err := Options{}.address(url, key)
+type egress struct{}
+
+// CheckTarget implements [sdk.TargetChecker].
+func (egress) CheckTarget(target sdk.Target) error {
+	var opts Options
+	if err := target.Options(&opts); err != nil {
+		return err
+	}
+	_, err := opts.address(target.URL, target.Key)
 	return err
 }
-
-type egress struct{}
 
 // Open implements [sdk.Egress].
 func (egress) Open(ctx context.Context, target sdk.Target, tracks []media.Track) (sdk.Sink, error) {

@@ -51,6 +51,12 @@ type TLS struct {
 	Key    sdk.File `json:"key" jsonschema:"required,description=PEM file of its key"`
 }
 
+// Check implements [sdk.Checker].
+func (o Options) Check() error {
+	_, err := o.servers()
+	return err
+}
+
 // servers are the servers that the options ask for, without their functions.
 func (o Options) servers() ([]*rtmp.Server, error) {
 	if o.Listen == "" && o.TLS == nil {

@@ -56,8 +56,8 @@ const (
 	maxTimeout     = time.Minute
 )
 
-// check returns what is wrong with the options, and fills in what is absent.
-func (o *Options) check() error {
+// Check implements [sdk.Checker], and fills in what is absent.
+func (o *Options) Check() error {
 	switch o.Transport {
 	case "":
 		o.Transport = transportAuto
@@ -146,9 +146,6 @@ type ingest struct {
 func (in *ingest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 	var o Options
 	if err := host.Options(&o); err != nil {
-		return err
-	}
-	if err := o.check(); err != nil {
 		return err
 	}
 	return listen(ctx, host, o)

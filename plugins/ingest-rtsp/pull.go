@@ -43,9 +43,6 @@ var errNothing = sdk.Permanent(&sdk.Error{
 func (in *ingest) Pull(ctx context.Context, raw secret.String, pub *sdk.Publication) error {
 	var o Options
 	if err := pub.Options(&o); err != nil {
-		return err
-	}
-	if err := o.check(); err != nil {
 		return sdk.Permanent(&sdk.Error{Cause: sdk.CauseConfig, Err: err})
 	}
 	src, err := parseSource(raw, o.Transport)

@@ -43,8 +43,8 @@ type Options struct {
 	Programs    map[string]int           `json:"programs,omitempty" jsonschema:"description=Number of the program to take by the name of the stream; the first one otherwise"`
 }
 
-// check returns what is wrong with the options.
-func (o Options) check() error {
+// Check implements [sdk.Checker].
+func (o Options) Check() error {
 	for _, p := range o.Passphrases {
 		if err := checkPassphrase(p); err != nil {
 			return err
@@ -82,9 +82,6 @@ type ingest struct{}
 func (ingest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 	var o Options
 	if err := host.Options(&o); err != nil {
-		return err
-	}
-	if err := o.check(); err != nil {
 		return err
 	}
 	if o.Listen == "" {

@@ -97,6 +97,12 @@ type ICEServer struct {
 	Secret     secret.String `json:"secret,omitempty" jsonschema:"description=Shared secret of a TURN server (use-auth-secret of coturn): each publisher gets credentials of his own"`
 }
 
+// Check implements [sdk.Checker].
+func (o *Options) Check() error {
+	_, err := o.config()
+	return err
+}
+
 // config is what the options mean to the session package.
 func (o *Options) config() (session.Config, error) {
 	c := session.Config{

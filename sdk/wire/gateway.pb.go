@@ -976,9 +976,12 @@ func (x *TransformInfo) GetTo() string {
 }
 
 type ValidateRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	OptionsJson   []byte                 `protobuf:"bytes,1,opt,name=options_json,json=optionsJson,proto3" json:"options_json,omitempty"`
-	Targets       []*Target              `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Options of the plugin; empty: none, or not what the question is about.
+	OptionsJson []byte    `protobuf:"bytes,1,opt,name=options_json,json=optionsJson,proto3" json:"options_json,omitempty"`
+	Targets     []*Target `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"`
+	// Contents of the files that options_json names, by option path.
+	Files         map[string][]byte `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1023,6 +1026,13 @@ func (x *ValidateRequest) GetOptionsJson() []byte {
 func (x *ValidateRequest) GetTargets() []*Target {
 	if x != nil {
 		return x.Targets
+	}
+	return nil
+}
+
+func (x *ValidateRequest) GetFiles() map[string][]byte {
+	if x != nil {
+		return x.Files
 	}
 	return nil
 }
@@ -1073,11 +1083,12 @@ func (x *ValidateResponse) GetDiagnostics() []*Diagnostic {
 
 type Diagnostic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where: "options.udp", "targets.0.url".
+	// Where: "options.udp", "targets.0.url", "targets.0.options.latency"; "options" or
+	// "targets.0" as a whole.
 	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Finding       string `protobuf:"bytes,2,opt,name=finding,proto3" json:"finding,omitempty"`
-	Remedy        string `protobuf:"bytes,3,opt,name=remedy,proto3" json:"remedy,omitempty"`
-	Warning       bool   `protobuf:"varint,4,opt,name=warning,proto3" json:"warning,omitempty"`
+	Finding       string `protobuf:"bytes,2,opt,name=finding,proto3" json:"finding,omitempty"`  // for a person; no secrets
+	Remedy        string `protobuf:"bytes,3,opt,name=remedy,proto3" json:"remedy,omitempty"`    // what to do
+	Warning       bool   `protobuf:"varint,4,opt,name=warning,proto3" json:"warning,omitempty"` // it can be used all the same
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1492,7 +1503,9 @@ func (x *Hello) GetFiles() map[string][]byte {
 	return nil
 }
 
-// Configure changes the options of a running plugin; answered by Configured.
+// Configure changes the options of a running plugin; answered by Configured. A
+// gateway that reads its configuration once, at its start, never sends it, and a plugin
+// that does not answer is started anew.
 type Configure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	OptionsJson   []byte                 `protobuf:"bytes,1,opt,name=options_json,json=optionsJson,proto3" json:"options_json,omitempty"`
@@ -3724,7 +3737,7 @@ type TargetStates_Target struct {
 
 func (x *TargetStates_Target) Reset() {
 	*x = TargetStates_Target{}
-	mi := &file_gateway_proto_msgTypes[43]
+	mi := &file_gateway_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3736,7 +3749,7 @@ func (x *TargetStates_Target) String() string {
 func (*TargetStates_Target) ProtoMessage() {}
 
 func (x *TargetStates_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_proto_msgTypes[43]
+	mi := &file_gateway_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,10 +3854,15 @@ const file_gateway_proto_rawDesc = "" +
 	"needsAudio\"3\n" +
 	"\rTransformInfo\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to\"i\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\xe8\x01\n" +
 	"\x0fValidateRequest\x12!\n" +
 	"\foptions_json\x18\x01 \x01(\fR\voptionsJson\x123\n" +
-	"\atargets\x18\x02 \x03(\v2\x19.gateway.plugin.v1.TargetR\atargets\"S\n" +
+	"\atargets\x18\x02 \x03(\v2\x19.gateway.plugin.v1.TargetR\atargets\x12C\n" +
+	"\x05files\x18\x03 \x03(\v2-.gateway.plugin.v1.ValidateRequest.FilesEntryR\x05files\x1a8\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"S\n" +
 	"\x10ValidateResponse\x12?\n" +
 	"\vdiagnostics\x18\x01 \x03(\v2\x1d.gateway.plugin.v1.DiagnosticR\vdiagnostics\"l\n" +
 	"\n" +
@@ -4138,7 +4156,7 @@ func file_gateway_proto_rawDescGZIP() []byte {
 }
 
 var file_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_gateway_proto_goTypes = []any{
 	(SessionKind)(0),            // 0: gateway.plugin.v1.SessionKind
 	(Flag)(0),                   // 1: gateway.plugin.v1.Flag
@@ -4186,12 +4204,13 @@ var file_gateway_proto_goTypes = []any{
 	(*Credit)(nil),              // 43: gateway.plugin.v1.Credit
 	(*Credits)(nil),             // 44: gateway.plugin.v1.Credits
 	(*KeyframeRequest)(nil),     // 45: gateway.plugin.v1.KeyframeRequest
-	nil,                         // 46: gateway.plugin.v1.Hello.FilesEntry
-	nil,                         // 47: gateway.plugin.v1.Configure.FilesEntry
-	nil,                         // 48: gateway.plugin.v1.Target.FilesEntry
-	(*TargetStates_Target)(nil), // 49: gateway.plugin.v1.TargetStates.Target
-	nil,                         // 50: gateway.plugin.v1.SessionStats.ValuesEntry
-	nil,                         // 51: gateway.plugin.v1.SessionStats.InfoEntry
+	nil,                         // 46: gateway.plugin.v1.ValidateRequest.FilesEntry
+	nil,                         // 47: gateway.plugin.v1.Hello.FilesEntry
+	nil,                         // 48: gateway.plugin.v1.Configure.FilesEntry
+	nil,                         // 49: gateway.plugin.v1.Target.FilesEntry
+	(*TargetStates_Target)(nil), // 50: gateway.plugin.v1.TargetStates.Target
+	nil,                         // 51: gateway.plugin.v1.SessionStats.ValuesEntry
+	nil,                         // 52: gateway.plugin.v1.SessionStats.InfoEntry
 }
 var file_gateway_proto_depIdxs = []int32{
 	8,  // 0: gateway.plugin.v1.DescribeResponse.ingest:type_name -> gateway.plugin.v1.IngestInfo
@@ -4201,62 +4220,63 @@ var file_gateway_proto_depIdxs = []int32{
 	10, // 4: gateway.plugin.v1.EgressInfo.presets:type_name -> gateway.plugin.v1.Preset
 	11, // 5: gateway.plugin.v1.Preset.limits:type_name -> gateway.plugin.v1.Limits
 	20, // 6: gateway.plugin.v1.ValidateRequest.targets:type_name -> gateway.plugin.v1.Target
-	15, // 7: gateway.plugin.v1.ValidateResponse.diagnostics:type_name -> gateway.plugin.v1.Diagnostic
-	17, // 8: gateway.plugin.v1.HostMsg.hello:type_name -> gateway.plugin.v1.Hello
-	18, // 9: gateway.plugin.v1.HostMsg.configure:type_name -> gateway.plugin.v1.Configure
-	19, // 10: gateway.plugin.v1.HostMsg.open:type_name -> gateway.plugin.v1.Open
-	22, // 11: gateway.plugin.v1.HostMsg.reject:type_name -> gateway.plugin.v1.OfferRejected
-	25, // 12: gateway.plugin.v1.HostMsg.close:type_name -> gateway.plugin.v1.Close
-	40, // 13: gateway.plugin.v1.HostMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
-	41, // 14: gateway.plugin.v1.HostMsg.media:type_name -> gateway.plugin.v1.AccessUnits
-	43, // 15: gateway.plugin.v1.HostMsg.credit:type_name -> gateway.plugin.v1.Credit
-	26, // 16: gateway.plugin.v1.HostMsg.target_bitrate:type_name -> gateway.plugin.v1.TargetBitrate
-	45, // 17: gateway.plugin.v1.HostMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
-	27, // 18: gateway.plugin.v1.HostMsg.drain:type_name -> gateway.plugin.v1.Drain
-	28, // 19: gateway.plugin.v1.HostMsg.ping:type_name -> gateway.plugin.v1.Ping
-	23, // 20: gateway.plugin.v1.HostMsg.enquired:type_name -> gateway.plugin.v1.Enquired
-	24, // 21: gateway.plugin.v1.HostMsg.targets:type_name -> gateway.plugin.v1.TargetStates
-	46, // 22: gateway.plugin.v1.Hello.files:type_name -> gateway.plugin.v1.Hello.FilesEntry
-	47, // 23: gateway.plugin.v1.Configure.files:type_name -> gateway.plugin.v1.Configure.FilesEntry
-	0,  // 24: gateway.plugin.v1.Open.kind:type_name -> gateway.plugin.v1.SessionKind
-	20, // 25: gateway.plugin.v1.Open.target:type_name -> gateway.plugin.v1.Target
-	21, // 26: gateway.plugin.v1.Open.transform:type_name -> gateway.plugin.v1.Transform
-	39, // 27: gateway.plugin.v1.Open.tracks:type_name -> gateway.plugin.v1.Track
-	48, // 28: gateway.plugin.v1.Target.files:type_name -> gateway.plugin.v1.Target.FilesEntry
-	2,  // 29: gateway.plugin.v1.OfferRejected.reason:type_name -> gateway.plugin.v1.OfferRejected.Reason
-	49, // 30: gateway.plugin.v1.TargetStates.targets:type_name -> gateway.plugin.v1.TargetStates.Target
-	30, // 31: gateway.plugin.v1.PluginMsg.hello:type_name -> gateway.plugin.v1.HelloAck
-	31, // 32: gateway.plugin.v1.PluginMsg.configured:type_name -> gateway.plugin.v1.Configured
-	32, // 33: gateway.plugin.v1.PluginMsg.offer:type_name -> gateway.plugin.v1.Offer
-	34, // 34: gateway.plugin.v1.PluginMsg.state:type_name -> gateway.plugin.v1.SessionState
-	40, // 35: gateway.plugin.v1.PluginMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
-	41, // 36: gateway.plugin.v1.PluginMsg.media:type_name -> gateway.plugin.v1.AccessUnits
-	43, // 37: gateway.plugin.v1.PluginMsg.credit:type_name -> gateway.plugin.v1.Credit
-	36, // 38: gateway.plugin.v1.PluginMsg.stats:type_name -> gateway.plugin.v1.SessionStats
-	45, // 39: gateway.plugin.v1.PluginMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
-	38, // 40: gateway.plugin.v1.PluginMsg.pong:type_name -> gateway.plugin.v1.Pong
-	37, // 41: gateway.plugin.v1.PluginMsg.silence:type_name -> gateway.plugin.v1.Silence
-	44, // 42: gateway.plugin.v1.PluginMsg.credits:type_name -> gateway.plugin.v1.Credits
-	33, // 43: gateway.plugin.v1.PluginMsg.enquiry:type_name -> gateway.plugin.v1.Enquiry
-	4,  // 44: gateway.plugin.v1.SessionState.state:type_name -> gateway.plugin.v1.SessionState.State
-	5,  // 45: gateway.plugin.v1.SessionState.cause:type_name -> gateway.plugin.v1.SessionState.Cause
-	35, // 46: gateway.plugin.v1.SessionState.accepts:type_name -> gateway.plugin.v1.Accepts
-	50, // 47: gateway.plugin.v1.SessionStats.values:type_name -> gateway.plugin.v1.SessionStats.ValuesEntry
-	51, // 48: gateway.plugin.v1.SessionStats.info:type_name -> gateway.plugin.v1.SessionStats.InfoEntry
-	39, // 49: gateway.plugin.v1.TrackSet.tracks:type_name -> gateway.plugin.v1.Track
-	42, // 50: gateway.plugin.v1.AccessUnits.units:type_name -> gateway.plugin.v1.AccessUnit
-	3,  // 51: gateway.plugin.v1.TargetStates.Target.state:type_name -> gateway.plugin.v1.TargetStates.State
-	6,  // 52: gateway.plugin.v1.Plugin.Describe:input_type -> gateway.plugin.v1.DescribeRequest
-	13, // 53: gateway.plugin.v1.Plugin.Validate:input_type -> gateway.plugin.v1.ValidateRequest
-	16, // 54: gateway.plugin.v1.Plugin.Attach:input_type -> gateway.plugin.v1.HostMsg
-	7,  // 55: gateway.plugin.v1.Plugin.Describe:output_type -> gateway.plugin.v1.DescribeResponse
-	14, // 56: gateway.plugin.v1.Plugin.Validate:output_type -> gateway.plugin.v1.ValidateResponse
-	29, // 57: gateway.plugin.v1.Plugin.Attach:output_type -> gateway.plugin.v1.PluginMsg
-	55, // [55:58] is the sub-list for method output_type
-	52, // [52:55] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	46, // 7: gateway.plugin.v1.ValidateRequest.files:type_name -> gateway.plugin.v1.ValidateRequest.FilesEntry
+	15, // 8: gateway.plugin.v1.ValidateResponse.diagnostics:type_name -> gateway.plugin.v1.Diagnostic
+	17, // 9: gateway.plugin.v1.HostMsg.hello:type_name -> gateway.plugin.v1.Hello
+	18, // 10: gateway.plugin.v1.HostMsg.configure:type_name -> gateway.plugin.v1.Configure
+	19, // 11: gateway.plugin.v1.HostMsg.open:type_name -> gateway.plugin.v1.Open
+	22, // 12: gateway.plugin.v1.HostMsg.reject:type_name -> gateway.plugin.v1.OfferRejected
+	25, // 13: gateway.plugin.v1.HostMsg.close:type_name -> gateway.plugin.v1.Close
+	40, // 14: gateway.plugin.v1.HostMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
+	41, // 15: gateway.plugin.v1.HostMsg.media:type_name -> gateway.plugin.v1.AccessUnits
+	43, // 16: gateway.plugin.v1.HostMsg.credit:type_name -> gateway.plugin.v1.Credit
+	26, // 17: gateway.plugin.v1.HostMsg.target_bitrate:type_name -> gateway.plugin.v1.TargetBitrate
+	45, // 18: gateway.plugin.v1.HostMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
+	27, // 19: gateway.plugin.v1.HostMsg.drain:type_name -> gateway.plugin.v1.Drain
+	28, // 20: gateway.plugin.v1.HostMsg.ping:type_name -> gateway.plugin.v1.Ping
+	23, // 21: gateway.plugin.v1.HostMsg.enquired:type_name -> gateway.plugin.v1.Enquired
+	24, // 22: gateway.plugin.v1.HostMsg.targets:type_name -> gateway.plugin.v1.TargetStates
+	47, // 23: gateway.plugin.v1.Hello.files:type_name -> gateway.plugin.v1.Hello.FilesEntry
+	48, // 24: gateway.plugin.v1.Configure.files:type_name -> gateway.plugin.v1.Configure.FilesEntry
+	0,  // 25: gateway.plugin.v1.Open.kind:type_name -> gateway.plugin.v1.SessionKind
+	20, // 26: gateway.plugin.v1.Open.target:type_name -> gateway.plugin.v1.Target
+	21, // 27: gateway.plugin.v1.Open.transform:type_name -> gateway.plugin.v1.Transform
+	39, // 28: gateway.plugin.v1.Open.tracks:type_name -> gateway.plugin.v1.Track
+	49, // 29: gateway.plugin.v1.Target.files:type_name -> gateway.plugin.v1.Target.FilesEntry
+	2,  // 30: gateway.plugin.v1.OfferRejected.reason:type_name -> gateway.plugin.v1.OfferRejected.Reason
+	50, // 31: gateway.plugin.v1.TargetStates.targets:type_name -> gateway.plugin.v1.TargetStates.Target
+	30, // 32: gateway.plugin.v1.PluginMsg.hello:type_name -> gateway.plugin.v1.HelloAck
+	31, // 33: gateway.plugin.v1.PluginMsg.configured:type_name -> gateway.plugin.v1.Configured
+	32, // 34: gateway.plugin.v1.PluginMsg.offer:type_name -> gateway.plugin.v1.Offer
+	34, // 35: gateway.plugin.v1.PluginMsg.state:type_name -> gateway.plugin.v1.SessionState
+	40, // 36: gateway.plugin.v1.PluginMsg.tracks:type_name -> gateway.plugin.v1.TrackSet
+	41, // 37: gateway.plugin.v1.PluginMsg.media:type_name -> gateway.plugin.v1.AccessUnits
+	43, // 38: gateway.plugin.v1.PluginMsg.credit:type_name -> gateway.plugin.v1.Credit
+	36, // 39: gateway.plugin.v1.PluginMsg.stats:type_name -> gateway.plugin.v1.SessionStats
+	45, // 40: gateway.plugin.v1.PluginMsg.keyframe:type_name -> gateway.plugin.v1.KeyframeRequest
+	38, // 41: gateway.plugin.v1.PluginMsg.pong:type_name -> gateway.plugin.v1.Pong
+	37, // 42: gateway.plugin.v1.PluginMsg.silence:type_name -> gateway.plugin.v1.Silence
+	44, // 43: gateway.plugin.v1.PluginMsg.credits:type_name -> gateway.plugin.v1.Credits
+	33, // 44: gateway.plugin.v1.PluginMsg.enquiry:type_name -> gateway.plugin.v1.Enquiry
+	4,  // 45: gateway.plugin.v1.SessionState.state:type_name -> gateway.plugin.v1.SessionState.State
+	5,  // 46: gateway.plugin.v1.SessionState.cause:type_name -> gateway.plugin.v1.SessionState.Cause
+	35, // 47: gateway.plugin.v1.SessionState.accepts:type_name -> gateway.plugin.v1.Accepts
+	51, // 48: gateway.plugin.v1.SessionStats.values:type_name -> gateway.plugin.v1.SessionStats.ValuesEntry
+	52, // 49: gateway.plugin.v1.SessionStats.info:type_name -> gateway.plugin.v1.SessionStats.InfoEntry
+	39, // 50: gateway.plugin.v1.TrackSet.tracks:type_name -> gateway.plugin.v1.Track
+	42, // 51: gateway.plugin.v1.AccessUnits.units:type_name -> gateway.plugin.v1.AccessUnit
+	3,  // 52: gateway.plugin.v1.TargetStates.Target.state:type_name -> gateway.plugin.v1.TargetStates.State
+	6,  // 53: gateway.plugin.v1.Plugin.Describe:input_type -> gateway.plugin.v1.DescribeRequest
+	13, // 54: gateway.plugin.v1.Plugin.Validate:input_type -> gateway.plugin.v1.ValidateRequest
+	16, // 55: gateway.plugin.v1.Plugin.Attach:input_type -> gateway.plugin.v1.HostMsg
+	7,  // 56: gateway.plugin.v1.Plugin.Describe:output_type -> gateway.plugin.v1.DescribeResponse
+	14, // 57: gateway.plugin.v1.Plugin.Validate:output_type -> gateway.plugin.v1.ValidateResponse
+	29, // 58: gateway.plugin.v1.Plugin.Attach:output_type -> gateway.plugin.v1.PluginMsg
+	56, // [56:59] is the sub-list for method output_type
+	53, // [53:56] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_gateway_proto_init() }
@@ -4301,7 +4321,7 @@ func file_gateway_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gateway_proto_rawDesc), len(file_gateway_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   46,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

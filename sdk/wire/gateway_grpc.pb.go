@@ -41,7 +41,9 @@ const (
 type PluginClient interface {
 	// Describe says what the plugin is. It needs no options and opens nothing.
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
-	// Validate checks options without using the network.
+	// Validate says what is wrong with options and targets, beyond what their schemas
+	// tell. It opens nothing, and is called before the plugin is attached to or beside
+	// that: while the configuration is read, and when the API gives a target.
 	Validate(ctx context.Context, in *ValidateRequest, opts ...grpc.CallOption) (*ValidateResponse, error)
 	// Attach is the plugin's life. The gateway sends Hello first, the plugin
 	// answers HelloAck; everything else follows.
@@ -95,7 +97,9 @@ type Plugin_AttachClient = grpc.BidiStreamingClient[HostMsg, PluginMsg]
 type PluginServer interface {
 	// Describe says what the plugin is. It needs no options and opens nothing.
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
-	// Validate checks options without using the network.
+	// Validate says what is wrong with options and targets, beyond what their schemas
+	// tell. It opens nothing, and is called before the plugin is attached to or beside
+	// that: while the configuration is read, and when the API gives a target.
 	Validate(context.Context, *ValidateRequest) (*ValidateResponse, error)
 	// Attach is the plugin's life. The gateway sends Hello first, the plugin
 	// answers HelloAck; everything else follows.

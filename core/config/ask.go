@@ -1,0 +1,135 @@
+package config
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// A question is about one target, to its plugin: what is wrong with it, beyond what
+// the schemas tell?
+type question struct {
+	target *Target
+	backup bool // with its backup for the URL
+
+	at, url, key path
+}
+
+// Bounds of an answer, which comes from the process of somebody else.
+const (
+	maxFindings     = 64
+	maxFindingBytes = 1 << 10
+)
+
+// ask puts the questions, and asks the plugins about their options, those that fit
+// their schema. Each plugin is asked once.
+func (c *checker) ask(ctx context.Context, plugins []Plugin) {
+	if c.options.Validate == nil {
+		return
+	}
+	asked := make(map[string]Plugin, len(plugins))
+	for _, p := range plugins {
+		asked[p.Name] = p
+	}
+	about := map[string][]question{}
+	for _, q := range c.questions {
+		name := q.target.Plugin
+		if _, ok := asked[name]; !ok && c.catalog[name] != nil && !c.configured[name] {
+			asked[name] = Plugin{Name: name}
+		}
+		if !unresolvedIn(q.target.Options) { // else it was said what is missing
+			about[name] = append(about[name], q)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(asked)) {
+		p := asked[name]
+		request := &wire.ValidateRequest{}
+		own := !c.unfit[name] && !unresolvedIn(p.Options)
+		if own {
+			request.OptionsJson, request.Files = p.Options, p.Files
+		}
+		for _, q := range about[name] {
+			request.Targets = append(request.Targets, q.message())
+		}
+		answer, err := c.options.Validate(ctx, p, request)
+		if err != nil {
+			c.key(path{"plugins", name}, fault{"asking the plugin about its options and targets: " + err.Error(), "gateway plugins check says what is wrong with it"})
+			continue
+		}
+		for i, d := range answer.GetDiagnostics() {
+			if i == maxFindings {
+				break
+			}
+			c.answer(name, p.Options, own, about[name], d)
+		}
+	}
+}
+
+// answer reports one finding of a plugin.
+func (c *checker) answer(plugin string, options []byte, own bool, about []question, d *wire.Diagnostic) {
+	first, rest, _ := strings.Cut(d.GetPath(), ".")
+	at, hide := path{"plugins", plugin}, secret.Redact(secret.InOptions(c.catalog[plugin].GetOptionsSchema(), options)...)
+	switch first {
+	case "targets":
+		index, below, _ := strings.Cut(rest, ".")
+		n, err := strconv.Atoi(index)
+		if err != nil || n < 0 || n >= len(about) {
+			break
+		}
+		q := about[n]
+		at, hide = q.place(below), c.secretsOf(q)
+	default: // options, and what cannot be told
+		if !own {
+			return
+		}
+		if first == "options" {
+			at = at.child("options")
+			if rest != "" {
+				at = append(at, strings.Split(rest, ".")...)
+			}
+		}
+	}
+	text := func(s, otherwise string) string {
+		if s == "" {
+			s = otherwise
+		}
+		return hide.Text(s[:min(len(s), maxFindingBytes)])
+	}
+	c.at(at, false, fault{text(d.GetFinding(), "the plugin cannot use this"), text(d.GetRemedy(), "correct it, as the page of "+plugin+" says")}, d.GetWarning())
+}
+
+// place is where a part of the target stands.
+func (q question) place(part string) path {
+	switch {
+	case part == "key":
+		return q.key
+	case strings.HasPrefix(part, "options."):
+		return append(slices.Clone(q.at), strings.Split(strings.TrimPrefix(part, "options."), ".")...)
+	case part == "options":
+		return q.at
+	default:
+		return q.url
+	}
+}
+
+// message is the target as its plugin will get it.
+func (q question) message() *wire.Target {
+	t := q.target
+	m := &wire.Target{Name: t.Name, Url: t.URL.Reveal(), Key: t.Key.Reveal(), OptionsJson: t.Options, Files: t.Files, Restricted: t.Restricted}
+	if q.backup {
+		m.Url, m.Key = t.Backup.Reveal(), t.BackupKey.Reveal()
+	}
+	return m
+}
+
+// secretsOf are those of a target.
+func (c *checker) secretsOf(q question) secret.Redaction {
+	m := q.message()
+	own := secret.InOptions(c.catalog[q.target.Plugin].GetEgress().GetTargetSchema(), m.GetOptionsJson())
+	return secret.Redact(append(own, m.GetUrl(), m.GetKey())...)
+}
