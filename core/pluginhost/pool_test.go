@@ -193,11 +193,10 @@ func TestMemory(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	if note := h.Status()[0].MemoryNote; note != "" {
-		t.Logf("memory is not limited: %s", note)
 		if !strings.Contains(note, "Delegate=memory") {
 			t.Errorf("no remedy in %q", note)
 		}
-		return
+		t.Skip("this machine has no memory controller for it: " + note)
 	}
 	hungry := egressSpec("eat")
 	hungry.Stream = "hungry"
