@@ -482,6 +482,11 @@ func TestPins(t *testing.T) {
 	f("    sha256: "+pinned+"\n", "")
 	f("    sha256: "+strings.ToUpper(pinned)+"\n", "")
 	f("    insecure_unpinned: true\n", "")
+	// The configuration is in the working directory: that is not one of $PATH.
+	cfg := mustParse(t, "plugins: {mine: {path: ./plugin, insecure_unpinned: true}}\nroutes: {studio: {publish: {open: true}, to: {cdn: {url: 'rtmp://host/app'}}}}\n", testOptions())
+	if !filepath.IsAbs(cfg.Plugins[0].Path) {
+		t.Errorf("the executable is %s", cfg.Plugins[0].Path)
+	}
 	f("", "gateway.yaml:2:3: plugins.mine: the executable is not pinned, add sha256 (gateway plugins pin FILE prints it), or insecure_unpinned: true while you develop it")
 	f("    insecure_unpinned: false\n", "gateway.yaml:2:3: plugins.mine: the executable is not pinned, add sha256 (gateway plugins pin FILE prints it), or insecure_unpinned: true while you develop it")
 	f("    sha256: "+strings.Repeat("cd", 32)+"\n", "gateway.yaml:4:13: plugins.mine.sha256: the executable has another SHA-256, "+pinned+", correct it if you trust the file as it is now (gateway plugins pin FILE prints it)")

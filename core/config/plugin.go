@@ -44,7 +44,12 @@ func (c *checker) plugin(ctx context.Context, name string) *Plugin {
 		if !ok {
 			return nil
 		}
-		out.Path = c.sources.abs(file)
+		// A name without a slash would be looked for in $PATH.
+		var err error
+		if out.Path, err = filepath.Abs(c.sources.abs(file)); err != nil {
+			c.value(p.child("path"), fault{"finding the executable: " + err.Error(), "give its path from / on"})
+			return nil
+		}
 		if builtIn {
 			c.value(p.child("path"), fault{fmt.Sprintf("%s is the name of a built-in plugin", name), "give yours another name"})
 			return nil

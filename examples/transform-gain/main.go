@@ -1,6 +1,5 @@
 // Command transform-gain is a complete third-party transform plugin. It makes A-law
-// sound of mu-law sound, 6 dB louder or by whatever gain the option says, for targets
-// that take the one and not the other.
+// sound of mu-law sound, 6 dB louder, for targets that take the one and not the other.
 package main
 
 import (
