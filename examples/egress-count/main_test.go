@@ -15,7 +15,7 @@ import (
 func TestConformance(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", "import grpc, google.protobuf").CombinedOutput(); err != nil {
 		const packages = "needs python3-grpcio and python3-protobuf, Debian packages of these names"
-		if os.Getenv("GATEWAY_TEST_PEERS") == "required" {
+		if os.Getenv("HEADGATE_TEST_PEERS") == "required" {
 			t.Fatalf("%s: %s", packages, out)
 		}
 		t.Skip(packages)
