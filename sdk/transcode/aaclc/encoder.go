@@ -82,11 +82,13 @@ type channel struct {
 	lines  [maxBands]float32 // lines that matter
 	floor  [maxBands]int32   // bounds of the scalefactor
 	ceil   [maxBands]int32
-	sf     [maxBands]int32 // of noise, its level
-	noise  [maxBands]bool
+	sf     [maxBands]int32 // of noise, its level; of intensity, its position
 	big    [maxBands]int32
 	cost   [maxBands][bookCount]uint16
 	book   [maxBands]uint8
+	// What stands for the lines of a band that has none of its own: noiseBook, or of the
+	// right channel intensityBook or oppositeBook. 0 elsewhere.
+	instead [maxBands]uint8
 
 	maskShort   [shortCount][maxSfbShort]float32
 	energyShort [shortCount][maxSfbShort]float32

@@ -593,3 +593,49 @@ func TestSubstitutedNoiseIsAsLoud(t *testing.T) {
 		t.Errorf("noise of %.1f dB comes back at %.1f dB", in, got)
 	}
 }
+
+// Sound that both channels share but for its level takes one set of lines, and comes
+// back where it was, in long windows and in short ones.
+func TestSoundPlacedByItsLevel(t *testing.T) {
+	c := Config{48000, 2, 96000}
+	for _, right := range []float32{0.4, -0.4, -2} {
+		r := rand.New(rand.NewPCG(17, 18))
+		x := make([]float32, 60*FrameSamples)
+		for i := range x {
+			x[i] = r.Float32()*0.4 - 0.2
+			if i/FrameSamples > 30 {
+				x[i] *= float32(math.Exp(-float64(i%9600) / 400)) // drums
+			}
+		}
+		units, e := encode(t, c, func(i, ch int) float32 {
+			if ch == 1 {
+				return x[i] * right
+			}
+			return x[i]
+		}, 60)
+		p, long, short := newParser(c), 0, 0
+		for _, u := range units {
+			unit, err := p.unit(u)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if unit.sequence == eightShort {
+				short += unit.ch[1].intensity
+			} else {
+				long += unit.ch[1].intensity
+			}
+		}
+		if long < 500 || short < 20 {
+			t.Errorf("right %v: only %d and %d bands of %d frames have one set of lines", right, long, short, len(units))
+		}
+		out := decode(t, c, units)
+		var l, rr, lr float64
+		for i := e.Delay(); i < len(out[0]); i++ {
+			a, b := float64(out[0][i]), float64(out[1][i])
+			l, rr, lr = l+a*a, rr+b*b, lr+a*b
+		}
+		if got := math.Copysign(math.Sqrt(rr/l), lr); math.Abs(20*math.Log10(got/float64(right))) > 0.5 || lr*lr/l/rr < 0.85 {
+			t.Errorf("right channel %v of the left comes back as %.3f, correlation %.3f", right, got, lr/math.Sqrt(l*rr))
+		}
+	}
+}

@@ -31,7 +31,7 @@ func noiseBandwidth(c Config) float64 {
 func (e *Encoder) substitute(cut float32) {
 	for c := range e.config.Channels {
 		ch := &e.ch[c]
-		clear(ch.noise[:e.bands])
+		clear(ch.instead[:e.bands])
 		if e.noiseEnd == 0 || e.sequence == eightShort || ch.filter.on || ch.onset.peaky() {
 			continue
 		}
@@ -49,7 +49,7 @@ func (e *Encoder) substitute(cut float32) {
 			if lines := exp2(log2(form) - 0.25*(ch.energy[b]-log2(width))); lines < noiseFlat*width {
 				continue
 			}
-			ch.noise[b] = true
+			ch.instead[b] = noiseBook
 			// The standard's scale: energy = 2^(level/2). A decibel less than there was,
 			// since the random noise stands out a little.
 			ch.sf[b] = min(max(int32(2*ch.energy[b]-0.66+100.5)-100, -100), 155)
@@ -61,7 +61,7 @@ func (e *Encoder) substitute(cut float32) {
 	l, r := &e.ch[0], &e.ch[1]
 	for b := range e.bands {
 		e.ms[b] = false
-		if !l.noise[b] || !r.noise[b] {
+		if l.instead[b] == 0 || r.instead[b] == 0 {
 			continue
 		}
 		// One noise for both where they are alike.
@@ -74,24 +74,4 @@ func (e *Encoder) substitute(cut float32) {
 		}
 		e.ms[b] = dot > 0 && log2(dot+1e-20) > (l.energy[b]+r.energy[b])/2-0.5
 	}
-}
-
-// noiseBits returns the bits of the noise energies of ch, and limits their
-// differences to what the book can say.
-func (e *Encoder) noiseBits(ch *channel) (bits int) {
-	last, first := int32(0), true
-	for b := range e.used {
-		if !ch.noise[b] {
-			continue
-		}
-		if first {
-			bits += noisePcmBits
-			last, first = ch.sf[b], false
-			continue
-		}
-		ch.sf[b] = min(max(ch.sf[b], last-maxSfDelta), last+maxSfDelta)
-		bits += int(scalefactorBook[ch.sf[b]-last+maxSfDelta].bits)
-		last = ch.sf[b]
-	}
-	return bits
 }

@@ -42,11 +42,11 @@ func newParser(c Config) *parser {
 
 // A parsedChannel is an individual_channel_stream: lines in coding order.
 type parsedChannel struct {
-	lines [frameLines]float64
-	q     [frameLines]int16
-	tns   *parsedFilter
-	books []uint8
-	noise int // bands of substituted noise
+	q         [frameLines]int16
+	tns       *parsedFilter
+	books     []uint8
+	noise     int // bands of substituted noise
+	intensity int // bands that are the left channel's, scaled
 }
 
 type parsedFilter struct {
@@ -165,7 +165,8 @@ func (p *parser) stream(r *bitReader, u *parsedUnit, c *parsedChannel, info bool
 	for g := range u.groups {
 		for b := 0; b < u.maxSfb; {
 			book := r.take(4)
-			if book > escapeBook && book != noiseBook {
+			intensity := book == 14 || book == 15
+			if book == 12 || intensity && c != &u.ch[len(u.ch)-1] || intensity && len(u.ch) == 1 {
 				panic(illegal(fmt.Sprint("codebook ", book)))
 			}
 			n := 0
@@ -186,8 +187,16 @@ func (p *parser) stream(r *bitReader, u *parsedUnit, c *parsedChannel, info bool
 		}
 	}
 	scales := make([]int, len(c.books))
-	noise, pcm := scale-90, true
+	noise, pcm, position := scale-90, true, 0
 	for i, book := range c.books {
+		if book == 14 || book == 15 {
+			position += r.code(p.scales)
+			if position < -250 || position > 250 {
+				panic(illegal(fmt.Sprint("intensity position ", position)))
+			}
+			c.intensity++
+			continue
+		}
 		if book == noiseBook {
 			if pcm {
 				noise += r.take(9) - 256
@@ -221,12 +230,6 @@ func (p *parser) stream(r *bitReader, u *parsedUnit, c *parsedChannel, info bool
 			if b < u.maxSfb {
 				i := g*u.maxSfb + b
 				p.spectrum(r, int(c.books[i]), c.q[at:at+n])
-				for k := at; k < at+n; k++ {
-					v := float64(c.q[k])
-					c.lines[k] = math.Copysign(math.Pow(math.Abs(v), 4./3), v) * math.Exp2(float64(scales[i]-100)/4)
-				}
-			}
-			if b < u.maxSfb {
 				at += n
 			}
 		}
@@ -273,7 +276,7 @@ func (p *parser) filter(r *bitReader, u *parsedUnit) *parsedFilter {
 
 // spectrum reads the lines of a band (clause 4.6.3.3).
 func (p *parser) spectrum(r *bitReader, book int, q []int16) {
-	if book == zeroBook || book == noiseBook {
+	if book == zeroBook || book > escapeBook {
 		return
 	}
 	dim, side, signed := 2, 0, false

@@ -100,9 +100,9 @@ func (e *Encoder) prepare(ch *channel) {
 }
 
 // silent reports whether band b of ch is not coded as lines at a cut: its sound is
-// less than the error it may have, or it is noise.
+// less than the error it may have, or something stands for it.
 func (e *Encoder) silent(ch *channel, b int, cut float32) bool {
-	return ch.noise[b] || e.sequence != eightShort && b >= e.coded || ch.energy[b] <= ch.mask[b]+cut || ch.ceil[b] < ch.floor[b]
+	return ch.instead[b] != 0 || e.sequence != eightShort && b >= e.coded || ch.energy[b] <= ch.mask[b]+cut || ch.ceil[b] < ch.floor[b]
 }
 
 // allot chooses the frame's scalefactors and codebooks within the limits.
@@ -239,8 +239,11 @@ func (e *Encoder) settle(cut, shift float32) int {
 		for b := range e.bands {
 			ch.big[b] = 0
 			if e.silent(ch, b, cut+0.375*shift) {
-				if ch.noise[b] {
+				if ch.instead[b] != 0 {
 					e.used = max(e.used, b%e.sfb+1)
+				}
+				if ch.instead[b] == 0 || ch.instead[b] == noiseBook {
+					e.uncoded++
 				}
 				continue
 			}
@@ -248,7 +251,6 @@ func (e *Encoder) settle(cut, shift float32) int {
 			e.used = max(e.used, b%e.sfb+1)
 		}
 		e.coder.active = active
-		e.uncoded += e.bands - len(active)
 		if e.fast {
 			e.coder.round(ch.sf[:])
 		} else {
@@ -274,7 +276,7 @@ func (e *Encoder) shed() int {
 	for c := range e.config.Channels {
 		for g := range e.groups {
 			e.ch[c].big[g*e.sfb+e.used] = 0
-			e.ch[c].noise[g*e.sfb+e.used] = false
+			e.ch[c].instead[g*e.sfb+e.used] = 0
 		}
 	}
 	return e.assemble()

@@ -55,14 +55,14 @@ func (e *Encoder) channelBits(ch *channel) int {
 	for g := range e.groups {
 		for lo, end := g*e.sfb, g*e.sfb+e.used; lo < end; {
 			hi := lo
-			for hi < end && ch.noise[hi] == ch.noise[lo] {
-				ch.book[hi] = noiseBook
+			for hi < end && ch.instead[hi] == ch.instead[lo] {
+				ch.book[hi] = ch.instead[lo]
 				if ch.big[hi] == 0 {
 					zeroCosts(&ch.cost[hi], e.off[hi+1]-e.off[hi])
 				}
 				hi++
 			}
-			if ch.noise[lo] {
+			if ch.instead[lo] != 0 {
 				bits += 4 + e.lengthBits()*(1+(hi-lo)/(1<<e.lengthBits()-1))
 			} else {
 				bits += e.coder.sections(ch.cost[lo:hi], ch.big[lo:hi], e.lengthBits(), ch.book[lo:hi])
@@ -70,7 +70,7 @@ func (e *Encoder) channelBits(ch *channel) int {
 			lo = hi
 		}
 	}
-	bits += e.noiseBits(ch)
+	bits += e.insteadBits(ch)
 	// Scalefactors of bands that have a book and no value repeat the one before.
 	last, first := int32(-1), true
 	for g := range e.groups {
@@ -82,6 +82,33 @@ func (e *Encoder) channelBits(ch *channel) int {
 				bits += int(scalefactorBook[ch.sf[b]-last+maxSfDelta].bits)
 				last = ch.sf[b]
 			}
+		}
+	}
+	return bits
+}
+
+// insteadBits returns the bits of the levels of noise and of the positions of
+// intensity, and limits their differences to what the book can say.
+func (e *Encoder) insteadBits(ch *channel) (bits int) {
+	var level, position int32
+	pcm := true
+	for g := range e.groups {
+		for b := g * e.sfb; b < g*e.sfb+e.used; b++ {
+			last := &position
+			switch ch.instead[b] {
+			case 0:
+				continue
+			case noiseBook:
+				last = &level
+				if pcm {
+					bits += noisePcmBits
+					level, pcm = ch.sf[b], false
+					continue
+				}
+			}
+			ch.sf[b] = min(max(ch.sf[b], *last-maxSfDelta), *last+maxSfDelta)
+			bits += int(scalefactorBook[ch.sf[b]-*last+maxSfDelta].bits)
+			*last = ch.sf[b]
 		}
 	}
 	return bits
@@ -236,7 +263,7 @@ func (e *Encoder) writeChannel(w *bitWriter, ch *channel, info bool) {
 		}
 	}
 	// scale_factor_data
-	last, level, pcm := gain, gain-noiseOffset, true
+	last, level, pcm, position := gain, gain-noiseOffset, true, int32(0)
 	for g := range e.groups {
 		for b := g * e.sfb; b < g*e.sfb+e.used; b++ {
 			switch {
@@ -245,6 +272,11 @@ func (e *Encoder) writeChannel(w *bitWriter, ch *channel, info bool) {
 			case ch.book[b] == noiseBook && pcm:
 				w.put(uint32(ch.sf[b]-level+noisePcmZero), noisePcmBits)
 				level, pcm = ch.sf[b], false
+				continue
+			case ch.book[b] >= oppositeBook:
+				c := &scalefactorBook[ch.sf[b]-position+maxSfDelta]
+				w.put(c.code, uint(c.bits))
+				position = ch.sf[b]
 				continue
 			case ch.book[b] == noiseBook:
 				c := &scalefactorBook[ch.sf[b]-level+maxSfDelta]
@@ -278,7 +310,7 @@ func (e *Encoder) writeChannel(w *bitWriter, ch *channel, info bool) {
 	w.put(0, 1) // gain_control_data_present
 	for g := range e.groups {
 		for b := g * e.sfb; b < g*e.sfb+e.used; b++ {
-			if ch.book[b] != zeroBook && ch.book[b] != noiseBook {
+			if ch.book[b] != zeroBook && ch.book[b] < noiseBook {
 				q := ch.q[e.off[b]:e.off[b+1]]
 				if ch.big[b] == 0 {
 					clear(q)
