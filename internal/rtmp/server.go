@@ -317,7 +317,12 @@ func (s *Server) serve(ctx context.Context, raw net.Conn, opened func()) {
 		c.conn, c.secured = secured, true
 		_ = raw.SetDeadline(c.openBy)
 		if err := secured.HandshakeContext(ctx); err != nil {
-			s.log().Debug("rtmps connection", "remote", raw.RemoteAddr(), "error", err)
+			// What TLS calls a remote error is an alert: nearly always about our certificate.
+			if alert := new(net.OpError); errors.As(err, &alert) && alert.Op == "remote error" {
+				s.log().Warn("a client does not take the certificate", "remote", raw.RemoteAddr(), "why", alert.Err)
+			} else {
+				s.log().Debug("rtmps connection", "remote", raw.RemoteAddr(), "error", err)
+			}
 			return
 		}
 		_ = raw.SetDeadline(time.Time{})

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 	"sync"
@@ -122,6 +123,10 @@ func (h *handler) OnConnOpen(c *gortsplib.ServerHandlerOnConnOpenCtx) {
 
 // OnConnClose implements [gortsplib.ServerHandlerOnConnClose].
 func (h *handler) OnConnClose(c *gortsplib.ServerHandlerOnConnCloseCtx) {
+	// What TLS calls a remote error is an alert: nearly always about our certificate.
+	if alert := new(net.OpError); errors.As(c.Error, &alert) && alert.Op == "remote error" {
+		sdk.Logger().Warn("an encoder does not take the certificate", "remote", c.Conn.NetConn().RemoteAddr(), "why", alert.Err)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.conns--

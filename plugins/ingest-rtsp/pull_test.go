@@ -6,11 +6,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"log"
-	"log/slog"
 	"net"
 	"net/http/httptest"
-	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -243,33 +241,12 @@ func generic(t *testing.T, payloadType uint8, rtpmap string) format.Format {
 	return f
 }
 
-// A logbook keeps what is logged.
-type logbook struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logbook) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 const canary = "CANARY7f3a"
 
 // TestFaults: what goes wrong with a source is told with its class, and the secrets of
 // its URL are in no text.
 func TestFaults(t *testing.T) {
-	logs := &logbook{}
-	before := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	t.Cleanup(func() { slog.SetDefault(before); log.SetOutput(os.Stderr) }) // the former does not take the latter back
+	logs := logged(t)
 	cert := httptest.NewTLSServer(nil)
 	defer cert.Close()
 	pair := cert.TLS.Certificates[0]
@@ -438,4 +415,78 @@ func TestParseSource(t *testing.T) {
 	bad("rtsp://host/x#transport=SECRET")
 	bad("rtsps://host/x#fingerprint=SECRET")
 	bad("rtsp://host/x#fingerprint=" + strings.Repeat("ab", 32))
+}
+
+// TestKeepalive: a source whose sessions end after two seconds without a request has
+// one in time again and again, with the credentials that it wants.
+func TestKeepalive(t *testing.T) {
+	t.Parallel()
+	const limit, times = 2 * time.Second, 3
+	header := regexp.MustCompile(`\r\nSession: [0-9A-Za-z-]+`)
+	c := camera.Start(t, peers.FreeAddr(t), camera.Script{User: "admin", Password: "x"})
+	heard := make(chan string, 1000)
+	addr := serveRaw(t, func(client net.Conn) {
+		server, err := net.Dial("tcp", c.Addr)
+		if err != nil {
+			return
+		}
+		defer func() { _ = client.Close() }()
+		defer func() { _ = server.Close() }()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			defer func() { _ = server.Close() }()
+			b := make([]byte, 64<<10)
+			for {
+				n, err := client.Read(b)
+				if err != nil {
+					return
+				}
+				for _, method := range []string{"OPTIONS ", "GET_PARAMETER "} {
+					if at := bytes.Index(b[:n], []byte(method)); at >= 0 {
+						heard <- string(b[at:n])
+					}
+				}
+				if _, err := server.Write(b[:n]); err != nil {
+					return
+				}
+			}
+		}()
+		b := make([]byte, 64<<10)
+		for {
+			n, err := server.Read(b)
+			if err != nil {
+				break
+			}
+			if _, err := client.Write(header.ReplaceAll(b[:n], []byte("${0};timeout=2"))); err != nil {
+				break
+			}
+		}
+		_ = client.Close()
+		<-ended
+	})
+	g := attach(t, `{}`)
+	pullFrom(g, 1, "rtsp://admin:x@"+addr+"/stream#transport=tcp")
+	take(g, flows)
+	for len(heard) > 0 {
+		<-heard // from before PLAY
+	}
+	last := time.Now()
+	for range times {
+		for m := ""; m == ""; {
+			g.Recv() // media go on
+			select {
+			case m = <-heard:
+				if !strings.Contains(m, "Authorization: Digest") || !strings.Contains(m, "Session: ") {
+					t.Errorf("a request without session or credentials: %s", m)
+				}
+			default:
+			}
+			if time.Since(last) > 10*limit {
+				t.Fatal("no request that keeps the session")
+			}
+		}
+		t.Logf("a request after %v", time.Since(last))
+		last = time.Now()
+	}
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -177,4 +178,75 @@ func TestOnDemand(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestEncoders: encoders come by rtsps and rtsp with the token in the URL or as their
+// password. One with a wrong token is told so; who comes last has the stream, in the same
+// session of the target; a client that does not trust the certificate is in the log.
+func TestEncoders(t *testing.T) {
+	peers.Need(t, "ffmpeg")
+	sink := receive(t)
+	cert, key := peers.NewCA(t).Issue(t, "127.0.0.1")
+	plain, secured := peers.FreeAddr(t), peers.FreeAddr(t)
+	g := startGatewayWith(t, fmt.Sprintf("  ingest-rtsp: {options: {listen: %q, listen_tls: %q, certificate: %q, certificate_key: %q}}\n", plain, secured, cert, key),
+		route("studio", fmt.Sprintf(`cdn: {url: "rtmp://%s/live/x", interleave: low}`, sink.addr)))
+	encode := func(url string) *peers.Process {
+		return peers.Start(t, peers.Command{Name: "ffmpeg", Path: peers.Find(t, "ffmpeg"), Args: []string{"-nostdin", "-v", "error", "-re",
+			"-f", "lavfi", "-i", "testsrc2=size=160x90:rate=25", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-pix_fmt", "yuv420p",
+			"-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-c:a", "aac", "-f", "rtsp", "-rtsp_transport", "tcp", url}})
+	}
+	arrive := func(what string, after time.Time) {
+		t.Helper()
+		peers.Wait(t, 60*time.Second, what, func() error {
+			if list, _ := sink.since(after); len(list) < 40 {
+				return fmt.Errorf("%d pictures", len(list))
+			}
+			return nil
+		})
+	}
+	refused := encode("rtsp://anybody:canary-wrong@" + plain + "/studio")
+	if code := refused.ExitCode(t, 30*time.Second); code == 0 || !strings.Contains(refused.Output(), "401 Unauthorized") {
+		t.Errorf("a wrong token: exit code %d\n%s", code, refused.Output())
+	}
+	first := encode("rtsps://anybody:" + token + "@" + secured + "/studio")
+	arrive("pictures by rtsps", time.Time{})
+	if _, err := tls.Dial("tcp", secured, peers.NewCA(t).ClientConfig()); err == nil {
+		t.Error("a client that trusts another authority was content")
+	}
+	g.Match(t, 20*time.Second, "an encoder does not take the certificate.*bad certificate")
+
+	encode("rtsp://" + plain + "/studio?token=" + token)
+	if code := first.ExitCode(t, 30*time.Second); code == 0 {
+		t.Errorf("the one before ended as if it was content\n%s", first.Output())
+	}
+	arrive("pictures of who came last", time.Now())
+	if _, sessions := sink.since(time.Time{}); sessions != 1 {
+		t.Errorf("the target had %d sessions, want one", sessions)
+	}
+	g.waitTarget(t, 10*time.Second, "studio", "cdn", status.TargetLive)
+	if text := g.Output(); strings.Contains(text, token) || strings.Contains(text, "canary-wrong") {
+		t.Error("the log holds a token")
+	}
+}
+
+// TestCameraByTLS: a source's certificate is verified by the authority that the options
+// name, and what is wrong with it is told.
+func TestCameraByTLS(t *testing.T) {
+	sink := receive(t)
+	ca, other := peers.NewCA(t), peers.NewCA(t)
+	pair, err := tls.LoadX509KeyPair(ca.Issue(t, "127.0.0.1"))
+	must(t, err)
+	stranger, err := tls.LoadX509KeyPair(other.Issue(t, "127.0.0.1"))
+	must(t, err)
+	misnamed, err := tls.LoadX509KeyPair(ca.Issue(t, "camera.example.com"))
+	must(t, err)
+	var routes strings.Builder
+	for name, pair := range map[string]*tls.Certificate{"good": &pair, "stranger": &stranger, "misnamed": &misnamed} {
+		c := camera.Start(t, peers.FreeAddr(t), camera.Script{TLS: pair})
+		routes.WriteString(fetches(name, fmt.Sprintf("url: \"rtsps://%s/stream\"", c.Addr), fmt.Sprintf(`cdn: {url: "rtmp://%s/live/%s"}`, sink.addr, name)))
+	}
+	g := startGatewayWith(t, fmt.Sprintf("  ingest-rtsp: {options: {ca: %q}}\n", ca.File), routes.String())
+	g.waitTarget(t, 30*time.Second, "good", "cdn", status.TargetLive)
+	g.Match(t, 20*time.Second, "stream=stranger .*the source's certificate is not trusted")
+	g.Match(t, 20*time.Second, "stream=misnamed .*the source's certificate is not trusted .*not 127.0.0.1|stream=misnamed .*doesn't contain any IP SANs")
 }
