@@ -16,6 +16,7 @@ import (
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/media/h264"
 	"github.com/headgate/gateway/sdk/media/h265"
+	"github.com/headgate/gateway/test/intake"
 	"github.com/headgate/gateway/test/peers"
 )
 
@@ -37,8 +38,8 @@ func tags(t testing.TB, file string, shift uint32) (list []rtmp.Message) {
 	return list
 }
 
-func assembleAll(list []rtmp.Message) (*recorder, *assembler) {
-	r := &recorder{}
+func assembleAll(list []rtmp.Message) (*intake.Recorder, *assembler) {
+	r := &intake.Recorder{}
 	a := newAssembler(r, slog.New(slog.DiscardHandler))
 	for _, m := range list {
 		a.take(m, time.Now())
@@ -59,32 +60,13 @@ func TestFFmpegStreams(t *testing.T) {
 				args, []string{file})...)
 			messages := tags(t, file, shift)
 			r, a := assembleAll(messages)
-			tracks := r.tracks()
-			if len(r.sets) != 1 || len(tracks) != 2 || tracks[0].Codec != media.H264 || tracks[0].Width != 322 || tracks[0].Height != 182 || tracks[0].FrameRate != 25 ||
+			tracks := r.Tracks()
+			if len(r.Sets) != 1 || len(tracks) != 2 || tracks[0].Codec != media.H264 || tracks[0].Width != 322 || tracks[0].Height != 182 || tracks[0].FrameRate != 25 ||
 				tracks[1].Codec != media.AAC || tracks[1].SampleRateHz != 48000 || tracks[1].Channels != 2 {
-				t.Fatalf("%d times tracks, at last %+v", len(r.sets), tracks)
+				t.Fatalf("%d times tracks, at last %+v", len(r.Sets), tracks)
 			}
-			want := map[media.TrackID][]peers.Packet{}
-			for _, p := range peers.Packets(t, file) {
-				id := tracks[1].ID
-				if p.Type == "video" {
-					id = tracks[0].ID
-				}
-				want[id] = append(want[id], p)
-			}
-			for id, packets := range want {
-				units := r.units[id]
-				if len(units) != len(packets) {
-					t.Fatalf("track %d: %d units, ffprobe counts %d", id, len(units), len(packets))
-				}
-				for i, u := range units {
-					off := (u.DTS - units[0].DTS) - (packets[i].DTS - packets[0].DTS)
-					ahead := (u.PTS - u.DTS) - (packets[i].PTS - packets[i].DTS)
-					if off.Abs() > time.Millisecond || ahead.Abs() > time.Millisecond || u.RandomAccess != packets[i].Key && id == tracks[0].ID {
-						t.Fatalf("unit %d of track %d at %v/%v, ffprobe says %+v", i, id, u.PTS, u.DTS, packets[i])
-					}
-				}
-			}
+			intake.CheckPackets(t, r.Units[tracks[0].ID], file, "video")
+			intake.CheckPackets(t, r.Units[tracks[1].ID], file, "audio")
 			checkBytes(t, messages, r)
 			if n := a.figures.damaged.Load() + a.figures.early.Load() + a.figures.leftOut.Load() + a.figures.jumps.Load(); n != 0 {
 				t.Errorf("%d faults", n)
@@ -101,16 +83,16 @@ func TestFFmpegStreams(t *testing.T) {
 }
 
 // checkBytes holds units to the messages that they came in.
-func checkBytes(t *testing.T, messages []rtmp.Message, r *recorder) {
+func checkBytes(t *testing.T, messages []rtmp.Message, r *intake.Recorder) {
 	t.Helper()
 	next := map[media.TrackID]int{}
 	for _, m := range messages {
 		if len(m.Body) < 5 || m.Body[1] != 1 || m.Type != rtmp.TypeAudio && m.Type != rtmp.TypeVideo {
 			continue
 		}
-		id, payload := r.tracks()[1].ID, m.Body[2:]
+		id, payload := r.Tracks()[1].ID, m.Body[2:]
 		if m.Type == rtmp.TypeVideo {
-			id, payload = r.tracks()[0].ID, nil
+			id, payload = r.Tracks()[0].ID, nil
 			for b := m.Body[5:]; len(b) > 4; {
 				n := 4 + binary.BigEndian.Uint32(b)
 				if t := b[4] & 0x1f; t >= 1 && t <= 6 { // slices and SEI
@@ -119,7 +101,7 @@ func checkBytes(t *testing.T, messages []rtmp.Message, r *recorder) {
 				b = b[n:]
 			}
 		}
-		units := r.units[id]
+		units := r.Units[id]
 		if i := next[id]; i >= len(units) || !bytes.Equal(units[i].Payload, payload) {
 			t.Fatalf("unit %d of track %d is not what was sent", i, id)
 		}
@@ -162,15 +144,15 @@ func TestChangeOfSize(t *testing.T) {
 		message(rtmp.H264Tag(picture, true, 0), 66),
 		message(rtmp.H264Tag(h264.AppendLengthPrefixed(nil, append([][]byte{c.SPS, c.PPS}, split4(t, picture)...)...), true, 0), 100),
 	})
-	if got, want := strings.Join(r.events, ", "), "tracks, unit of 1, unit of 1, tracks, unit of 1, tracks, unit of 1"; got != want {
+	if got, want := strings.Join(r.Events, ", "), "tracks, unit of 1, unit of 1, tracks, unit of 1, tracks, unit of 1"; got != want {
 		t.Fatalf("%s, want %s", got, want)
 	}
 	for i, width := range []int{clip.Width, 1920, clip.Width} {
-		if r.sets[i][0].Width != width {
-			t.Errorf("change %d: %+v", i, r.sets[i])
+		if r.Sets[i][0].Width != width {
+			t.Errorf("change %d: %+v", i, r.Sets[i])
 		}
 	}
-	for i, u := range r.units[1] {
+	for i, u := range r.Units[1] {
 		if !bytes.Equal(u.Payload, picture) {
 			t.Errorf("picture %d has other bytes", i)
 		}
@@ -196,8 +178,8 @@ func TestShortLengths(t *testing.T) {
 		short = append(binary.BigEndian.AppendUint16(short, uint16(len(n))), n...)
 	}
 	r, a := assembleAll([]rtmp.Message{message(rtmp.H264HeaderTag(config), 0), message(rtmp.H264Tag(short, true, 0), 0)})
-	if len(r.units[1]) != 1 || !bytes.Equal(r.units[1][0].Payload, picture) || !bytes.Equal(r.tracks()[0].DecoderConfig, track.DecoderConfig) {
-		t.Errorf("%d units, tracks %+v", len(r.units[1]), r.sets)
+	if len(r.Units[1]) != 1 || !bytes.Equal(r.Units[1][0].Payload, picture) || !bytes.Equal(r.Tracks()[0].DecoderConfig, track.DecoderConfig) {
+		t.Errorf("%d units, tracks %+v", len(r.Units[1]), r.Sets)
 	}
 	a.take(message(rtmp.H264Tag(short[:len(short)-1], true, 0), 33), time.Now())
 	if a.figures.damaged.Load() != 1 {
@@ -219,8 +201,8 @@ func TestMultitrack(t *testing.T) {
 		message(rtmp.AudioTag(media.AAC, 0, []byte{1}), 0),
 		message(rtmp.AudioTag(media.AAC, 1, []byte{2}), 0),
 	})
-	if len(r.tracks()) != 3 || len(r.units[1]) != 1 || len(r.units[2]) != 1 || len(r.units[3]) != 1 || r.units[3][0].Payload[0] != 2 {
-		t.Errorf("tracks %+v, units %v", r.tracks(), r.events)
+	if len(r.Tracks()) != 3 || len(r.Units[1]) != 1 || len(r.Units[2]) != 1 || len(r.Units[3]) != 1 || r.Units[3][0].Payload[0] != 2 {
+		t.Errorf("tracks %+v, units %v", r.Tracks(), r.Events)
 	}
 	if n := a.figures.leftOut.Load(); n != 2 || len(a.warned) != 1 {
 		t.Errorf("%d left out, said %q", n, a.warned)
@@ -238,8 +220,8 @@ func TestNanoseconds(t *testing.T) {
 		{Type: rtmp.TypeVideo, Body: append(slices.Clone(frame), picture...)},
 		message(rtmp.VideoTag(media.H264, 0, picture, true, 0), 40),
 	})
-	if u := r.units[1]; len(u) != 2 || u[1].DTS-u[0].DTS != 39500*time.Microsecond {
-		t.Fatalf("%d units: %v", len(u), r.events)
+	if u := r.Units[1]; len(u) != 2 || u[1].DTS-u[0].DTS != 39500*time.Microsecond {
+		t.Fatalf("%d units: %v", len(u), r.Events)
 	}
 }
 
@@ -255,8 +237,8 @@ func TestLeftOut(t *testing.T) {
 		)
 	}
 	r, a := assembleAll(list)
-	if len(r.tracks()) != 1 || len(r.units[1]) != 5 || a.figures.leftOut.Load() != 10 {
-		t.Errorf("%v, %d left out", r.events, a.figures.leftOut.Load())
+	if len(r.Tracks()) != 1 || len(r.Units[1]) != 5 || a.figures.leftOut.Load() != 10 {
+		t.Errorf("%v, %d left out", r.Events, a.figures.leftOut.Load())
 	}
 	if got := strings.Join(a.warned, ", "); got != "audio of mp3, video of flv 02" {
 		t.Errorf("said %q", got)
@@ -314,12 +296,12 @@ func FuzzMessages(f *testing.F) {
 		}
 		r, _ := assembleAll(list)
 		known := map[media.TrackID]media.Track{}
-		for _, set := range r.sets {
+		for _, set := range r.Sets {
 			for _, tr := range set {
 				known[tr.ID] = tr
 			}
 		}
-		for id, units := range r.units {
+		for id, units := range r.Units {
 			tr, ok := known[id]
 			if !ok || !tr.Complete() {
 				t.Fatalf("units of track %d, which is %+v", id, tr)

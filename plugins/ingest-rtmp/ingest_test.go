@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/plugintest"
 	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/test/intake"
 	"github.com/headgate/gateway/test/peers"
 )
 
@@ -89,26 +89,9 @@ func body(t media.Track, u *media.AccessUnit) *rtmp.Tag {
 
 func TestConformance(t *testing.T) {
 	addr := peers.FreeAddr(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	// Encoders are there before the checks, which count goroutines.
-	start := make(chan struct{}, 100)
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-start:
-					encode(ctx, addr)
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
-	}
 	plugintest.TestIngest(t, Plugin(), plugintest.IngestOptions{
 		Options: fmt.Appendf(nil, `{"listen": %q}`, addr),
-		Publish: func(plugintest.T, *plugintest.Gateway) { start <- struct{}{} },
+		Publish: intake.Publishers(t, func(ctx context.Context) { encode(ctx, addr) }),
 	})
 }
 
@@ -145,25 +128,3 @@ func TestWish(t *testing.T) {
 	bad("live", "", "studio?token=%zzSECRET")
 	bad("", "", "?token=SECRET")
 }
-
-// A recorder keeps what an assembler makes.
-type recorder struct {
-	sets   [][]media.Track
-	events []string // tracks and units in their order
-	units  map[media.TrackID][]*media.AccessUnit
-}
-
-func (r *recorder) SetTracks(tracks []media.Track) {
-	r.sets = append(r.sets, tracks)
-	r.events = append(r.events, "tracks")
-}
-
-func (r *recorder) WriteAccessUnit(u *media.AccessUnit) {
-	if r.units == nil {
-		r.units = make(map[media.TrackID][]*media.AccessUnit)
-	}
-	r.units[u.Track] = append(r.units[u.Track], u)
-	r.events = append(r.events, fmt.Sprint("unit of ", u.Track))
-}
-
-func (r *recorder) tracks() []media.Track { return r.sets[len(r.sets)-1] }

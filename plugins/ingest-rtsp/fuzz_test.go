@@ -15,26 +15,19 @@ import (
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/test/camera"
+	"github.com/headgate/gateway/test/intake"
 )
 
-// A recorder keeps what a session makes.
-type recorder struct {
-	tracks []media.Track
-	units  map[media.TrackID][]*media.AccessUnit
-}
-
-func (r *recorder) SetTracks(tracks []media.Track) { r.tracks = tracks }
+// A recorder keeps what a session makes, and sees to it that tracks come first.
+type recorder struct{ intake.Recorder }
 
 func (r *recorder) WriteAccessUnit(u *media.AccessUnit) {
-	if r.units == nil {
-		r.units = make(map[media.TrackID][]*media.AccessUnit)
-	}
-	for _, t := range r.tracks {
+	for _, t := range r.Tracks() {
 		if t.ID == u.Track && !t.Complete() {
 			panic("a unit before its config")
 		}
 	}
-	r.units[u.Track] = append(r.units[u.Track], u)
+	r.Recorder.WriteAccessUnit(u)
 }
 
 // describeText parses a description as the library does.
@@ -137,7 +130,7 @@ func FuzzSession(f *testing.F) {
 			tr.take(p.packet)
 		}
 		s.stats("tcp")
-		for id, units := range r.units {
+		for id, units := range r.Units {
 			for i, u := range units {
 				if len(u.Payload) == 0 || u.PTS < u.DTS || i > 0 && u.DTS <= units[i-1].DTS {
 					t.Fatalf("unit %d of track %d: %d bytes at %v/%v", i, id, len(u.Payload), u.PTS, u.DTS)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/plugintest"
 	"github.com/headgate/gateway/test/camera"
+	"github.com/headgate/gateway/test/intake"
 	"github.com/headgate/gateway/test/peers"
 )
 
@@ -34,26 +34,11 @@ func TestConformanceOfPull(t *testing.T) {
 
 func TestConformanceOfPublish(t *testing.T) {
 	addr := peers.FreeAddr(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	// Encoders are there before the checks, which count goroutines.
-	start := make(chan struct{}, 100)
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-start:
-					record(ctx, "rtsp://"+addr+"/studio?token=x", gortsplib.TransportTCP)
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
-	}
 	plugintest.TestIngest(t, Plugin(), plugintest.IngestOptions{
 		Options: fmt.Appendf(nil, `{"listen": %q}`, addr),
-		Publish: func(plugintest.T, *plugintest.Gateway) { start <- struct{}{} },
+		Publish: intake.Publishers(t, func(ctx context.Context) {
+			record(ctx, "rtsp://"+addr+"/studio?token=x", gortsplib.TransportTCP)
+		}),
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/headgate/gateway/sdk/plugintest"
 	"github.com/headgate/gateway/sdk/wire"
 	"github.com/headgate/gateway/test/camera"
+	"github.com/headgate/gateway/test/intake"
 	"github.com/headgate/gateway/test/peers"
 )
 
@@ -96,11 +97,7 @@ func TestRefusals(t *testing.T) {
 		c, done := announce(t, url, d)
 		defer c.Close()
 		if reason != wire.OfferRejected_REASON_UNSPECIFIED {
-			var offer *wire.Offer
-			for offer == nil {
-				offer = g.Recv().GetOffer()
-			}
-			g.Send(&wire.HostMsg{M: &wire.HostMsg_Reject{Reject: &wire.OfferRejected{Offer: offer.GetOffer(), Reason: reason, Message: "because of " + reason.String()}}})
+			intake.Reject(g, reason, "because of "+reason.String())
 		}
 		var status liberrors.ErrClientBadStatusCode
 		if err := <-done; !errors.As(err, &status) || status.Code != want {
@@ -141,15 +138,10 @@ func TestPassword(t *testing.T) {
 	_, d, _ := testCard(t)
 	c, done := announce(t, "rtsp://anybody:T0%20KEN@"+addr+"/studio", d)
 	defer c.Close()
-	var offer *wire.Offer
-	for offer == nil {
-		offer = g.Recv().GetOffer()
-	}
-	if n := len(offer.GetCredentials()); n != 0 {
+	if n := len(intake.Reject(g, wire.OfferRejected_UNAUTHENTICATED, "").GetCredentials()); n != 0 {
 		t.Errorf("credentials before they were asked for: %d bytes", n)
 	}
-	g.Send(&wire.HostMsg{M: &wire.HostMsg_Reject{Reject: &wire.OfferRejected{Offer: offer.GetOffer(), Reason: wire.OfferRejected_UNAUTHENTICATED}}})
-	if o := accept(t, g); o.GetName() != "studio" || string(o.GetCredentials()) != "T0 KEN" {
+	if o := intake.Accept(g); o.GetName() != "studio" || string(o.GetCredentials()) != "T0 KEN" {
 		t.Errorf("offer of %q with %q", o.GetName(), o.GetCredentials())
 	}
 	if err := <-done; err != nil {
@@ -165,7 +157,7 @@ func TestSuperseded(t *testing.T) {
 	card, d, video := testCard(t)
 	c, done := announce(t, "rtsp://"+addr+"/studio?token=x", d)
 	defer c.Close()
-	accept(t, g)
+	intake.Accept(g)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}

@@ -15,79 +15,9 @@ import (
 	"github.com/headgate/gateway/sdk/media/h265"
 	"github.com/headgate/gateway/sdk/plugintest"
 	"github.com/headgate/gateway/sdk/wire"
+	"github.com/headgate/gateway/test/intake"
 	"github.com/headgate/gateway/test/peers"
 )
-
-// A recording is what a plugin delivered in one session.
-type recording struct {
-	tracks []media.Track
-	units  map[media.TrackID][]*media.AccessUnit
-	end    *wire.SessionState
-	stats  map[string]float64
-	info   map[string]string
-	silent int
-}
-
-// of are the units of the only track of a codec.
-func (r *recording) of(t *testing.T, c media.Codec) (media.Track, []*media.AccessUnit) {
-	t.Helper()
-	i := slices.IndexFunc(r.tracks, func(t media.Track) bool { return t.Codec == c })
-	if i < 0 {
-		t.Fatalf("no track of %s: %+v", c, r.tracks)
-	}
-	return r.tracks[i], r.units[r.tracks[i].ID]
-}
-
-// accept lets in the next publisher.
-func accept(t *testing.T, g *plugintest.Gateway) *wire.Offer {
-	t.Helper()
-	var offer *wire.Offer
-	for offer == nil {
-		offer = g.Recv().GetOffer()
-	}
-	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
-		Session: 1, Kind: wire.SessionKind_SESSION_KIND_INGEST, StreamId: 1, Stream: "studio", Offer: offer.GetOffer(), InitialCreditBytes: 1 << 24,
-	}}})
-	return offer
-}
-
-// pullFrom opens a session that reads from url.
-func pullFrom(g *plugintest.Gateway, session uint32, url string) {
-	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
-		Session: session, Kind: wire.SessionKind_SESSION_KIND_INGEST, StreamId: 1, Stream: "studio", Url: url, InitialCreditBytes: 1 << 24,
-	}}})
-}
-
-// take takes in a session until it ends or enough says so.
-func take(g *plugintest.Gateway, enough func(*recording) bool) *recording {
-	r := &recording{units: make(map[media.TrackID][]*media.AccessUnit), stats: map[string]float64{}}
-	for {
-		m := g.Recv()
-		if ts := m.GetTracks(); ts != nil {
-			r.tracks = wire.ToTracks(ts.GetTracks())
-		}
-		for _, pb := range m.GetMedia().GetUnits() {
-			u := wire.ToUnit(pb, time.Now(), time.Minute)
-			r.units[u.Track] = append(r.units[u.Track], u)
-			for _, session := range pb.GetSessions() {
-				g.Send(&wire.HostMsg{M: &wire.HostMsg_Credit{Credit: &wire.Credit{Session: session, Bytes: uint64(len(u.Payload))}}})
-			}
-		}
-		if s := m.GetState(); s.GetEnded() || s.GetState() == wire.SessionState_FAILED {
-			r.end = s
-			return r
-		}
-		if s := m.GetStats(); s != nil {
-			r.stats, r.info = s.GetValues(), s.GetInfo()
-		}
-		if m.GetSilence().GetSilent() {
-			r.silent++
-		}
-		if enough != nil && enough(r) {
-			return r
-		}
-	}
-}
 
 // frames are the checksums of the decoded pictures of a file, in the order of output.
 func frames(t *testing.T, file string) []string {
@@ -157,9 +87,9 @@ func sourceFile(t *testing.T, args ...string) string {
 
 // checkPictures holds that a recording has the pictures of a file: as many, in the
 // same order, at the same distances, with rising decoding times.
-func checkPictures(t *testing.T, r *recording, codec media.Codec, file string) {
+func checkPictures(t *testing.T, r *intake.Session, codec media.Codec, file string) {
 	t.Helper()
-	track, units := r.of(t, codec)
+	track, units := r.Of(t, codec)
 	var want []peers.Packet
 	for _, p := range peers.Packets(t, file) {
 		if p.Type == "video" {
@@ -221,16 +151,16 @@ func TestFFmpegRecords(t *testing.T) {
 			waitListening(t, addr)
 			p := peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{"-nostdin", "-v", "error", "-re",
 				"-i", file, "-c", "copy", "-f", "rtsp", "-rtsp_transport", by, "rtsp://" + addr + "/studio?token=T0KEN"}})
-			o := accept(t, g)
+			o := intake.Accept(g)
 			if o.GetName() != "studio" || string(o.GetCredentials()) != "T0KEN" || !slices.Equal(o.GetCodecs(), []string{string(codec), string(sound)}) {
 				t.Errorf("offer %v", o)
 			}
-			r := take(g, nil)
-			if r.end.GetState() != wire.SessionState_CLOSED {
-				t.Errorf("ended with %v, want a goodbye\n%s", r.end, p.Output())
+			r := intake.Take(g, nil)
+			if r.End.GetState() != wire.SessionState_CLOSED {
+				t.Errorf("ended with %v, want a goodbye\n%s", r.End, p.Output())
 			}
 			checkPictures(t, r, codec, file)
-			_, units := r.of(t, sound)
+			_, units := r.Of(t, sound)
 			var length time.Duration
 			for _, u := range units {
 				length += u.Duration
@@ -258,18 +188,18 @@ func TestPullFromMediaMTX(t *testing.T) {
 		"-i", file, "-c", "copy", "-f", "rtsp", "-rtsp_transport", "tcp", "rtsp://" + server.RTSPAddr + "/cam"}})
 	peers.Wait(t, 20*time.Second, "the publisher", func() error { _, err := server.Path("cam"); return err })
 	g := attach(t, `{}`)
-	pullFrom(g, 1, "rtsp://"+server.RTSPAddr+"/cam")
-	r := take(g, nil) // until the server has nothing more
-	track, pictures := r.of(t, media.H264)
+	intake.Pull(g, 1, "rtsp://"+server.RTSPAddr+"/cam")
+	r := intake.Take(g, nil) // until the server has nothing more
+	track, pictures := r.Of(t, media.H264)
 	got, want := frames(t, annexB(t, track, pictures)), frames(t, file)
 	from := slices.Index(want, got[0])
 	if len(got) < 20 || from < 0 || from+len(got) > len(want) || !slices.Equal(got, want[from:from+len(got)]) {
 		t.Errorf("%d pictures, not those of the source from picture %d on", len(got), from)
 	}
-	if _, sound := r.of(t, media.AAC); len(sound) < 20 || count(sound, func(u *media.AccessUnit) bool { return u.Discontinuity }) > 0 {
+	if _, sound := r.Of(t, media.AAC); len(sound) < 20 || count(sound, func(u *media.AccessUnit) bool { return u.Discontinuity }) > 0 {
 		t.Errorf("%d pieces of sound, or with a hole", len(sound))
 	}
-	t.Logf("%d pictures from the %d. on; ended with %v", len(got), from, r.end)
+	t.Logf("%d pictures from the %d. on; ended with %v", len(got), from, r.End)
 }
 
 // TestPortInUse: who has the port is not known, but that it is taken is said, and where.

@@ -25,6 +25,7 @@ import (
 	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 	"github.com/headgate/gateway/test/camera"
+	"github.com/headgate/gateway/test/intake"
 	"github.com/headgate/gateway/test/peers"
 )
 
@@ -35,16 +36,16 @@ func attach(t *testing.T, options string) *plugintest.Gateway {
 }
 
 // flows reports whether enough of both tracks came.
-func flows(r *recording) bool { return len(r.units[1]) > 45 && len(r.units[2]) > 75 }
+func flows(r *intake.Session) bool { return len(r.Units[1]) > 45 && len(r.Units[2]) > 75 }
 
 // checkCard holds that what came is the test card, joined at a keyframe, with picture
 // and sound together.
-func checkCard(t *testing.T, r *recording, most time.Duration) {
+func checkCard(t *testing.T, r *intake.Session, most time.Duration) {
 	t.Helper()
-	video, pictures := r.of(t, media.H264)
-	_, sound := r.of(t, media.Opus)
+	video, pictures := r.Of(t, media.H264)
+	_, sound := r.Of(t, media.Opus)
 	if len(pictures) == 0 || len(sound) == 0 {
-		t.Fatalf("%d pictures, %d pieces of sound; the end: %v", len(pictures), len(sound), r.end)
+		t.Fatalf("%d pictures, %d pieces of sound; the end: %v", len(pictures), len(sound), r.End)
 	}
 	if !video.Complete() || video.Width != clip.Width || !pictures[0].RandomAccess {
 		t.Errorf("track %+v, first picture %+v", video, pictures[0])
@@ -97,12 +98,12 @@ func TestPull(t *testing.T) {
 			t.Parallel()
 			c := camera.Start(t, peers.FreeAddr(t), s)
 			g := attach(t, `{}`)
-			pullFrom(g, 1, strings.ReplaceAll(url, "ADDR", c.Addr))
-			r := take(g, flows)
+			intake.Pull(g, 1, strings.ReplaceAll(url, "ADDR", c.Addr))
+			r := intake.Take(g, flows)
 			checkCard(t, r, 150*time.Millisecond)
-			r = take(g, func(r *recording) bool { return r.info["transport"] != "" })
-			if r.info["transport"] != transport {
-				t.Errorf("by %s, want %s", r.info["transport"], transport)
+			r = intake.Take(g, func(r *intake.Session) bool { return r.Info["transport"] != "" })
+			if r.Info["transport"] != transport {
+				t.Errorf("by %s, want %s", r.Info["transport"], transport)
 			}
 		})
 	}
@@ -124,11 +125,11 @@ func TestPull(t *testing.T) {
 func TestFirstKeyframe(t *testing.T) {
 	c := camera.Start(t, peers.FreeAddr(t), camera.Script{SetsOnlyInDescription: true})
 	g := attach(t, `{}`)
-	pullFrom(g, 1, "rtsp://"+c.Addr+"/stream#transport=tcp")
-	r := take(g, func(r *recording) bool { return len(r.units[1]) > 0 })
+	intake.Pull(g, 1, "rtsp://"+c.Addr+"/stream#transport=tcp")
+	r := intake.Take(g, func(r *intake.Session) bool { return len(r.Units[1]) > 0 })
 	keys := c.Keyframes()
 	latest := keys[len(keys)-1]
-	if d := r.units[1][0].Received.Sub(latest); d > time.Second {
+	if d := r.Units[1][0].Received.Sub(latest); d > time.Second {
 		t.Errorf("the first picture is of %v after the newest key picture", d)
 	}
 }
@@ -141,10 +142,10 @@ func TestReports(t *testing.T) {
 			t.Parallel()
 			c := camera.Start(t, peers.FreeAddr(t), camera.Script{Reports: reports})
 			g := attach(t, `{}`)
-			pullFrom(g, 1, "rtsp://"+c.Addr+"/stream#transport=tcp")
-			r := take(g, func(r *recording) bool { return len(r.units[1]) > 75 })
+			intake.Pull(g, 1, "rtsp://"+c.Addr+"/stream#transport=tcp")
+			r := intake.Take(g, func(r *intake.Session) bool { return len(r.Units[1]) > 75 })
 			checkCard(t, r, 150*time.Millisecond)
-			if n := count(r.units[1], func(u *media.AccessUnit) bool { return u.Discontinuity }); n > 0 {
+			if n := count(r.Units[1], func(u *media.AccessUnit) bool { return u.Discontinuity }); n > 0 {
 				t.Errorf("%d discontinuities", n)
 			}
 		})
@@ -179,31 +180,31 @@ func TestLoss(t *testing.T) {
 	}
 	c := camera.Start(t, peers.FreeAddr(t), camera.Script{UDP: true, Drop: drop})
 	g := attach(t, `{}`)
-	pullFrom(g, 1, "rtsp://"+c.Addr+"/stream#transport=udp")
+	intake.Pull(g, 1, "rtsp://"+c.Addr+"/stream#transport=udp")
 	var at time.Time
 	gap := time.Duration(0)
 	heard := 0
-	r := take(g, func(r *recording) bool {
-		if n := len(r.units[2]); n > heard {
+	r := intake.Take(g, func(r *intake.Session) bool {
+		if n := len(r.Units[2]); n > heard {
 			now := time.Now()
 			if heard > 0 {
 				gap = max(gap, now.Sub(at))
 			}
 			at, heard = now, n
 		}
-		return len(r.units[2]) > 300
+		return len(r.Units[2]) > 300
 	})
-	pictures := r.units[1]
+	pictures := r.Units[1]
 	for i, u := range pictures {
 		if (i == 0 || u.Discontinuity) && !u.RandomAccess {
 			t.Errorf("picture %d follows a loss and is no key picture", i)
 		}
 	}
-	file := annexB(t, r.tracks[0], pictures)
+	file := annexB(t, r.Tracks[0], pictures)
 	if err := peers.CheckDecodes(t, file); err != nil {
 		t.Error(err)
 	}
-	holes := count(r.units[2], func(u *media.AccessUnit) bool { return u.Discontinuity })
+	holes := count(r.Units[2], func(u *media.AccessUnit) bool { return u.Discontinuity })
 	mu.Lock()
 	defer mu.Unlock()
 	t.Logf("%d packets lost, %d holes in the sound, the longest wait for sound was %v", lost, holes, gap)
@@ -225,10 +226,10 @@ func TestLeftOut(t *testing.T) {
 	}
 	c := camera.Start(t, peers.FreeAddr(t), camera.Script{More: more})
 	g := attach(t, `{}`)
-	pullFrom(g, 1, "rtsp://"+c.Addr+"/stream#transport=tcp")
-	r := take(g, func(r *recording) bool { return len(r.stats) > 0 })
-	if len(r.tracks) != 2 || r.stats["rtsp_tracks_left_out"] < 2 { // servers keep back channels to themselves
-		t.Errorf("tracks %+v, %v left out", r.tracks, r.stats["rtsp_tracks_left_out"])
+	intake.Pull(g, 1, "rtsp://"+c.Addr+"/stream#transport=tcp")
+	r := intake.Take(g, func(r *intake.Session) bool { return len(r.Stats) > 0 })
+	if len(r.Tracks) != 2 || r.Stats["rtsp_tracks_left_out"] < 2 { // servers keep back channels to themselves
+		t.Errorf("tracks %+v, %v left out", r.Tracks, r.Stats["rtsp_tracks_left_out"])
 	}
 }
 
@@ -250,12 +251,17 @@ func TestFaults(t *testing.T) {
 	cert := httptest.NewTLSServer(nil)
 	defer cert.Close()
 	pair := cert.TLS.Certificates[0]
-	g := attach(t, `{"timeout": "1s"}`)
+	// Those that answer may take their time on a busy machine.
+	patient, hasty := attach(t, `{"timeout": "15s"}`), attach(t, `{"timeout": "1s"}`)
 	session := uint32(0)
 	f := func(url, class string, permanent bool, cause wire.SessionState_Cause, text string) {
 		t.Helper()
 		session++
-		pullFrom(g, session, url)
+		g := patient
+		if class == "timeout" {
+			g = hasty
+		}
+		intake.Pull(g, session, url)
 		for {
 			m := g.Recv()
 			s := m.GetState()
@@ -377,14 +383,14 @@ func TestCameraStalls(t *testing.T) {
 		return quiet
 	}})
 	g := attach(t, `{"timeout": "2s"}`)
-	pullFrom(g, 1, "rtsp://"+c.Addr+"/stream#transport=tcp")
-	take(g, flows)
+	intake.Pull(g, 1, "rtsp://"+c.Addr+"/stream#transport=tcp")
+	intake.Take(g, flows)
 	mu.Lock()
 	quiet = true
 	mu.Unlock()
-	r := take(g, nil)
-	if r.end.GetClass() != "stalled" || r.silent == 0 {
-		t.Errorf("ended with %v, told %d times of silence", r.end, r.silent)
+	r := intake.Take(g, nil)
+	if r.End.GetClass() != "stalled" || r.Silent == 0 {
+		t.Errorf("ended with %v, told %d times of silence", r.End, r.Silent)
 	}
 }
 
@@ -466,8 +472,8 @@ func TestKeepalive(t *testing.T) {
 		<-ended
 	})
 	g := attach(t, `{}`)
-	pullFrom(g, 1, "rtsp://admin:x@"+addr+"/stream#transport=tcp")
-	take(g, flows)
+	intake.Pull(g, 1, "rtsp://admin:x@"+addr+"/stream#transport=tcp")
+	intake.Take(g, flows)
 	for len(heard) > 0 {
 		<-heard // from before PLAY
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/headgate/gateway/internal/clip"
 	"github.com/headgate/gateway/internal/mpegts"
+	"github.com/headgate/gateway/test/intake"
 )
 
 func readFile(t testing.TB, name string) []byte {
@@ -37,11 +38,11 @@ func FuzzTransportStream(f *testing.F) {
 	}
 	f.Add(ts)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r := &recorder{}
+		r := &intake.Recorder{}
 		a := newAssembler(r, 0)
 		a.demux.Write(b)
 		a.demux.Flush()
-		for id, units := range r.units {
+		for id, units := range r.Units {
 			for i, u := range units {
 				if len(u.Payload) == 0 || i > 0 && u.DTS <= units[i-1].DTS {
 					t.Fatalf("unit %d of track %d: %d bytes at %v", i, id, len(u.Payload), u.DTS)

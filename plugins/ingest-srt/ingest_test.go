@@ -17,7 +17,7 @@ import (
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/plugintest"
 	"github.com/headgate/gateway/sdk/secret"
-	"github.com/headgate/gateway/sdk/wire"
+	"github.com/headgate/gateway/test/intake"
 	"github.com/headgate/gateway/test/peers"
 )
 
@@ -103,26 +103,9 @@ func TestConformanceOfPull(t *testing.T) {
 
 func TestConformanceOfPublish(t *testing.T) {
 	addr := peers.FreeAddr(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	// Encoders are there before the checks, which count goroutines.
-	start := make(chan struct{}, 100)
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-start:
-					encode(ctx, addr)
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
-	}
 	plugintest.TestIngest(t, Plugin(), plugintest.IngestOptions{
 		Options: fmt.Appendf(nil, `{"listen": %q, "passphrase": "0123456789"}`, addr),
-		Publish: func(plugintest.T, *plugintest.Gateway) { start <- struct{}{} },
+		Publish: intake.Publishers(t, func(ctx context.Context) { encode(ctx, addr) }),
 	})
 }
 
@@ -173,27 +156,12 @@ func TestStreamID(t *testing.T) {
 	bad("studio?token=%zzSECRET")
 }
 
-// A recorder keeps what an assembler makes.
-type recorder struct {
-	tracks []media.Track
-	sets   int
-	units  map[media.TrackID][]*media.AccessUnit
-}
-
-func (r *recorder) SetTracks(tracks []media.Track) { r.tracks = tracks; r.sets++ }
-func (r *recorder) WriteAccessUnit(u *media.AccessUnit) {
-	if r.units == nil {
-		r.units = make(map[media.TrackID][]*media.AccessUnit)
-	}
-	r.units[u.Track] = append(r.units[u.Track], u)
-}
-
 // assemble reads a transport stream that ffmpeg makes.
-func assemble(t *testing.T, program int, args ...string) (*recorder, *assembler, string) {
+func assemble(t *testing.T, program int, args ...string) (*intake.Recorder, *assembler, string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "in.ts")
 	peers.FFmpeg(t, append(args, "-f", "mpegts", file)...)
-	r := &recorder{}
+	r := &intake.Recorder{}
 	a := newAssembler(r, program)
 	a.demux.Write(readFile(t, file))
 	a.demux.Flush()
@@ -209,31 +177,13 @@ func TestFFmpegStreams(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, a, file := assemble(t, 0, append(append([]string{}, source...), args...)...)
-			if len(r.tracks) != 2 || r.tracks[0].Codec != codec || !r.tracks[0].Complete() || r.tracks[0].Width != 322 || r.tracks[0].Height != 182 ||
-				r.tracks[1].Codec != media.AAC || r.tracks[1].SampleRateHz != 48000 || r.tracks[1].Channels != 2 {
-				t.Fatalf("tracks %+v", r.tracks)
+			tracks := r.Tracks()
+			if len(tracks) != 2 || tracks[0].Codec != codec || !tracks[0].Complete() || tracks[0].Width != 322 || tracks[0].Height != 182 ||
+				tracks[1].Codec != media.AAC || tracks[1].SampleRateHz != 48000 || tracks[1].Channels != 2 {
+				t.Fatalf("tracks %+v", tracks)
 			}
-			want := map[media.TrackID][]peers.Packet{}
-			for _, p := range peers.Packets(t, file) {
-				id := r.tracks[1].ID
-				if p.Type == "video" {
-					id = r.tracks[0].ID
-				}
-				want[id] = append(want[id], p)
-			}
-			for id, packets := range want {
-				units := r.units[id]
-				if len(units) != len(packets) {
-					t.Fatalf("track %d: %d units, ffprobe counts %d", id, len(units), len(packets))
-				}
-				for i, u := range units {
-					off := (u.DTS - units[0].DTS) - (packets[i].DTS - packets[0].DTS)
-					ahead := (u.PTS - u.DTS) - (packets[i].PTS - packets[i].DTS)
-					if off.Abs() > time.Millisecond || ahead.Abs() > time.Millisecond {
-						t.Fatalf("unit %d of track %d at %v/%v, ffprobe says %v/%v", i, id, u.PTS, u.DTS, packets[i].PTS, packets[i].DTS)
-					}
-				}
-			}
+			intake.CheckPackets(t, r.Units[tracks[0].ID], file, "video")
+			intake.CheckPackets(t, r.Units[tracks[1].ID], file, "audio")
 			if a.lost+a.damaged+a.jumps != 0 {
 				t.Errorf("lost %d, damaged %d, jumps %d", a.lost, a.damaged, a.jumps)
 			}
@@ -253,25 +203,25 @@ func TestOthersAreLeftOut(t *testing.T) {
 		"-map", "0", "-map", "1", "-map", "0", "-c:v", "libx264", "-c:a", "mp2", "-s:v:1", "640x360",
 		"-program", "program_num=7:st=0:st=1", "-program", "program_num=9:st=2"}
 	r, a, _ := assemble(t, 0, two...)
-	if len(r.tracks) != 1 || r.tracks[0].Width != 320 || a.leftOut["mpeg audio"] != 1 {
-		t.Errorf("first program: %+v, left out %v", r.tracks, a.leftOut)
+	if len(r.Tracks()) != 1 || r.Tracks()[0].Width != 320 || a.leftOut["mpeg audio"] != 1 {
+		t.Errorf("first program: %+v, left out %v", r.Tracks(), a.leftOut)
 	}
 	r, a, _ = assemble(t, 9, two...)
-	if len(r.tracks) != 1 || r.tracks[0].Width != 640 {
-		t.Errorf("program 9: %+v, left out %v; there are %v", r.tracks, a.leftOut, a.demux.Programs())
+	if len(r.Tracks()) != 1 || r.Tracks()[0].Width != 640 {
+		t.Errorf("program 9: %+v, left out %v; there are %v", r.Tracks(), a.leftOut, a.demux.Programs())
 	}
 }
 
 // TestSenderBeginsAnew: when its clock is set back the stream goes on.
 func TestSenderBeginsAnew(t *testing.T) {
-	r := &recorder{}
+	r := &intake.Recorder{}
 	a := newAssembler(r, 0)
 	s := &stream{track: media.Track{ID: 1}}
 	for _, dts := range []int64{900000, 903600, 5400, 9000, 8_000_000_000, 8_000_003_600, 7_999_000_000} {
 		a.write(s, &media.AccessUnit{}, dts, dts)
 	}
-	for i := 1; i < len(r.units[1]); i++ {
-		if step := r.units[1][i].DTS - r.units[1][i-1].DTS; step != 40*time.Millisecond {
+	for i := 1; i < len(r.Units[1]); i++ {
+		if step := r.Units[1][i].DTS - r.Units[1][i-1].DTS; step != 40*time.Millisecond {
 			t.Errorf("unit %d comes %v after the one before", i, step)
 		}
 	}
@@ -297,20 +247,8 @@ func TestFFmpegPublishes(t *testing.T) {
 		t.Error("the wrong passphrase was good enough")
 	}
 	publish("correcthorse")
-	var offer *wire.Offer
-	for offer == nil {
-		offer = g.Recv().GetOffer()
-	}
-	if offer.GetName() != "studio" || string(offer.GetCredentials()) != "T" {
+	if offer := intake.Accept(g); offer.GetName() != "studio" || string(offer.GetCredentials()) != "T" {
 		t.Errorf("offer %v", offer)
 	}
-	g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
-		Session: 1, Kind: wire.SessionKind_SESSION_KIND_INGEST, StreamId: 1, Stream: "studio", Offer: offer.GetOffer(), InitialCreditBytes: 1 << 22,
-	}}})
-	units := map[uint32]int{}
-	for units[1] < 50 || units[2] < 50 {
-		for _, u := range g.Recv().GetMedia().GetUnits() {
-			units[u.GetTrack()]++
-		}
-	}
+	intake.Take(g, func(s *intake.Session) bool { return len(s.Units[1]) > 50 && len(s.Units[2]) > 50 })
 }
