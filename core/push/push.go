@@ -64,6 +64,8 @@ const (
 	derivePatience = 10 * time.Second
 	// closeLimit is how long a closed session is waited for.
 	closeLimit = 5 * time.Second
+	// flushInterval is how often it is looked whether a queue is empty.
+	flushInterval = 5 * time.Millisecond
 	// checkInterval is the pace of looking at a running session.
 	checkInterval = time.Second
 	// warnAgain is when a failure that stays the same is a warning again.

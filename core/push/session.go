@@ -87,6 +87,7 @@ func (t *Target) session(ctx context.Context, set Settings, updated <-chan struc
 			r.close("the gateway ends", true)
 			return nil
 		case snap.State == router.Idle:
+			r.flush(ctx)
 			r.close("the publisher is gone", true)
 			return nil
 		case over(updated):
@@ -289,6 +290,29 @@ func (r *run) ended(st session.State) *failure {
 	}
 	f.crashed = f.cause == pluginhost.CausePlugin && st.Credited && !f.permanent
 	return f
+}
+
+// flush waits until the session has been sent what the publisher sent before the end.
+// What would have been dropped while the publisher was there is dropped now.
+func (r *run) flush(ctx context.Context) {
+	limit := time.NewTimer(min(r.set.Target.MaxLag, closeLimit))
+	defer limit.Stop()
+	look := time.NewTicker(flushInterval)
+	defer look.Stop()
+	for !r.feed.State().Ended && r.sub.Stats().QueuedUnits > 0 {
+		select {
+		case <-look.C:
+		case <-limit.C:
+			n := r.sub.Stats().QueuedUnits
+			r.t.log.Warn("the publisher is gone, and the target too far behind for all that he sent: units dropped", "units", n)
+			r.t.mu.Lock()
+			r.t.dropped[router.DroppedLag] += uint64(n)
+			r.t.mu.Unlock()
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // close ends the session and waits until it is over.

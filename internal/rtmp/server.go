@@ -461,6 +461,7 @@ type serverConn struct {
 
 	mu     sync.Mutex // guards every write
 	writer *chunkWriter
+	broken bool // a write failed
 
 	app, agent  string
 	connected   bool
@@ -513,7 +514,9 @@ func (c *serverConn) run() error {
 	// Media of who may not publish would be nothing but memory.
 	c.reader = newChunkReader(br, maxAMFBytes)
 	c.reader.onAck = func(total uint32) error {
-		return c.locked(func(w *chunkWriter) error { return w.control(TypeAcknowledgement, total) })
+		// A client that has left already does not take it, and what it sent before counts.
+		_ = c.locked(func(w *chunkWriter) error { return w.control(TypeAcknowledgement, total) })
+		return nil
 	}
 
 	done := make(chan struct{})
@@ -555,13 +558,16 @@ func (c *serverConn) ping(done <-chan struct{}) {
 	}
 }
 
+// locked writes with the mutex held. After an error nothing is written any more: a
+// message may have been cut off. What the client sends is read on.
 func (c *serverConn) locked(write func(*chunkWriter) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := write(c.writer)
-	if err != nil {
-		_ = c.raw.Close() // a message may be cut off: nothing sensible can follow
+	if c.broken {
+		return net.ErrClosed
 	}
+	err := write(c.writer)
+	c.broken = err != nil
 	return err
 }
 
@@ -574,7 +580,7 @@ func (c *serverConn) handle(m Message) error {
 		value := binary.BigEndian.Uint32(m.Body[2:])
 		switch binary.BigEndian.Uint16(m.Body) {
 		case eventPingRequest:
-			return c.locked(func(w *chunkWriter) error { return w.userControl(eventPingResponse, value) })
+			_ = c.locked(func(w *chunkWriter) error { return w.userControl(eventPingResponse, value) }) // as with acknowledgements
 		case eventPingResponse:
 			if c.publication != nil {
 				c.publication.meter.pong()

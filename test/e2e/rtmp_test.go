@@ -41,11 +41,11 @@ func hashes(t *testing.T, file string, args ...string) (list []string) {
 }
 
 // checkSame: every slice and SEI unit, every sound and every decoded picture of source
-// is in got, in its order. Of the sound some may be missing at the ends: what was before
-// the first picture, and what the goodbye overtook.
+// is in got, in its order, to the last one. Sound may be missing at the beginning: what was
+// before the first picture.
 func checkSame(t *testing.T, source, got string) {
 	t.Helper()
-	const most = 10
+	const most = 3
 	for what, args := range map[string][]string{
 		"slices and SEI":   {"-map", "0:v", "-c", "copy", "-bsf:v", "filter_units=remove_types=7-9|12"},
 		"decoded pictures": {"-map", "0:v", "-fps_mode", "passthrough"},
@@ -57,7 +57,7 @@ func checkSame(t *testing.T, source, got string) {
 		same := missing == 0 && slices.Equal(want, have)
 		if what == "sound" && missing > 0 && missing <= most {
 			from := slices.Index(want, have[0])
-			same = from >= 0 && from+len(have) <= len(want) && slices.Equal(want[from:from+len(have)], have)
+			same = from >= 0 && slices.Equal(want[from:], have)
 		}
 		if !same {
 			t.Errorf("%s: %d arrived of %d, or not as they were", what, len(have), len(want))
