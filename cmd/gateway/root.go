@@ -176,7 +176,7 @@ func (a *app) load(ctx context.Context, file string, overrides []config.Override
 }
 
 func (a *app) configOptions(overrides []config.Override) config.Options {
-	return config.Options{Catalog: catalog(), Describe: describe(a.log), Validate: validate(a.log), Lost: derive.LostOf, Overrides: overrides}
+	return config.Options{Catalog: catalog(), Describe: describe(a.log), Validate: validate(a.log), Lost: derive.LostOf, Made: derive.MadeOf, Overrides: overrides}
 }
 
 func (a *app) checked(cfg *config.Config, ds config.Diagnostics) (*config.Config, error) {

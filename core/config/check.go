@@ -185,7 +185,7 @@ func (c *checker) config(ctx context.Context, doc *document) *Config {
 		}
 	}
 	c.ask(ctx, cfg.Plugins)
-	cfg.Catalog, cfg.validate, cfg.lost = c.catalog, c.options.Validate, c.options.Lost
+	cfg.Catalog, cfg.validate, cfg.lost, cfg.made = c.catalog, c.options.Validate, c.options.Lost, c.options.Made
 	return cfg
 }
 

@@ -36,6 +36,7 @@ type Config struct {
 	// For targets that come later; see [Options].
 	validate func(context.Context, Plugin, *wire.ValidateRequest) (*wire.ValidateResponse, error)
 	lost     func(c Catalog, codecs []media.Codec, t *Target) []media.Kind
+	made     func(c Catalog, codecs []media.Codec, t *Target) bool
 }
 
 // TLS names the certificate and key files (PEM), as paths that can be opened.
@@ -149,6 +150,20 @@ type Audio struct {
 	BitsPerSecond int
 	Channels      int
 	Quality       string
+}
+
+// ForMade names the settings that are there and count for sound alone that is made.
+func (a Audio) ForMade() (names []string) {
+	if a.BitsPerSecond != 0 {
+		names = append(names, "bitrate")
+	}
+	if a.Channels != 0 {
+		names = append(names, "channels")
+	}
+	if a.Quality != "" {
+		names = append(names, "quality")
+	}
+	return names
 }
 
 // KeyFor is the key for one stream: ${stream} in it becomes the stream's name.

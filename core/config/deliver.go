@@ -19,6 +19,7 @@ func (c *checker) deliverable(p path, t *Target, from *From) {
 	who, codecs := c.brings(from)
 	lost := c.options.Lost(c.catalog, codecs, t)
 	if len(lost) == 0 {
+		c.effective(p.child("audio"), t, who, codecs)
 		return
 	}
 	if t.Audio.Codec != "" && slices.Contains(lost, media.Audio) {
@@ -52,6 +53,19 @@ func (c *checker) deliverable(p path, t *Target, from *From) {
 	kind := lost[0]
 	c.warn(p, fault{fmt.Sprintf("a stream with %s will be refused by this target: %s", kind, finding),
 		fmt.Sprintf("publish without %s, or send the stream elsewhere", kind)})
+}
+
+// effective says of settings for sound that is made, at p, that none ever will be.
+func (c *checker) effective(p path, t *Target, who string, codecs []media.Codec) {
+	set := t.Audio.ForMade()
+	if len(set) == 0 || t.Audio.Codec == string(media.Opus) || len(codecs) == 0 || c.options.Made == nil || c.options.Made(c.catalog, codecs, t) {
+		return // of opus it has been said
+	}
+	c.warn(p, fault{
+		fmt.Sprintf("%s will have no effect: they are for sound that is made, and that of this target passes as it comes (%s %s)",
+			strings.Join(set, ", "), who, listOf(codecs, media.Audio)),
+		"remove them, and set the encoder of whoever publishes",
+	})
 }
 
 // brings is what can come in on a route, and the words for who brings it. No codecs:

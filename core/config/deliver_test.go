@@ -23,6 +23,7 @@ func deliveries() config.Options {
 	return config.Options{
 		Environ: []string{},
 		Lost:    derive.LostOf,
+		Made:    derive.MadeOf,
 		Catalog: config.Catalog{
 			"egress-rtmp":   cdn,
 			"egress-radio":  egress("radio", []string{"mp3"}, nil),
@@ -64,6 +65,12 @@ func TestWhatCanNeverBeDelivered(t *testing.T) {
 	f(`from: {url: "file://clip"}`, `{url: "song://host"}`,
 		"gateway.yaml:5:7: warning: routes.studio.to.cdn: a stream with video will be refused by this target: egress-song takes no video, ingest-file brings h264; "+
 			"no plugin makes one of the other, publish without video, or send the stream elsewhere")
+	// Settings for sound that is made where none ever will be.
+	f(`from: {url: "file://clip"}`, `{url: "rtmp://host/app/key", audio: {bitrate: 64kbps, quality: fast}}`,
+		"gateway.yaml:5:41: warning: routes.studio.to.cdn.audio: bitrate, quality will have no effect: they are for sound that is made, "+
+			"and that of this target passes as it comes (ingest-file brings aac), remove them, and set the encoder of whoever publishes")
+	f(publish, `{url: "rtmp://host/app/key", audio: {bitrate: 64kbps}}`, "")
+	f(`from: {url: "dark://radio"}`, `{url: "rtmp://host/app/key", audio: {bitrate: 64kbps}}`, "")
 	// Opus is made of nothing.
 	f(`from: {url: "file://clip"}`, `{url: "rtmp://host/app/key", audio: {codec: opus}}`,
 		"gateway.yaml:5:56: routes.studio.to.cdn.audio.codec: the sound of this target can never be opus: egress-rtmp takes aac, opus, ingest-file brings aac, "+

@@ -24,7 +24,7 @@ import (
 // The target is Restricted unless before leads to the same place and is not.
 // The paths of diagnostics start below the target.
 func (c *Config) Target(route, name string, definition []byte, before *Target) (*Target, Diagnostics) {
-	k := newChecker("", Options{Catalog: c.Catalog, Validate: c.validate, Lost: c.lost, Environ: []string{}, ReadFile: before.readFile})
+	k := newChecker("", Options{Catalog: c.Catalog, Validate: c.validate, Lost: c.lost, Made: c.made, Environ: []string{}, ReadFile: before.readFile})
 	for _, p := range c.Plugins {
 		k.configured[p.Name] = p.Path != ""
 	}

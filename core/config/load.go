@@ -30,6 +30,9 @@ type Options struct {
 	// Lost are the kinds of media of which a target can never get anything, whichever
 	// of codecs a stream has; nil asks nobody.
 	Lost func(c Catalog, codecs []media.Codec, t *Target) []media.Kind
+	// Made reports whether a target may get sound that the gateway makes, of a stream
+	// with some of codecs; nil asks nobody.
+	Made func(c Catalog, codecs []media.Codec, t *Target) bool
 	// Environ is the environment, for references and for GATEWAY_* overrides. Nil
 	// is that of the process.
 	Environ []string

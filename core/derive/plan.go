@@ -332,6 +332,23 @@ func LostOf(catalog config.Catalog, codecs []media.Codec, t *config.Target) []me
 	return Lost(codecs, WantOf(t.Audio, AcceptsOf(catalog[t.Plugin].GetEgress(), t)), ts)
 }
 
+// MadeOf reports whether a target of a configuration may get sound that is made, of a
+// stream with some of codecs or none: what [config.Options] asks for.
+func MadeOf(catalog config.Catalog, codecs []media.Codec, t *config.Target) bool {
+	ts := make(Transforms)
+	for _, info := range catalog {
+		ts.add(info)
+	}
+	// Whatever its peer takes beyond that for certain.
+	w := WantOf(t.Audio, AcceptsOf(catalog[t.Plugin].GetEgress(), t)).narrowed()
+	if w.NeedsAudio && w.Setting.Channels != 0 && ts.makes("", w.Accepts) != "" {
+		return true // silence
+	}
+	return slices.ContainsFunc(ofKind(codecs, media.Audio), func(c media.Codec) bool {
+		return !accepts(w.Accepts, c) && ts.makes(c, w.Accepts) != ""
+	})
+}
+
 // AcceptsOf is what a target takes as far as it is known without asking its peer: what
 // its plugin declares, or what its user says.
 func AcceptsOf(plugin *wire.EgressInfo, t *config.Target) pluginhost.Accepts {

@@ -3,9 +3,11 @@ package push
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/headgate/gateway/core/config"
 	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/core/router"
 	"github.com/headgate/gateway/core/session"
@@ -100,7 +102,7 @@ func (r *run) measure(st session.State, now time.Time) {
 		return
 	}
 	wrote := now.Sub(st.FirstCredit)
-	found := check(r.set.Target.Preset, r.sub.Chosen(), s, video, audio, fps, wrote)
+	found := append(check(r.set.Target.Preset, r.sub.Chosen(), s, video, audio, fps, wrote), idle(r.set.Target.Audio, r.sub.Chosen())...)
 	warnings := t.limits.note(found, now, wrote >= settled, t.log)
 	t.mu.Lock()
 	t.figures.warnings = warnings
@@ -158,6 +160,21 @@ func check(p *wire.Preset, tracks []media.Track, s router.SubscriptionStats, vid
 	return out
 }
 
+// idle is what of the settings of a target's sound has no effect, because the sound
+// passes as it comes.
+func idle(a config.Audio, tracks []media.Track) []status.Warning {
+	set := a.ForMade()
+	i := slices.IndexFunc(tracks, func(t media.Track) bool { return t.Codec.Kind() == media.Audio && t.DerivedFrom == 0 })
+	if len(set) == 0 || i < 0 || slices.ContainsFunc(tracks, func(t media.Track) bool { return t.Codec.Kind() == media.Audio && t.DerivedFrom != 0 }) {
+		return nil
+	}
+	return []status.Warning{{
+		Kind:    audioSettings,
+		Finding: fmt.Sprintf("audio: %s without effect: the sound is %s as it comes, and is not made", strings.Join(set, ", "), tracks[i].Codec),
+		Remedy:  "remove them, and set the publisher's encoder",
+	}}
+}
+
 // brief is a duration in hours and minutes.
 func brief(d time.Duration) string {
 	text := d.Truncate(time.Minute).String()
@@ -190,13 +207,17 @@ func (l *limits) note(found []status.Warning, now time.Time, ripe bool, log *slo
 		switch {
 		case gone > cleared || gone > 0 && !f.told:
 			if f.told {
-				log.Info("within the limits of the service again", "was", f.warning.Finding)
+				log.Info("what was warned of is over", "was", f.warning.Finding)
 			}
 			delete(l.found, kind)
 			continue
 		case !f.told && ripe && (kind == "keyframe_interval" || now.Sub(f.warning.Since) >= settled):
 			f.told = true
-			log.Warn("beyond the limits of the service", "finding", f.warning.Finding, "remedy", f.warning.Remedy)
+			text := "beyond the limits of the service"
+			if kind == audioSettings {
+				text = "settings without effect"
+			}
+			log.Warn(text, "finding", f.warning.Finding, "remedy", f.warning.Remedy)
 		}
 		if f.told {
 			order = append(order, kind)
@@ -209,5 +230,8 @@ func (l *limits) note(found []status.Warning, now time.Time, ripe bool, log *slo
 	return out
 }
 
+// audioSettings is the kind of a warning that is not about a service.
+const audioSettings = "audio_settings"
+
 // kinds of warnings, in the order in which they are shown.
-var kinds = []string{"no_video", "no_audio", "keyframe_interval", "b_frames", "video_bitrate", "audio_bitrate", "frame_rate", "size", "duration"}
+var kinds = []string{"no_video", "no_audio", "keyframe_interval", "b_frames", "video_bitrate", "audio_bitrate", "frame_rate", "size", "duration", audioSettings}

@@ -40,7 +40,7 @@ import (
 //	out D | in             the plugin is out of order for so long, or not any more
 //	derived                the deriver publishes its aac track
 //	derive-fails MESSAGE
-//	set [off|on] [key=] [backup=]  change the settings; target takes the same arguments, and limits=
+//	set [off|on] [key=] [backup=]  change the settings; target takes the same arguments, limits=, and bitrate= of sound that is made
 //	stop                   end Run
 //
 // After each command the events since the last one are printed, and the status.
@@ -312,6 +312,7 @@ func (w *world) do(t *testing.T, d *datadriven.TestData) string {
 				Enabled: !d.HasArg("off"), URL: secret.New("rtmp://one/app"), Preset: preset(arg("limits", ""))},
 			Accepts: codecs(arg("accepts", "h264,aac")), OpensEarly: d.HasArg("early"),
 		}
+		w.settings.Target.Audio.BitsPerSecond, _ = strconv.Atoi(arg("bitrate", "0"))
 		w.change(d)
 		transforms := derive.Transforms{media.Opus: {media.AAC}}
 		if d.HasArg("silence") {

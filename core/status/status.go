@@ -31,8 +31,10 @@ type Stream struct {
 	State     StreamState `json:"state"`
 	Since     time.Time   `json:"since"`
 	Publisher *Publisher  `json:"publisher,omitempty"`
-	Tracks    []Track     `json:"tracks"`
-	Targets   []Target    `json:"targets"`
+	// Source is where the stream is fetched from; nil if publishers come by themselves.
+	Source  *Source  `json:"source,omitempty"`
+	Tracks  []Track  `json:"tracks"`
+	Targets []Target `json:"targets"`
 	// UnitsDropped are units that a publisher sent and no target was offered, by reason;
 	// plugin is the ingest's, which the gateway did not keep up with.
 	UnitsDropped map[string]uint64 `json:"units_dropped,omitempty"`
@@ -54,6 +56,35 @@ type Publisher struct {
 	// Values and Info are the plugin's own: its page says what they mean.
 	Values map[string]float64 `json:"values,omitempty"`
 	Info   map[string]string  `json:"info,omitempty"`
+}
+
+// A SourceState says what the source of a stream does.
+type SourceState string
+
+// The states of a source.
+const (
+	// SourceIdle: nobody wants the stream, which is fetched on demand.
+	SourceIdle SourceState = "idle"
+	// SourceConnecting: it is asked, and has not delivered anything yet.
+	SourceConnecting SourceState = "connecting"
+	// SourceLive: it delivers.
+	SourceLive SourceState = "live"
+	// SourceWaiting: for the next try.
+	SourceWaiting SourceState = "waiting"
+	// SourceFailed: a failure that trying again soon does not cure. It is tried again
+	// at NextRetry all the same.
+	SourceFailed SourceState = "failed"
+)
+
+// A Source is where a stream is fetched from.
+type Source struct {
+	Plugin string      `json:"plugin"`
+	State  SourceState `json:"state"`
+	Since  time.Time   `json:"since"`
+	// Attempt counts the sessions opened since the gateway knows the source.
+	Attempt   int        `json:"attempt"`
+	NextRetry *time.Time `json:"next_retry,omitempty"`
+	LastError *Error     `json:"last_error,omitempty"`
 }
 
 // A Track is one track of a stream.
@@ -129,7 +160,8 @@ type Target struct {
 	KeyframeIntervalSeconds float64 `json:"keyframe_interval_seconds"`
 	// Peer is what the plugin knows of the connection; nil without one.
 	Peer *Peer `json:"peer,omitempty"`
-	// Warnings say what is beyond the limits of the service.
+	// Warnings say what is beyond the limits of the service, and which settings have no
+	// effect.
 	Warnings []Warning `json:"warnings,omitempty"`
 }
 
@@ -149,7 +181,8 @@ type Peer struct {
 // A Warning is something that works and may not be what the service wants.
 type Warning struct {
 	// Kind is one of a fixed set of words: keyframe_interval, video_bitrate,
-	// audio_bitrate, frame_rate, size, b_frames, no_audio, no_video, duration.
+	// audio_bitrate, frame_rate, size, b_frames, no_audio, no_video, duration; or
+	// audio_settings.
 	Kind    string    `json:"kind"`
 	Finding string    `json:"finding"`
 	Remedy  string    `json:"remedy"`
