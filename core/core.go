@@ -462,6 +462,10 @@ func (s *stream) status() status.Stream {
 		Tracks:    make([]status.Track, len(snap.Tracks)), Targets: s.targets.status(),
 		UnitsDropped: s.publish.Dropped(),
 	}
+	if s.pull != nil {
+		source := s.pull.Status()
+		st.Source = &source
+	}
 	for i, t := range snap.Tracks {
 		st.Tracks[i] = status.Track{
 			ID: uint32(t.ID), Codec: string(t.Codec), Width: t.Width, Height: t.Height,

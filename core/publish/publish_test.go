@@ -13,6 +13,7 @@ import (
 	"github.com/headgate/gateway/core/derive"
 	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/core/router"
+	"github.com/headgate/gateway/core/status"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
 )
@@ -369,7 +370,18 @@ func TestPull(t *testing.T) {
 		src := &source{opened: make(chan *ingest, 10)}
 		ctx, cancel := contextOf(t)
 		done := make(chan error, 1)
-		go func() { done <- NewPull(s, config.From{Plugin: "ingest-clip"}, nil, src).Run(ctx) }()
+		pull := NewPull(s, config.From{Plugin: "ingest-clip"}, nil, src)
+		go func() { done <- pull.Run(ctx) }()
+		source := func(want status.SourceState, attempt int, text string, retry time.Duration) {
+			t.Helper()
+			synctest.Wait()
+			st := pull.Status()
+			if st.Plugin != "ingest-clip" || st.State != want || st.Attempt != attempt || (st.LastError != nil) != (text != "") || (st.NextRetry != nil) != (retry > 0) {
+				t.Errorf("source %+v, want %s", st, want)
+			} else if text != "" && st.LastError.Message != text || retry > 0 && st.NextRetry.Sub(time.Now()) != retry {
+				t.Errorf("source %+v, %v, again at %v", st, st.LastError, st.NextRetry)
+			}
+		}
 		state := func(want router.State) {
 			t.Helper()
 			synctest.Wait()
@@ -382,7 +394,9 @@ func TestPull(t *testing.T) {
 		i.h.Stats(pluginhost.Stats{RTT: time.Second})
 		i.h.Ready(pluginhost.Accepts{})
 		state(router.Idle) // the plugin has it; the source has not answered
+		source(status.SourceConnecting, 1, "", 0)
 		i.tracks()
+		source(status.SourceLive, 1, "", 0)
 		i.h.Stats(pluginhost.Stats{RTT: time.Second, UnitsLost: 3})
 		i.h.(pluginhost.SilenceHandler).Silence(true)
 		if p := s.Publisher(); p.RTTSeconds != 1 || p.UnitsLost != 3 || p.Silent == nil {
@@ -398,6 +412,7 @@ func TestPull(t *testing.T) {
 		i.h.Ready(pluginhost.Accepts{}) // the plugin has it; the source has not answered
 		i.end(pluginhost.End{Failed: true, Permanent: true, Message: "no such file"})
 		state(router.Held)
+		source(status.SourceFailed, 2, "no such file", time.Minute)
 		begin := time.Now()
 		i = <-src.opened
 		if d := time.Since(begin); d != time.Minute {
@@ -406,8 +421,9 @@ func TestPull(t *testing.T) {
 		state(router.Idle)
 		i.tracks() // of one that does not say that it is ready
 		state(router.Live)
-		src.err = &pluginhost.UnavailableError{RetryAfter: time.Hour}
-		i.end(pluginhost.End{Failed: true})
+		source(status.SourceLive, 3, "no such file", 0)
+		src.err = &pluginhost.UnavailableError{RetryAfter: time.Hour, LastError: "it crashes"}
+		i.end(pluginhost.End{Failed: true, Message: "gone"})
 		time.Sleep(time.Minute)
 		cancel()
 		if err := <-done; err != nil {
@@ -447,7 +463,8 @@ func TestPullOnDemand(t *testing.T) {
 		}
 		ctx, cancel := contextOf(t)
 		done := make(chan error, 1)
-		go func() { done <- NewPull(s, config.From{Plugin: "ingest-clip", OnDemand: true}, demand, src).Run(ctx) }()
+		pull := NewPull(s, config.From{Plugin: "ingest-clip", OnDemand: true}, demand, src)
+		go func() { done <- pull.Run(ctx) }()
 		synctest.Wait()
 		if len(src.opened) != 0 {
 			t.Fatal("fetched though nobody wants it")
@@ -465,6 +482,9 @@ func TestPullOnDemand(t *testing.T) {
 		synctest.Wait()
 		if snap, _ := r.Watch(); i.reason() == "" || snap.State != router.Idle {
 			t.Errorf("closed %q, the stream is %s: nobody wants it", i.reason(), snap.State)
+		}
+		if st := pull.Status(); st.State != status.SourceIdle {
+			t.Errorf("the source is %s: nobody wants it", st.State)
 		}
 		time.Sleep(time.Hour)
 		if len(src.opened) != 0 {

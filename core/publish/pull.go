@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/gateway/core/config"
 	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/core/retry"
+	"github.com/headgate/gateway/core/status"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
 )
@@ -35,12 +36,39 @@ type Pull struct {
 	demand Demand
 	puller Puller
 	log    *slog.Logger
+
+	mu     sync.Mutex // guards the field below
+	status status.Source
 }
 
 // NewPull makes a pull. It starts nothing. demand counts if the source is fetched on
 // demand only.
 func NewPull(s *Stream, from config.From, demand Demand, puller Puller) *Pull {
-	return &Pull{stream: s, from: from, demand: demand, puller: puller, log: s.log.With("plugin", from.Plugin)}
+	return &Pull{
+		stream: s, from: from, demand: demand, puller: puller, log: s.log.With("plugin", from.Plugin),
+		status: status.Source{Plugin: from.Plugin, State: status.SourceIdle, Since: time.Now().UTC()},
+	}
+}
+
+// Status tells how the source is.
+func (p *Pull) Status() status.Source {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status
+}
+
+// show changes the status: its state to is, and what change does beside that.
+func (p *Pull) show(is status.SourceState, change func(*status.Source)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &p.status
+	if s.State != is {
+		s.State, s.Since = is, time.Now().UTC()
+	}
+	s.NextRetry = nil
+	if change != nil {
+		change(s)
+	}
 }
 
 // Run fetches the stream until ctx ends.
@@ -70,6 +98,7 @@ func (p *Pull) Run(ctx context.Context) error {
 		}
 		stop()
 		fetch.Wait()
+		p.show(status.SourceIdle, nil)
 	}
 	return nil
 }
@@ -92,7 +121,16 @@ func (p *Pull) pause(ctx context.Context, wait time.Duration, end pluginhost.End
 	if ctx.Err() != nil {
 		return
 	}
-	p.log.Warn("source ended; it is opened again", "cause", end.Cause, "error", end.Message, "in", wait)
+	is := status.SourceWaiting
+	if end.Permanent {
+		is = status.SourceFailed
+	}
+	p.show(is, func(s *status.Source) {
+		now := time.Now().UTC()
+		again := now.Add(wait)
+		s.NextRetry, s.LastError = &again, &status.Error{Cause: string(end.Cause), Class: end.Class, Message: end.Message, At: now}
+	})
+	p.log.Warn("source ended; it is opened again", "cause", end.Cause, "class", end.Class, "error", end.Message, "in", wait)
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
@@ -103,6 +141,7 @@ func (p *Pull) pause(ctx context.Context, wait time.Duration, end pluginhost.End
 
 // once runs one session to its end, and says for how long it delivered.
 func (p *Pull) once(ctx context.Context) (end pluginhost.End, worked time.Duration) {
+	p.show(status.SourceConnecting, func(s *status.Source) { s.Attempt++ })
 	done := make(chan pluginhost.End, 1)
 	// The stream gets its publisher when the source delivers, not while it is tried.
 	h := &pullHandler{pull: p, done: done}
@@ -158,6 +197,7 @@ func (h *pullHandler) delivers() *publisher {
 	if p := h.delivered(); p != nil {
 		return p
 	}
+	h.pull.show(status.SourceLive, nil)
 	p := h.pull.stream.attach(h.pull.from.Plugin, "")
 	p.ended = func(end pluginhost.End) { h.done <- end }
 	h.mu.Lock()
