@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -393,6 +394,10 @@ func TestHostileClients(t *testing.T) {
 		_ = w.command(3, 0, "createStream", 1, nil)
 		_ = w.command(3, 1, "play", 1, nil, "key")
 	})
+	f("a picture before it may", func(_ net.Conn, w *chunkWriter) {
+		_ = w.command(3, 0, "connect", 1, connectObject("live", ""))
+		_ = w.write(4, TypeVideo, 1, 0, nil, make([]byte, maxAMFBytes+1))
+	})
 	f("deep nesting", func(_ net.Conn, w *chunkWriter) {
 		body := append(marshalAMF("connect", 1.0), bytes.Repeat([]byte{0x0A, 0, 0, 0, 1}, 13_000)...)
 		_ = w.write(3, TypeCommand, 0, 0, nil, body)
@@ -422,6 +427,53 @@ func TestHostileClients(t *testing.T) {
 	}
 	for _, c := range held {
 		_ = c.Close(t.Context())
+	}
+}
+
+// TestOpeningLimit: one address has but so many connections that do not publish yet;
+// those that do, and those that end, make room.
+func TestOpeningLimit(t *testing.T) {
+	s := &Server{MaxOpening: 2}
+	addr := serve(t, s)
+	opening := func() (n int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, of := range s.opening {
+			n += of
+		}
+		return n
+	}
+	idle := func(want int) net.Conn {
+		t.Helper()
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		eventually(t, "the connection is counted", func() bool { return opening() == want })
+		return conn
+	}
+	idle(1)
+	second := idle(2)
+	third, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = third.Close() }()
+	_ = third.SetReadDeadline(time.Now().Add(8 * time.Second)) // shorter than what opening may take
+	if _, err := third.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a third connection: %v", err)
+	}
+	_ = second.Close()
+	eventually(t, "there is room", func() bool { return opening() == 1 })
+	c, err := Dial(t.Context(), ClientConfig{Target: parse(t, "rtmp://"+addr+"/live/key", "")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "who publishes is not counted", func() bool { return opening() == 1 })
+	idle(2)
+	if err := c.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
