@@ -54,9 +54,10 @@ type Script struct {
 // A Camera is a server that plays to whoever asks.
 type Camera struct {
 	t testing.TB
-	// Addr is where it listens.
-	Addr   string
-	script Script
+	// Addr is where it listens; RTPAddr and RTCPAddr are where it sends from by UDP, if it
+	// does.
+	Addr, RTPAddr, RTCPAddr string
+	script                  Script
 
 	server *gortsplib.Server
 	stream *gortsplib.ServerStream
@@ -117,6 +118,7 @@ func (c *Camera) start() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	c.RTPAddr, c.RTCPAddr = c.server.UDPRTPAddress, c.server.UDPRTCPAddress
 	var d *description.Session
 	d, c.video, c.audio = Describe(card, s)
 	stream := &gortsplib.ServerStream{Server: c.server, Desc: d}
@@ -174,15 +176,25 @@ func (c *Camera) play(ctx context.Context, card *clip.Clip) {
 			c.keys = append(c.keys, time.Now())
 			c.mu.Unlock()
 		}
-		if c.script.Reports == nil || u.Seq%25 != 3 {
-			return
-		}
-		if at, shift, ok := c.script.Reports(video, u.PTS); ok {
-			_ = c.stream.WritePacketRTCP(m, &rtcp.SenderReport{
-				SSRC: packets[0].SSRC, NTPTime: ntpOf(wall.Add(u.PTS), at), RTPTime: packets[0].Timestamp + uint32(shift.Seconds()*90000),
-			})
+		if r := Report(u, packets, wall, c.script.Reports); r != nil {
+			_ = c.stream.WritePacketRTCP(m, r)
 		}
 	})
+}
+
+// Report is the sender report that follows the packets of a unit of a camera whose time
+// began at wall; nil if none does. reports is as in a [Script].
+func Report(u *media.AccessUnit, packets []*rtp.Packet, wall time.Time, reports func(video bool, at time.Duration) (time.Time, time.Duration, bool)) *rtcp.SenderReport {
+	if reports == nil || u.Seq%25 != 3 {
+		return nil
+	}
+	at, shift, ok := reports(u.Track == clip.VideoTrack, u.PTS)
+	if !ok {
+		return nil
+	}
+	return &rtcp.SenderReport{
+		SSRC: packets[0].SSRC, NTPTime: ntpOf(wall.Add(u.PTS), at), RTPTime: packets[0].Timestamp + uint32(shift.Seconds()*90000),
+	}
 }
 
 func (c *Camera) byUDP() bool {

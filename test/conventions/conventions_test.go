@@ -110,7 +110,7 @@ func allowed(dir, imported string, test bool) bool {
 	if dir == imported {
 		return true // a test of the package from outside
 	}
-	if test && withinAny(imported, "test/peers", "test/badrtmp", "test/camera", "test/faultlab", "test/testcard") && withinAny(dir, "plugins", "internal") {
+	if test && withinAny(imported, "test/peers", "test/badrtmp", "test/camera", "test/faultlab", "test/intake", "test/testcard") && withinAny(dir, "plugins", "internal") {
 		return true // what is at the other end of a wire, and the wire
 	}
 	switch {

@@ -147,6 +147,17 @@ func (p *UDP) Close() error {
 	return err
 }
 
+// Client is the address by which the target knows a client, who need not have sent
+// anything yet: what the target sends there goes to him. It is invalid if the proxy has
+// ended, or has too many clients.
+func (p *UDP) Client(addr netip.AddrPort) netip.AddrPort {
+	c := p.client(addr)
+	if c == nil {
+		return netip.AddrPort{}
+	}
+	return c.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
 // receive takes the datagrams of the clients.
 func (p *UDP) receive() {
 	b := make([]byte, 64<<10)
