@@ -94,17 +94,12 @@ func (c *caller) SetTracks(_ context.Context, tracks []media.Track) error {
 
 // Close implements [sdk.Sink].
 func (c *caller) Close(ctx context.Context) error {
-	drain, stop := context.WithTimeout(ctx, closeWait)
-	c.player.drain(drain)
-	stop()
+	c.player.drain(ctx)
 	c.cancel()
 	c.conn.Close()
 	c.wg.Wait()
 	return nil
 }
-
-// closeWait bounds how long the last datagrams are waited for.
-const closeWait = 1500 * time.Millisecond
 
 // Accepts implements [sdk.Accepter].
 func (c *caller) Accepts() sdk.Accepts { return c.takes }

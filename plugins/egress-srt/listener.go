@@ -336,8 +336,6 @@ func (l *listener) SetTracks(_ context.Context, tracks []media.Track) error {
 
 // Close implements [sdk.Sink].
 func (l *listener) Close(ctx context.Context) error {
-	drain, stop := context.WithTimeout(ctx, closeWait)
-	defer stop()
 	l.mu.Lock()
 	players := make([]*guest, 0, len(l.players))
 	for g := range l.players {
@@ -346,7 +344,7 @@ func (l *listener) Close(ctx context.Context) error {
 	l.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, g := range players {
-		wg.Go(func() { g.drain(drain) })
+		wg.Go(func() { g.drain(ctx) })
 	}
 	wg.Wait()
 	l.cancel()
@@ -356,6 +354,8 @@ func (l *listener) Close(ctx context.Context) error {
 
 // drain waits until what is queued is acknowledged, or ctx ends.
 func (g *guest) drain(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, closeMost)
+	defer stop()
 	for {
 		g.mu.Lock()
 		empty := len(g.queue) == 0

@@ -79,14 +79,15 @@ func check(t testing.TB, file string, units []*media.AccessUnit, slack int) {
 }
 
 // TestPeersListen: ffmpeg and srt-live-transmit as listeners, in the clear and with
-// each length of key.
+// each length of key. With a long latency, too, the last pictures arrive: the goodbye
+// comes when it is over.
 func TestPeersListen(t *testing.T) {
 	peers.Need(t, "ffmpeg", "ffprobe", "srt-live-transmit")
 	m := load(t)
-	f := func(program string, bits int) {
-		t.Run(fmt.Sprint(program, bits), func(t *testing.T) {
+	f := func(program string, bits int, latency string) {
+		t.Run(fmt.Sprint(program, bits, latency), func(t *testing.T) {
 			t.Parallel()
-			query, to := "", "?streamid=publish:card"
+			query, to := "", "?streamid=publish:card"+latency
 			if bits > 0 {
 				query = fmt.Sprintf("passphrase=%s&pbkeylen=%d", passphrase, bits/8)
 				to += "&" + query
@@ -103,11 +104,13 @@ func TestPeersListen(t *testing.T) {
 			check(t, file, m.first(playTime), 2)
 		})
 	}
-	f("ffmpeg", 0)
-	f("ffmpeg", 256)
-	f("srt-live-transmit", 0)
-	f("srt-live-transmit", 128)
-	f("srt-live-transmit", 192)
+	f("ffmpeg", 0, "")
+	f("ffmpeg", 256, "")
+	f("ffmpeg", 0, "&latency=2500")
+	f("srt-live-transmit", 0, "")
+	f("srt-live-transmit", 128, "")
+	f("srt-live-transmit", 192, "")
+	f("srt-live-transmit", 0, "&latency=2500")
 }
 
 // TestPeersRefuse: a wrong passphrase is told as what it is.

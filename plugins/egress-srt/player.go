@@ -328,9 +328,19 @@ func (p *player) flush() {
 	p.datagram = p.datagram[:0]
 }
 
+const (
+	// closeWait bounds how long the last datagrams are waited for, beside the latency.
+	closeWait = 1500 * time.Millisecond
+	// closeMost bounds both: a session has 5 s for its end.
+	closeMost = 4500 * time.Millisecond
+)
+
 // drain waits until the peer has acknowledged everything and its latency is over,
-// for it forgets what it has not handed on when it hears goodbye; or until ctx ends.
+// for it forgets what it has not handed on when it hears goodbye; or until ctx ends. One
+// that does not acknowledge is not waited for.
 func (p *player) drain(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, min(closeWait+p.line.Stats().Latency, closeMost))
+	defer stop()
 	var acked time.Time
 	for {
 		p.mu.Lock()
