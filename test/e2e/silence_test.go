@@ -108,3 +108,36 @@ func TestSilenceForTargetsThatNeedSound(t *testing.T) {
 		}
 	}
 }
+
+// The same over SRT: a publisher without sound, to a target that wants some.
+func TestSilenceOverSRT(t *testing.T) {
+	peers.Need(t, "ffmpeg", "ffprobe")
+	dir := t.TempDir()
+	video, file := filepath.Join(dir, "mute.h264"), filepath.Join(dir, "out.ts")
+	peers.FFmpeg(t, "-f", "lavfi", "-i", "testsrc2=size=160x90:rate=30:duration=20", "-c:v", "libx264", "-preset", "ultrafast", "-profile:v", "baseline",
+		"-g", "30", "-keyint_min", "30", "-sc_threshold", "0", "-f", "h264", video)
+	addr := peers.FreeAddr(t)
+	receiver := peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{
+		"-nostdin", "-v", "error", "-y", "-i", "srt://" + addr + "?mode=listener", "-map", "0", "-c", "copy", file}})
+	g := startGateway(t, route("studio", fmt.Sprintf(`player: {url: "srt://%s", audio: {codec: aac}}`, addr)))
+	mute := g.publish(t, "studio", "-video", video)
+	g.waitTarget(t, 30*time.Second, "studio", "player", status.TargetLive)
+	peers.Run(t, 5*time.Second)
+	if code := mute.Interrupt(t, 10*time.Second); code != 0 {
+		t.Errorf("the publisher ended with %d", code)
+	}
+	receiver.ExitCode(t, 20*time.Second)
+	packets := peers.Packets(t, file)
+	if v, a := length(packets, "video"), length(packets, "audio"); (v-a).Abs() > 150*time.Millisecond || v < 3*time.Second {
+		t.Errorf("%v of picture and %v of sound", v, a)
+	}
+	if gap, at := peers.LargestGap(packets, "audio"); gap > 200*time.Millisecond {
+		t.Errorf("no sound for %v at %v", gap, at)
+	}
+	if err := peers.CheckDecodes(t, file); err != nil {
+		t.Error(err)
+	}
+	if v := peers.MeanVolume(t, file); v > -80 {
+		t.Errorf("the silence is %.1f dB", v)
+	}
+}

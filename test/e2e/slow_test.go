@@ -353,7 +353,11 @@ func newNetwork(t *testing.T) *network {
 		}
 	}
 	run("netns", "add", n.name)
-	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", n.name).Run() })
+	t.Cleanup(func() {
+		// With the namespace alone the link goes some time later, in the way of the next.
+		_ = exec.Command("ip", "link", "del", n.link).Run()
+		_ = exec.Command("ip", "netns", "del", n.name).Run()
+	})
 	run("link", "add", n.link, "type", "veth", "peer", "name", "eth0", "netns", n.name)
 	run("addr", "add", n.here, "peer", n.there, "dev", n.link)
 	run("link", "set", n.link, "up")
