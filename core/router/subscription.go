@@ -29,8 +29,8 @@ type SubscriptionConfig struct {
 // Lag is how long ago the oldest unit arrived that is not fully written: pulled
 // and not credited, or queued. What the reader was behind when it joined is not
 // lag. Over half of MaxLag disposable units are dropped; over MaxLag video, up to
-// the newest random access point or to the next one, which is asked for; sound
-// last. What is left can always be decoded, and the first unit of a track after a
+// the newest random access point or to the next one, which is asked for, as another
+// is where the newest is old; sound last. What is left can always be decoded, and the first unit of a track after a
 // gap says so.
 type Subscription struct {
 	stream *Stream
@@ -381,9 +381,13 @@ func (sub *Subscription) cut(id media.TrackID, st *subTrack, reason Reason, now 
 		return // what is late is under way, or sound
 	}
 	if newest >= 0 && size <= queueMaxBytes && now.Sub(sub.queue.ref(newest).at) <= sub.conf.MaxLag {
+		age := now.Sub(sub.queue.ref(newest).at)
 		if sub.remove(reason, func(i int, e *entry) bool { return i < newest && e.unit.Track == id }) > 0 {
 			st.why, st.dropLeading = reason, true
 			sub.remove(DroppedUndecodable, func(_ int, e *entry) bool { return e.unit.Track == id && e.unit.Leading })
+			if age > keyframeInterval { // a younger one is as good as what would be asked for
+				sub.ask(id, now, do)
+			}
 		}
 		return
 	}
