@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
@@ -94,13 +95,24 @@ func (c *checker) answer(plugin string, options []byte, own bool, about []questi
 			}
 		}
 	}
-	text := func(s, otherwise string) string {
-		if s == "" {
-			s = otherwise
-		}
-		return hide.Text(s[:min(len(s), maxFindingBytes)])
+	f := fault{words(d.GetFinding(), hide), words(d.GetRemedy(), hide)}
+	if f.finding == "" {
+		f.finding = "the plugin cannot use this"
 	}
-	c.at(at, false, fault{text(d.GetFinding(), "the plugin cannot use this"), text(d.GetRemedy(), "correct it, as the page of "+plugin+" says")}, d.GetWarning())
+	if f.remedy == "" {
+		f.remedy = "correct it, as the page of " + plugin + " says"
+	}
+	// An option that is wrong is wrong for the backup as well.
+	if name := at.String(); slices.ContainsFunc(c.diagnostics, func(o Diagnostic) bool { return o.Path == name && o.Finding == f.finding }) {
+		return
+	}
+	c.at(at, false, f, d.GetWarning())
+}
+
+// words is what a plugin says, fit to be shown: one line, not too long, no secret.
+func words(s string, hide secret.Redaction) string {
+	s = strings.Join(strings.FieldsFunc(hide.Text(s), unicode.IsControl), " ")
+	return strings.ToValidUTF8(s[:min(len(s), maxFindingBytes)], "")
 }
 
 // place is where a part of the target stands.

@@ -37,6 +37,8 @@ func TestPluginsAreAsked(t *testing.T) {
 	say("ingest-webrtc", "options.tls.roots.0", "no certificate", "write PEM")
 	say("ingest-webrtc", "options", strings.Repeat("x", 2*maxFindingBytes), "y")
 	say("ingest-webrtc", "nowhere", "", "")
+	say("egress-rtmp", "targets.1.options.ca", "wrong\nfor\x00both", "mend it")
+	say("egress-rtmp", "targets.2.options.ca", "wrong\nfor both", "mend it")
 	found["mine"] = []*wire.Diagnostic{{Path: "targets.0.options.level", Finding: "high", Remedy: "write less", Warning: true}}
 	text := `
 plugins:
@@ -69,13 +71,14 @@ gateway.yaml:10:18: routes.studio.to.cdn.url: *** is no key of ***, correct it, 
 gateway.yaml:10:60: routes.studio.to.cdn.ca: it holds no certificate, write PEM
 gateway.yaml:11:43: routes.studio.to.both.key: too short, write more
 gateway.yaml:11:56: routes.studio.to.both.backup: no host, add one
+gateway.yaml:11:7: routes.studio.to.both.ca: wrong for both, mend it
 gateway.yaml:12:7: warning: routes.studio.to.file.level: high, write less`
 	for line := range strings.SplitSeq(want, "\n") {
 		if !strings.Contains(ds.String(), line+"\n") {
 			t.Errorf("not found: %s", line)
 		}
 	}
-	if got := ds.String(); strings.Contains(got, "canary") {
+	if got := ds.String(); strings.Contains(got, "canary") || strings.Count(got, "for both") != 1 {
 		t.Errorf("found\n%s", got)
 	}
 	wantAsked := `egress-rtmp  0 files; cdn rtmp://host/app canary-key {"ca":"ca.pem"} 1 files false; both rtmp://host/app one  0 files false; both rtmp://spare/app two  0 files false
