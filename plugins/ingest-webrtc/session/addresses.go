@@ -238,15 +238,11 @@ func (p *port) askSTUN(ctx context.Context, network, server string) (mapping, er
 	if s == nil {
 		return fail(errors.New("no address to ask from"))
 	}
-	seen, err := s.mux.GetXORMappedAddrContext(ctx, net.UDPAddrFromAddrPort(to), probeTimeout)
+	seen, err := s.mux.SeenAs(ctx, to)
 	if err != nil {
 		return fail(err)
 	}
-	ip, ok := netip.AddrFromSlice(seen.IP)
-	if !ok {
-		return fail(errors.New("the answer has no address"))
-	}
-	return mapping{ip.Unmap(), s.ip}, nil
+	return mapping{seen, s.ip}, nil
 }
 
 const stunPort = "3478"

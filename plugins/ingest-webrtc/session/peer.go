@@ -70,7 +70,7 @@ func (s *session) newAPI() (*webrtc.API, error) {
 func (s *session) settings() (webrtc.SettingEngine, error) {
 	p := s.server.port
 	se := webrtc.SettingEngine{LoggerFactory: loggers{s.log}}
-	se.SetICEUDPMux(p.udpMux)
+	se.SetICEUDPMux(udpPart{p, &s.figures.queueDrops})
 	networks := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6}
 	if p.tcpMux != nil {
 		se.SetICETCPMux(p.tcpMux)

@@ -8,11 +8,14 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/pion/ice/v4"
 
+	"github.com/headgate/gateway/plugins/ingest-webrtc/mux"
 	"github.com/headgate/gateway/sdk/quickio"
 )
 
@@ -43,11 +46,11 @@ const noTCP = "off"
 type port struct {
 	sockets  []*socket
 	tcp      net.Listener // nil if none
-	udpMux   ice.UDPMux
 	tcpMux   ice.TCPMux
 	loopback bool
 	log      *slog.Logger
 	logger   logger
+	readers  sync.WaitGroup // one for each socket
 
 	drops dropWatch
 }
@@ -56,7 +59,7 @@ type port struct {
 type socket struct {
 	conn *net.UDPConn
 	ip   netip.Addr
-	mux  *ice.UniversalUDPMuxDefault
+	mux  *mux.Mux
 }
 
 func openPort(cfg Config) (*port, error) {
@@ -73,7 +76,7 @@ func openPort(cfg Config) (*port, error) {
 		err := p.open(addr, ips, cfg.TCP)
 		if err == nil {
 			p.enlargeBuffers()
-			p.makeMuxes()
+			p.serve()
 			return p, nil
 		}
 		err = errors.Join(err, p.closeSockets())
@@ -114,31 +117,11 @@ func (p *port) open(addr *net.UDPAddr, ips []netip.Addr, tcp string) error {
 	return nil
 }
 
-// A gate holds datagrams back until the mux is made: pion's begins to read, and to
-// use itself, before it is whole, and publishers of a process before this one are
-// still sending.
-type gate struct {
-	*quickio.UDPConn
-	open chan struct{}
-}
-
-// ReadFromAddrPort implements [ice.AddrPortReaderWriter].
-func (g gate) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
-	<-g.open
-	return g.UDPConn.ReadFromAddrPort(b)
-}
-
-func (p *port) makeMuxes() {
-	muxes := make([]ice.UDPMux, len(p.sockets))
-	for i, s := range p.sockets {
-		g := gate{UDPConn: quickio.NewUDPConn(s.conn), open: make(chan struct{})}
-		s.mux = ice.NewUniversalUDPMuxDefault(ice.UniversalUDPMuxParams{UDPConn: g, Logger: p.logger})
-		close(g.open)
-		muxes[i] = s.mux.UDPMuxDefault
-	}
-	p.udpMux = muxes[0]
-	if len(muxes) > 1 {
-		p.udpMux = ice.NewMultiUDPMuxDefault(muxes...)
+// serve begins to read the port.
+func (p *port) serve() {
+	for _, s := range p.sockets {
+		s.mux = mux.New(quickio.NewUDPConn(s.conn), p.log)
+		p.readers.Go(s.mux.Run) // ends when the socket is closed
 	}
 	if p.tcp != nil {
 		p.tcpMux = ice.NewTCPMuxDefault(ice.TCPMuxParams{
@@ -148,6 +131,41 @@ func (p *port) makeMuxes() {
 		})
 	}
 }
+
+// A udpPart is the part of one session in the UDP sockets of the port.
+type udpPart struct {
+	port    *port
+	dropped *atomic.Uint64 // packets that were not read in time
+}
+
+// GetConn implements [ice.UDPMux].
+func (u udpPart) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
+	for _, s := range u.port.sockets {
+		if s.conn.LocalAddr().String() == addr.String() {
+			return s.mux.Conn(ufrag, u.dropped)
+		}
+	}
+	return nil, fmt.Errorf("the port is not open on %v", addr)
+}
+
+// RemoveConnByUfrag implements [ice.UDPMux].
+func (u udpPart) RemoveConnByUfrag(ufrag string) {
+	for _, s := range u.port.sockets {
+		s.mux.Remove(ufrag)
+	}
+}
+
+// GetListenAddresses implements [ice.UDPMux].
+func (u udpPart) GetListenAddresses() []net.Addr {
+	var out []net.Addr
+	for _, s := range u.port.sockets {
+		out = append(out, s.conn.LocalAddr())
+	}
+	return out
+}
+
+// Close implements [ice.UDPMux]: the port is not the session's to close.
+func (udpPart) Close() error { return nil }
 
 // number is the number of the UDP port.
 func (p *port) number() int { return p.sockets[0].conn.LocalAddr().(*net.UDPAddr).Port }
@@ -188,7 +206,11 @@ func (p *port) close() error {
 	if p.tcpMux != nil {
 		errs = append(errs, p.tcpMux.Close())
 	}
-	errs = append(errs, p.udpMux.Close(), p.closeSockets())
+	for _, s := range p.sockets {
+		errs = append(errs, s.mux.Close())
+	}
+	p.readers.Wait()
+	errs = append(errs, p.closeSockets())
 	return errors.Join(errs...)
 }
 

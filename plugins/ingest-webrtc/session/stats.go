@@ -14,6 +14,7 @@ type figures struct {
 	lost, late, duplicates               atomic.Uint64
 	requested, recovered, overtaken      atomic.Uint64
 	units, dropped                       atomic.Uint64
+	queueDrops                           atomic.Uint64
 	keyframes, keyframeRequests, changes atomic.Uint64
 
 	reportAt    atomic.Int64 // arrival of the last sender report, nanoseconds of Unix time; 0 before
@@ -54,6 +55,7 @@ func (l *life) report(now time.Time) {
 		"limit_bps":                 float64(l.bitrate.target),
 		"limit_ignored":             flag(l.bitrate.ignored),
 		"silent":                    flag(l.silent),
+		"queue_drops":               float64(f.queueDrops.Load()),
 		"socket_drops":              float64(l.server.port.drops.total.Load()),
 		"keyframe_interval_seconds": time.Duration(f.keyInterval.Load()).Seconds(),
 		"keyframe_answer_seconds":   l.keys.lastReply.Seconds(),
