@@ -199,7 +199,7 @@ func (s *egressSession) write(opened []media.Track) error {
 	now := opened          // the tracks that the sink has
 	var next []media.Track // those that it shall be opened anew with
 	for {
-		it, what := s.in.next(failed, nil, s.credits.idle)
+		it, what := s.in.next(failed, nil)
 		switch what {
 		case newsClosed:
 			return nil

@@ -63,8 +63,8 @@ const (
 )
 
 // next waits for an item, for what ends the session, or for quiet, which may be
-// nil. It calls idle before it waits.
-func (b *inbox) next(failed <-chan struct{}, quiet <-chan time.Time, idle func()) (wire.Item, news) {
+// nil.
+func (b *inbox) next(failed <-chan struct{}, quiet <-chan time.Time) (wire.Item, news) {
 	for {
 		b.mu.Lock()
 		if len(b.items) > 0 {
@@ -80,7 +80,6 @@ func (b *inbox) next(failed <-chan struct{}, quiet <-chan time.Time, idle func()
 		}
 		closed := b.closing
 		b.mu.Unlock()
-		idle()
 		if closed {
 			return wire.Item{}, newsClosed
 		}
@@ -94,9 +93,9 @@ func (b *inbox) next(failed <-chan struct{}, quiet <-chan time.Time, idle func()
 	}
 }
 
-// creditDelay is how long a session that has nothing to do may owe credit. Credit
-// of many sessions then travels together; of one that is busy it goes at once, and
-// the window covers the rest.
+// creditDelay is how long a session may owe credit. That of many sessions then travels
+// together, and the window covers it. It may not be owed until the next unit is written:
+// a target that takes little would seem to lag by what it has taken long ago.
 const creditDelay = 20 * time.Millisecond
 
 // A creditor gives back the credit of all sessions of an attachment.
@@ -104,18 +103,12 @@ type creditor struct {
 	out *wire.Outbox[*wire.PluginMsg]
 
 	mu   sync.Mutex // guards the fields below, and what its credits owe
-	late []*credits // that owe something and are idle
+	late []*credits // that owe something
 }
 
-// wait gives what c owes with that of others, soon.
+// wait gives what c owes with that of others, soon. It is called with mu held.
 func (cr *creditor) wait(c *credits) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	if c.owed == 0 || c.late {
-		return
-	}
-	if !c.gave { // the first one is news
-		c.give(0)
+	if c.late {
 		return
 	}
 	c.late = true
@@ -131,7 +124,7 @@ func (cr *creditor) flush() {
 	for _, c := range cr.late {
 		if c.late = false; c.owed > 0 {
 			m.Sessions, m.Bytes = append(m.Sessions, c.session), append(m.Bytes, uint64(c.owed))
-			c.owed, c.gave = 0, true
+			c.owed = 0
 		}
 	}
 	clear(cr.late)
@@ -182,16 +175,16 @@ func (c *credits) done(u *media.AccessUnit) {
 	c.creditor.mu.Lock()
 	defer c.creditor.mu.Unlock()
 	c.owed += len(u.Payload)
-	if window != 0 {
+	switch {
+	case window != 0:
 		c.window = window
 		c.give(uint64(window))
-	} else if c.owed >= c.window/4 {
+	case c.owed >= c.window/4 || !c.gave: // the first one is news
 		c.give(0)
+	default:
+		c.creditor.wait(c)
 	}
 }
-
-// idle says that nothing is there to be done now.
-func (c *credits) idle() { c.creditor.wait(c) }
 
 // flush gives back what is owed, because nothing more will be done.
 func (c *credits) flush() {

@@ -128,6 +128,9 @@ func TestCreditsFollowTheRate(t *testing.T) {
 		}
 		for _, m := range control {
 			given += m.GetCredit().GetBytes()
+			for _, n := range m.GetCredits().GetBytes() {
+				given += n
+			}
 			if w := m.GetCredit().GetWindowBytes(); w != 0 {
 				window = w
 			}

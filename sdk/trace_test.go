@@ -32,7 +32,6 @@ import (
 //
 //	sink bps=N                         the tracks say how much they take
 //	wrote N size=B [every=D]           N units are written to the target, one each D
-//	idle                               nothing more is there to be written
 //	flush                              nothing more will come
 //	sleep D
 //
@@ -121,8 +120,6 @@ func (w *traceWorld) do(t *testing.T, d *datadriven.TestData) string {
 			w.at += every
 			w.credits.done(&media.AccessUnit{DTS: w.at, Payload: make([]byte, size)})
 		}
-	case "idle":
-		w.credits.idle()
 	case "flush":
 		w.credits.flush()
 	case "sleep":

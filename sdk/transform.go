@@ -102,7 +102,7 @@ func (s *transformSession) run(in media.Track) error {
 		quiet = s.quiet.C
 	}
 	for {
-		it, what := s.in.next(nil, quiet, s.credits.idle)
+		it, what := s.in.next(nil, quiet)
 		switch what {
 		case newsItem:
 		case newsQuiet:

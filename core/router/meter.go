@@ -55,3 +55,34 @@ func (m *meter) stats() MediaStats {
 	}
 	return st
 }
+
+// paceSpan is over how long the pace of a reader is measured: once to twice that.
+const paceSpan = 250 * time.Millisecond
+
+// A pace is how fast a reader takes bytes. The zero value has seen none.
+type pace struct {
+	from         time.Time // when the present span began
+	bytes, since int       // in the one before, and since then
+}
+
+func (p *pace) count(now time.Time, bytes int) {
+	p.turn(now)
+	p.since += bytes
+}
+
+// rate is bytes per second; zero if it takes nothing.
+func (p *pace) rate(now time.Time) float64 {
+	p.turn(now)
+	return float64(p.bytes+p.since) / (paceSpan + now.Sub(p.from)).Seconds()
+}
+
+// turn ends the spans that are over.
+func (p *pace) turn(now time.Time) {
+	switch since := now.Sub(p.from); {
+	case since < paceSpan:
+	case since < 2*paceSpan:
+		*p = pace{from: p.from.Add(paceSpan), bytes: p.since}
+	default:
+		*p = pace{from: now}
+	}
+}

@@ -28,9 +28,10 @@ type SubscriptionConfig struct {
 //
 // Lag is how long ago the oldest unit arrived that is not fully written: pulled
 // and not credited, or queued. What the reader was behind when it joined is not
-// lag. Over half of MaxLag disposable units are dropped; over MaxLag video, up to
-// the newest random access point or to the next one, which is asked for, as another
-// is where the newest is old; sound last. What is left can always be decoded, and the first unit of a track after a
+// lag. Over half of MaxLag disposable units are dropped; over MaxLag, or as soon as what
+// is queued would be written later than that, video, up to the newest random access
+// point or to the next one, which is asked for, as another is where the newest is old;
+// sound last. What is left can always be decoded, and the first unit of a track after a
 // gap says so.
 type Subscription struct {
 	stream *Stream
@@ -55,6 +56,7 @@ type Subscription struct {
 	beganDTS  time.Duration // of the first picture
 	unsentAge time.Duration
 	unsentAt  time.Time
+	pace      pace
 
 	// asked is what was credited when this reader last asked for a keyframe:
 	// while nothing moves it does not ask again, but remembers that it wants to.
@@ -321,10 +323,28 @@ func (sub *Subscription) lag(now time.Time) time.Duration {
 			}
 		}
 	}
+	return max(0, lag+sub.unsent(now))
+}
+
+// unsent is what the sink's socket adds to the lag.
+func (sub *Subscription) unsent(now time.Time) time.Duration {
 	if now.Sub(sub.unsentAt) < unsentFresh {
-		lag += sub.unsentAge
+		return sub.unsentAge
 	}
-	return max(0, lag)
+	return 0
+}
+
+// comingLag is how late the first queued unit will be written if the reader goes on as
+// it does. What is pulled cannot be dropped any more: that its lag is too long would
+// show when it is too late. Zero if that cannot be said: a reader that stands still may
+// be about to catch up.
+func (sub *Subscription) comingLag(now time.Time) time.Duration {
+	perSecond := sub.pace.rate(now)
+	if sub.flight.len() == 0 || sub.queue.len() == 0 || perSecond == 0 {
+		return 0
+	}
+	left := time.Duration(float64(sub.flying-sub.credit) / perSecond * float64(time.Second))
+	return now.Sub(sub.queue.ref(0).at) + left + sub.unsent(now)
 }
 
 // relieve drops what the reader's lag, or the memory it holds, asks for.
@@ -335,11 +355,12 @@ func (sub *Subscription) relieve(now time.Time, do *later) {
 		return
 	}
 	sub.remove(DroppedDisposable, func(_ int, e *entry) bool { return e.video && e.unit.Disposable && !e.unit.RandomAccess })
-	if lag <= limit && !tight {
+	late := max(lag, sub.comingLag(now)) > limit
+	if !late && !tight {
 		return
 	}
 	reason := DroppedLag
-	if lag <= limit {
+	if !late {
 		reason = DroppedMemory
 	}
 	hasVideo := false
@@ -474,6 +495,7 @@ func (sub *Subscription) Credited(n int) {
 	s.mu.Lock()
 	sub.credit += n
 	sub.credited += uint64(max(0, n))
+	sub.pace.count(time.Now(), n)
 	for sub.flight.len() > 0 {
 		size := len(sub.flight.ref(0).unit.Payload)
 		if size > sub.credit {
