@@ -86,3 +86,36 @@ func (p *pace) turn(now time.Time) {
 		*p = pace{from: now}
 	}
 }
+
+// How many credits a past remembers, and how close together at most: enough for what a
+// socket holds of a stream.
+const (
+	pastLen  = 64
+	pastStep = 50 * time.Millisecond
+)
+
+// A past is how late a reader's units were when they were written. The zero value
+// remembers nothing.
+type past struct {
+	at   [pastLen]time.Time
+	lags [pastLen]time.Duration
+	n    int // so far
+}
+
+func (p *past) note(now time.Time, lag time.Duration) {
+	if p.n > 0 && now.Sub(p.at[(p.n-1)%pastLen]) < pastStep {
+		return
+	}
+	p.at[p.n%pastLen], p.lags[p.n%pastLen] = now, lag
+	p.n++
+}
+
+// lag is how late what was written at that time was; zero if that was not seen.
+func (p *past) lag(at time.Time) time.Duration {
+	for i := p.n - 1; i >= max(0, p.n-pastLen); i-- {
+		if !p.at[i%pastLen].After(at) {
+			return p.lags[i%pastLen]
+		}
+	}
+	return 0
+}

@@ -26,13 +26,12 @@ type SubscriptionConfig struct {
 // A Subscription is one reader's queue. Between Subscribe and Start it holds
 // nothing of its own: the stream keeps the group that Start begins with.
 //
-// Lag is how long ago the oldest unit arrived that is not fully written: pulled
-// and not credited, or queued. What the reader was behind when it joined is not
-// lag. Over half of MaxLag disposable units are dropped; over MaxLag, or as soon as what
-// is queued would be written later than that, video, up to the newest random access
-// point or to the next one, which is asked for, as another is where the newest is old;
-// sound last. What is left can always be decoded, and the first unit of a track after a
-// gap says so.
+// Lag is how long ago the oldest unit arrived that the network has not taken: queued,
+// pulled and not credited, or credited and still in the sink's socket. What the reader
+// was behind when it joined is not lag. When it is about to exceed half of MaxLag,
+// disposable units are dropped; MaxLag, video, up to the newest random access point or to
+// the next one, which is asked for, as another is where the newest is old; sound last.
+// What is left can always be decoded, and the first unit of a track after a gap says so.
 type Subscription struct {
 	stream *Stream
 	conf   SubscriptionConfig
@@ -54,8 +53,10 @@ type Subscription struct {
 	holdAudio bool          // until the first video unit
 	began     bool          // media begins at beganDTS: with a picture
 	beganDTS  time.Duration // of the first picture
-	unsentAge time.Duration
-	unsentAt  time.Time
+	unsentAge time.Duration // how long the oldest byte has waited in the sink's socket
+	unsentLag time.Duration // how late the unit is that it belongs to
+	unsentAt  time.Time     // when both were told
+	past      past
 	pace      pace
 
 	// asked is what was credited when this reader last asked for a keyframe:
@@ -312,55 +313,55 @@ func (sub *Subscription) ask(id media.TrackID, now time.Time, do *later) {
 
 // lag is how far the reader is behind.
 func (sub *Subscription) lag(now time.Time) time.Duration {
-	var lag time.Duration
-	if sub.flight.len() > 0 {
-		lag = now.Sub(sub.flight.ref(0).at)
-	} else {
-		for i := range min(2, sub.queue.len()) { // tracks never stand twice in a row
-			if e := sub.queue.ref(i); e.unit != nil {
-				lag = now.Sub(e.at)
-				break
-			}
-		}
+	lag := sub.waiting(now)
+	if now.Sub(sub.unsentAt) < unsentFresh {
+		lag = max(lag, sub.unsentLag)
 	}
-	return max(0, lag+sub.unsent(now))
+	return lag
 }
 
-// unsent is what the sink's socket adds to the lag.
-func (sub *Subscription) unsent(now time.Time) time.Duration {
-	if now.Sub(sub.unsentAt) < unsentFresh {
-		return sub.unsentAge
+// waiting is how long ago the oldest unit arrived that is not credited.
+func (sub *Subscription) waiting(now time.Time) time.Duration {
+	if sub.flight.len() > 0 {
+		return max(0, now.Sub(sub.flight.ref(0).at))
+	}
+	for i := range min(2, sub.queue.len()) { // tracks never stand twice in a row
+		if e := sub.queue.ref(i); e.unit != nil {
+			return max(0, now.Sub(e.at))
+		}
 	}
 	return 0
 }
 
-// comingLag is how late the first queued unit will be written if the reader goes on as
-// it does. What is pulled cannot be dropped any more: that its lag is too long would
-// show when it is too late. Zero if that cannot be said: a reader that stands still may
-// be about to catch up.
+// comingLag is how far the reader will be behind if it goes on as it does: what is not
+// credited has yet to pass the sink's socket, and what is queued, what was pulled before
+// it. What is pulled cannot be dropped any more: that it is late would show too late.
 func (sub *Subscription) comingLag(now time.Time) time.Duration {
-	perSecond := sub.pace.rate(now)
-	if sub.flight.len() == 0 || sub.queue.len() == 0 || perSecond == 0 {
-		return 0
+	lag, socket := sub.waiting(now), time.Duration(0)
+	if now.Sub(sub.unsentAt) < unsentFresh {
+		socket = sub.unsentAge
 	}
-	left := time.Duration(float64(sub.flying-sub.credit) / perSecond * float64(time.Second))
-	return now.Sub(sub.queue.ref(0).at) + left + sub.unsent(now)
+	// A reader that stands still may be about to catch up with all of it.
+	if perSecond := sub.pace.rate(now); lag+socket > sub.conf.MaxLag/2 && perSecond > 0 && sub.flight.len() > 0 && sub.queue.len() > 0 {
+		left := time.Duration(float64(sub.flying-sub.credit) / perSecond * float64(time.Second))
+		lag = max(lag, now.Sub(sub.queue.ref(0).at)+left)
+	}
+	return lag + socket
 }
 
 // relieve drops what the reader's lag, or the memory it holds, asks for.
 func (sub *Subscription) relieve(now time.Time, do *later) {
-	lag, limit := sub.lag(now), sub.conf.MaxLag
+	lag, limit := sub.comingLag(now), sub.conf.MaxLag
 	tight := sub.queued > queueMaxBytes
 	if lag <= limit/2 && !tight {
 		return
 	}
 	sub.remove(DroppedDisposable, func(_ int, e *entry) bool { return e.video && e.unit.Disposable && !e.unit.RandomAccess })
-	late := max(lag, sub.comingLag(now)) > limit
-	if !late && !tight {
+	if lag <= limit && !tight {
 		return
 	}
 	reason := DroppedLag
-	if !late {
+	if lag <= limit {
 		reason = DroppedMemory
 	}
 	hasVideo := false
@@ -493,9 +494,10 @@ func (sub *Subscription) Credited(n int) {
 	var do later
 	s := sub.stream
 	s.mu.Lock()
+	now := time.Now()
 	sub.credit += n
 	sub.credited += uint64(max(0, n))
-	sub.pace.count(time.Now(), n)
+	sub.pace.count(now, n)
 	for sub.flight.len() > 0 {
 		size := len(sub.flight.ref(0).unit.Payload)
 		if size > sub.credit {
@@ -505,6 +507,7 @@ func (sub *Subscription) Credited(n int) {
 		sub.flying -= size
 		sub.units++
 		e := sub.flight.pop()
+		sub.past.note(now, now.Sub(e.at))
 		if e.video {
 			sub.video.count(&e)
 		} else {
@@ -512,7 +515,6 @@ func (sub *Subscription) Credited(n int) {
 		}
 	}
 	if sub.wantKey {
-		now := time.Now()
 		for id, st := range sub.tracks {
 			if st.needKey {
 				sub.ask(id, now, &do)
@@ -529,7 +531,11 @@ func (sub *Subscription) Credited(n int) {
 func (sub *Subscription) ReportUnsent(age time.Duration) {
 	sub.stream.mu.Lock()
 	defer sub.stream.mu.Unlock()
-	sub.unsentAge, sub.unsentAt = max(0, age), time.Now()
+	now := time.Now()
+	sub.unsentAge, sub.unsentLag, sub.unsentAt = max(0, age), 0, now
+	if age > 0 {
+		sub.unsentLag = age + sub.past.lag(now.Add(-age))
+	}
 }
 
 // RequestKeyframe passes on the reader's own wish for a random access point on a
