@@ -50,8 +50,10 @@ const (
 	// minStep keeps DTS rising: more than one tick of any container's clock, and
 	// so little that a burst of equal times is soon caught up with.
 	minStep = 100 * time.Microsecond
-	// unsentFresh is how long a sink's report on its socket is believed.
+	// unsentFresh is how long a sink's report on its socket is believed, and unsentStep
+	// how often one is made while bytes wait.
 	unsentFresh = 3 * time.Second
+	unsentStep  = 200 * time.Millisecond
 )
 
 // A Reason says why units were dropped. The names are stable: they are labels of

@@ -338,8 +338,8 @@ func (sub *Subscription) waiting(now time.Time) time.Duration {
 // it. What is pulled cannot be dropped any more: that it is late would show too late.
 func (sub *Subscription) comingLag(now time.Time) time.Duration {
 	lag, socket := sub.waiting(now), time.Duration(0)
-	if now.Sub(sub.unsentAt) < unsentFresh {
-		socket = sub.unsentAge
+	if since := now.Sub(sub.unsentAt); since < unsentFresh && sub.unsentAge > 0 {
+		socket = sub.unsentAge + min(since, unsentStep) // it has waited on since it was told
 	}
 	// A reader that stands still may be about to catch up with all of it.
 	if perSecond := sub.pace.rate(now); lag+socket > sub.conf.MaxLag/2 && perSecond > 0 && sub.flight.len() > 0 && sub.queue.len() > 0 {

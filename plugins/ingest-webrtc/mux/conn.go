@@ -15,7 +15,7 @@ import (
 const maxQueuedBytes = 512 << 10
 
 // keptBytes is how large a buffer may be that is kept for the next packets.
-const keptBytes = 64 << 10
+const keptBytes = 16 << 10
 
 // A channel is what comes for one session.
 type channel struct {
