@@ -142,6 +142,21 @@ func TestTargets(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		said("open studio to three key k5")
 
+		// Two at once: who comes second starts again from what the first has made.
+		var tags []string
+		meanwhile := func(tag string) error {
+			tags = append(tags, tag)
+			if len(tags) == 1 {
+				patch("three", `{"key": "k6"}`)
+			}
+			return nil
+		}
+		if _, err := g.PatchTarget("studio", "three", []byte(`{"max_lag": "3s"}`), meanwhile); err != nil || len(tags) != 2 || tags[0] == tags[1] {
+			t.Errorf("%v, asked with %q", err, tags)
+		}
+		time.Sleep(5 * time.Second)
+		said("open studio to three key k6")
+
 		// What is no target, no stream, or refused.
 		no := func(err, want error) {
 			t.Helper()

@@ -109,6 +109,7 @@ func TestTargetsChangeWhileTheSiblingIsLive(t *testing.T) {
 		g.waitTarget(t, 10*time.Second, "studio", "other", status.TargetLive)
 	}
 	want(422, "PATCH", `{"max_lag": "5h", "kee": "canary"}`)
+	want(422, "PATCH", `{"bind": "canary"}`) // says the plugin
 	if code, text, _ := g.api(t, "GET", "nothing", "other", ""); code != 404 {
 		t.Errorf("%d %s", code, text)
 	}
