@@ -378,7 +378,7 @@ func TestPull(t *testing.T) {
 			st := pull.Status()
 			if st.Plugin != "ingest-clip" || st.State != want || st.Attempt != attempt || (st.LastError != nil) != (text != "") || (st.NextRetry != nil) != (retry > 0) {
 				t.Errorf("source %+v, want %s", st, want)
-			} else if text != "" && st.LastError.Message != text || retry > 0 && st.NextRetry.Sub(time.Now()) != retry {
+			} else if text != "" && st.LastError.Message != text || retry > 0 && time.Until(*st.NextRetry) != retry {
 				t.Errorf("source %+v, %v, again at %v", st, st.LastError, st.NextRetry)
 			}
 		}

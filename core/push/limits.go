@@ -213,11 +213,12 @@ func (l *limits) note(found []status.Warning, now time.Time, ripe bool, log *slo
 			continue
 		case !f.told && ripe && (kind == "keyframe_interval" || now.Sub(f.warning.Since) >= settled):
 			f.told = true
-			text := "beyond the limits of the service"
+			said := log.With("finding", f.warning.Finding, "remedy", f.warning.Remedy)
 			if kind == audioSettings {
-				text = "settings without effect"
+				said.Warn("settings without effect")
+			} else {
+				said.Warn("beyond the limits of the service")
 			}
-			log.Warn(text, "finding", f.warning.Finding, "remedy", f.warning.Remedy)
 		}
 		if f.told {
 			order = append(order, kind)
