@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,8 +40,7 @@ func TestPublishersVanish(t *testing.T) {
 	}
 	g := startGatewayWith(t, plugins, routes)
 	publish := func(protocol string, by ...string) {
-		args := append(by, peers.Find(t, "ffmpeg"), "-nostdin", "-v", "error", "-stream_loop", "-1", "-re", "-i", file)
-		args = append(args, urls[protocol]...)
+		args := slices.Concat(by, []string{peers.Find(t, "ffmpeg"), "-nostdin", "-v", "error", "-stream_loop", "-1", "-re", "-i", file}, urls[protocol])
 		peers.Start(t, peers.Command{Name: "ffmpeg " + protocol, Path: args[0], Args: args[1:]})
 	}
 	for protocol := range urls {
