@@ -64,6 +64,10 @@ const (
 	derivePatience = 10 * time.Second
 	// closeLimit is how long a closed session is waited for.
 	closeLimit = 5 * time.Second
+	// madeBehind is by how much sound that is made is always behind: what an encoder
+	// keeps. madePatience is how long it is waited for that was to come.
+	madeBehind   = 60 * time.Millisecond
+	madePatience = 500 * time.Millisecond
 	// flushInterval is how often it is looked whether a queue is empty.
 	flushInterval = 5 * time.Millisecond
 	// checkInterval is the pace of looking at a running session.

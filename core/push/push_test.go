@@ -39,6 +39,7 @@ import (
 //	eager | lazy           whether the egress credits what it pulls
 //	out D | in             the plugin is out of order for so long, or not any more
 //	derived                the deriver publishes its aac track
+//	holds | delivers       whether the deriver keeps to itself what it makes
 //	derive-fails MESSAGE
 //	set [off|on] [key=] [backup=]  change the settings; target takes the same arguments, limits=, and bitrate= of sound that is made
 //	stop                   end Run
@@ -73,6 +74,8 @@ type world struct {
 	at       time.Duration
 	next     bool // a keyframe was asked for
 	track    *router.Derivation
+	made     []*media.AccessUnit // of track, not published yet
+	holds    bool
 	derr     error
 
 	mu     sync.Mutex // guards the fields below
@@ -269,6 +272,14 @@ func (w *world) change(d *datadriven.TestData) {
 	}
 }
 
+// deliver has the deriver publish what it made, unless it holds that back.
+func (w *world) deliver() {
+	for ; len(w.made) > 0 && !w.holds; w.made = w.made[1:] {
+		w.track.Write(w.made[0])
+		synctest.Wait()
+	}
+}
+
 func (w *world) stop() {
 	w.cancel()
 	<-w.done
@@ -359,8 +370,8 @@ func (w *world) do(t *testing.T, d *datadriven.TestData) string {
 			}
 			write(&media.AccessUnit{Track: 2, RandomAccess: true, Payload: make([]byte, 100)})
 			if w.track != nil {
-				w.track.Write(&media.AccessUnit{DTS: w.at, PTS: w.at, RandomAccess: true, Payload: make([]byte, 200)})
-				synctest.Wait()
+				w.made = append(w.made, &media.AccessUnit{DTS: w.at, PTS: w.at, RandomAccess: true, Payload: make([]byte, 200)})
+				w.deliver()
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
@@ -401,6 +412,9 @@ func (w *world) do(t *testing.T, d *datadriven.TestData) string {
 		from, _ := strconv.Atoi(arg("of", "2"))
 		w.track = w.stream.Derive(media.TrackID(from))
 		w.track.SetTrack(media.Track{Codec: media.AAC, DecoderConfig: []byte("asc")})
+	case "holds", "delivers":
+		w.holds = d.Cmd == "holds"
+		w.deliver()
 	case "derive-fails":
 		w.derr = errors.New(strings.TrimSpace(d.Input))
 	case "stop":

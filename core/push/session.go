@@ -292,14 +292,19 @@ func (r *run) ended(st session.State) *failure {
 	return f
 }
 
-// flush waits until the session has been sent what the publisher sent before the end.
-// What would have been dropped while the publisher was there is dropped now.
+// flush waits until the session has been sent what the publisher sent before the end, and
+// what is made of it. What would have been dropped while the publisher was there is
+// dropped now.
 func (r *run) flush(ctx context.Context) {
 	limit := time.NewTimer(min(r.set.Target.MaxLag, closeLimit))
 	defer limit.Stop()
 	look := time.NewTicker(flushInterval)
 	defer look.Stop()
-	for !r.feed.State().Ended && r.sub.Stats().QueuedUnits > 0 {
+	began := time.Now()
+	waits := func() bool {
+		return r.sub.Stats().QueuedUnits > 0 || r.sub.Behind() > madeBehind && time.Since(began) < madePatience
+	}
+	for !r.feed.State().Ended && waits() {
 		select {
 		case <-look.C:
 		case <-limit.C:

@@ -526,6 +526,21 @@ func (sub *Subscription) Credited(n int) {
 	do.run()
 }
 
+// Behind is by how much the derived tracks that the reader gets are behind what they are
+// made of, the last one.
+func (sub *Subscription) Behind() (behind time.Duration) {
+	s := sub.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range sub.chosen {
+		made, of := s.times[t.ID], s.times[t.DerivedFrom]
+		if t.DerivedFrom != 0 && made != nil && of != nil {
+			behind = max(behind, of.dts-made.dts)
+		}
+	}
+	return behind
+}
+
 // ReportUnsent says how long the oldest byte waits that the sink's socket has
 // taken and not sent. It counts as lag for the next few seconds.
 func (sub *Subscription) ReportUnsent(age time.Duration) {
