@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
@@ -374,8 +375,12 @@ func FuzzH264(f *testing.F) {
 	})
 }
 
+// gcPercent is that of the plugin for WebRTC.
+const gcPercent = 200
+
 // What an 8 KB picture costs, in fragments of 1200 bytes.
 func BenchmarkH264Picture(b *testing.B) {
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	const size, mtu = 8 << 10, 1200
 	picture := make([]byte, size)
 	r := rand.New(rand.NewPCG(1, 1))
@@ -421,6 +426,7 @@ func BenchmarkH264Picture(b *testing.B) {
 
 // What of that is memory: a buffer for the picture, and the copy into it.
 func BenchmarkH264PictureFloor(b *testing.B) {
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	const size, mtu = 8 << 10, 1200
 	packet := make([]byte, mtu)
 	b.SetBytes(size)

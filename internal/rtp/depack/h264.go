@@ -10,10 +10,11 @@ import (
 
 // slabBytes is the size of the buffers in which payloads are assembled, one
 // behind the other: there is one allocation for several pictures, and a picture
-// is moved only when it does not fit into what is left of its slab. It is the largest
-// that Go allocates from its caches, without the heap's lock. A picture that is larger
-// has a slab of its own, which is gone with it.
-const slabBytes = 32 << 10
+// is moved only when it does not fit into what is left of its slab. Most of what a
+// picture costs is fresh memory: this is the size class of Go's that holds three pictures
+// of 8 KB with the least left over. (32 KiB would be no class, but taken from the heap
+// under its lock.) A picture that is larger has a slab of its own, which is gone with it.
+const slabBytes = 27264
 
 // An H264 assembles pictures from packets. After a loss it emits nothing until a
 // random access point has come whole: what it emits always decodes. Not safe for
@@ -28,6 +29,7 @@ type H264 struct {
 	first, last time.Time
 	slab        []byte // payloads so far; the open picture begins at start
 	start       int
+	size        int   // of the picture before
 	naluAt      []int // where in slab the NAL units of the open picture begin, behind their length
 	fragment    bool  // the last of them is a FU-A that has not ended
 	side        []byte
@@ -98,6 +100,9 @@ func (d *H264) begin(p reorder.Packet) {
 	d.whole = d.contiguous || beginsPicture(p.Payload, !d.begun)
 	d.begun = true
 	d.rtpTime, d.first = p.Time, p.Arrival
+	if d.size <= slabBytes/2 && cap(d.slab)-len(d.slab) < d.size {
+		d.slab = make([]byte, 0, slabBytes) // this one would have to be moved
+	}
 	d.start = len(d.slab)
 	d.naluAt, d.side, d.sideEnd = d.naluAt[:0], d.side[:0], d.sideEnd[:0]
 	d.fragment = false
@@ -342,6 +347,7 @@ func (d *H264) config() (c *Config, ready bool) {
 
 func (d *H264) deliver(config *Config) {
 	payload := d.slab[d.start:len(d.slab):len(d.slab)]
+	d.size = len(payload)
 	if len(d.picture.NALUs) != len(d.naluAt) {
 		payload = h264.AppendLengthPrefixed(nil, d.picture.NALUs...)
 		d.slab = d.slab[:d.start]
