@@ -13,7 +13,6 @@ import (
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/media/h264"
 	"github.com/headgate/gateway/sdk/media/h265"
-	"github.com/headgate/gateway/sdk/plugintest"
 	"github.com/headgate/gateway/sdk/wire"
 	"github.com/headgate/gateway/test/intake"
 	"github.com/headgate/gateway/test/peers"
@@ -139,18 +138,23 @@ func count(units []*media.AccessUnit, is func(*media.AccessUnit) bool) (n int) {
 }
 
 // TestFFmpegRecords: B-frames in closed and open groups, H.265 and the kinds of sound,
-// over TCP and UDP: the pictures are those of the source.
+// over TCP and UDP, and over TCP by itself where there is no UDP: the pictures are those
+// of the source.
 func TestFFmpegRecords(t *testing.T) {
 	peers.Need(t, "ffmpeg", "ffprobe")
 	f := func(name string, codec, sound media.Codec, by string, args ...string) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			file := sourceFile(t, args...)
-			addr, udp := peers.FreeAddr(t), freeEven(t)
-			g := plugintest.Attach(t, plugintest.Connect(t, Plugin()), fmt.Appendf(nil, `{"listen": %q, "listen_udp": %q}`, addr, udp))
+			addr := peers.FreeAddr(t)
+			options, transport := fmt.Sprintf(`{"listen": %q}`, addr), []string(nil)
+			if by != "" {
+				options, transport = fmt.Sprintf(`{"listen": %q, "listen_udp": %q}`, addr, freeEven(t)), []string{"-rtsp_transport", by}
+			}
+			g := attach(t, options)
 			waitListening(t, addr)
-			p := peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{"-nostdin", "-v", "error", "-re",
-				"-i", file, "-c", "copy", "-f", "rtsp", "-rtsp_transport", by, "rtsp://" + addr + "/studio?token=T0KEN"}})
+			p := peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: slices.Concat([]string{"-nostdin", "-v", "error", "-re",
+				"-i", file, "-c", "copy", "-f", "rtsp"}, transport, []string{"rtsp://" + addr + "/studio?token=T0KEN"})})
 			o := intake.Accept(g)
 			if o.GetName() != "studio" || string(o.GetCredentials()) != "T0KEN" || !slices.Equal(o.GetCodecs(), []string{string(codec), string(sound)}) {
 				t.Errorf("offer %v", o)
@@ -176,7 +180,7 @@ func TestFFmpegRecords(t *testing.T) {
 	f("h265", media.H265, media.AAC, "tcp", append(aac, "-c:v", "libx265", "-x265-params", "bframes=3:keyint=25:log-level=none")...)
 	f("h265 closed over udp", media.H265, media.Opus, "udp", "-c:a", "libopus", "-c:v", "libx265", "-x265-params", "bframes=3:keyint=25:open-gop=0:log-level=none")
 	f("telephone sound", media.H264, media.PCMA, "tcp", "-c:a", "pcm_alaw", "-ar", "8000", "-ac", "1", "-c:v", "libx264", "-g", "25")
-	f("latency", media.H264, media.Opus, "tcp", "-c:a", "libopus", "-c:v", "libx264", "-tune", "zerolatency", "-g", "25")
+	f("falls back", media.H264, media.Opus, "", "-c:a", "libopus", "-c:v", "libx264", "-tune", "zerolatency", "-g", "25")
 }
 
 // TestPullFromMediaMTX: a server that others publish to, and that sends by TCP alone.

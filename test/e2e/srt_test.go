@@ -18,7 +18,8 @@ const group = 25
 
 // tail is how many pictures at the end may be missing, some of them between others
 // that refer to them: a receiver of SRT forgets what it holds back for its latency,
-// 120 ms, when it hears goodbye, and there are two on the way.
+// 120 ms, when it hears goodbye. The gateway's own goodbye waits for that; its publishers'
+// does not.
 const tail = 10
 
 // checkPictures holds got to be pictures of source without a gap, from one of its
