@@ -182,7 +182,7 @@ func listenByHand(name string) (net.Listener, error) {
 	if conn, err := net.Dial("unix", path); err == nil {
 		return nil, errors.Join(fmt.Errorf("another process serves %s by hand at %s; end it", name, path), conn.Close())
 	}
-	for _, left := range []string{path, filepath.Join(dir, mountSocket)} {
+	for _, left := range []string{path, filepath.Join(dir, mountSocket), filepath.Join(dir, attachSocket)} {
 		if err := os.Remove(left); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}

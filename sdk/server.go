@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"math"
@@ -209,25 +210,26 @@ func (a *attachment) run(stream grpc.BidiStreamingServer[wire.HostMsg, wire.Plug
 		defer m.close()
 		ack.HttpSocket = m.name
 	}
-	if err := stream.Send(&wire.PluginMsg{M: &wire.PluginMsg_Hello{Hello: ack}}); err != nil {
+	link, err := a.greet(stream, ack)
+	if err != nil {
 		return err
 	}
+	defer link.close()
 
 	sendCtx, stopSending := context.WithCancel(stream.Context())
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		if err := a.send(sendCtx, stream); err != nil && sendCtx.Err() == nil {
+		if err := a.send(sendCtx, link); err != nil && sendCtx.Err() == nil && !errors.Is(err, io.EOF) {
 			slog.Error("sending to the gateway", "error", err)
 		}
 	}()
 	received := make(chan error, 1)
-	go func() { received <- a.receive(stream) }()
+	go func() { received <- a.receive(link) }()
 	if a.plugin.Ingest != nil {
 		a.wg.Go(a.serveIngest)
 	}
 
-	var err error
 	select {
 	case err = <-received:
 	case err = <-a.fatal:
@@ -236,10 +238,11 @@ func (a *attachment) run(stream grpc.BidiStreamingServer[wire.HostMsg, wire.Plug
 	lost()
 	a.abandon()
 	stopSending()
+	link.close()
 	<-sent
 	a.wg.Wait()
-	// The receiving goroutine ends when this method returns and gRPC with it ends
-	// the stream; what it still reads finds no session.
+	// The receiving goroutine has ended with a socket, and ends with a gRPC stream when
+	// this method returns; what it still reads finds no session.
 	return err
 }
 
@@ -268,21 +271,21 @@ func (a *attachment) serveIngest() {
 }
 
 // send is the one goroutine that sends on the stream.
-func (a *attachment) send(ctx context.Context, stream grpc.BidiStreamingServer[wire.HostMsg, wire.PluginMsg]) error {
+func (a *attachment) send(ctx context.Context, stream wire.Stream) error {
 	for {
 		control, steps, err := a.out.Next(ctx)
 		if err != nil {
 			return err
 		}
 		for _, m := range control {
-			if err := stream.Send(m); err != nil {
+			if err := stream.SendMsg(m); err != nil {
 				return err
 			}
 		}
 		err = wire.Messages(steps, time.Now(),
 			func(m wire.Units) error { return stream.SendMsg(&wire.PluginUnits{Units: m}) },
 			func(m *wire.TrackSet) error {
-				return stream.Send(&wire.PluginMsg{M: &wire.PluginMsg_Tracks{Tracks: m}})
+				return stream.SendMsg(&wire.PluginMsg{M: &wire.PluginMsg_Tracks{Tracks: m}})
 			})
 		if err != nil {
 			return err
@@ -291,7 +294,7 @@ func (a *attachment) send(ctx context.Context, stream grpc.BidiStreamingServer[w
 }
 
 // receive dispatches what the gateway says. It never waits for a session.
-func (a *attachment) receive(stream grpc.BidiStreamingServer[wire.HostMsg, wire.PluginMsg]) error {
+func (a *attachment) receive(stream wire.Stream) error {
 	var in wire.HostInbound
 	in.MaxAge = math.MaxInt64
 	for {

@@ -36,9 +36,10 @@ import (
 // processes take it and do nothing with it. It prints the CPU time of all processes
 // per unit made, how long units are on their way, and how many arrive.
 //
-// Beside the connection of package wire ("wire") runs the same with protobuf's own
-// codec ("protobuf"), with that over a connection as gRPC makes it by itself, which
-// is what a plugin in another language has ("stock"), and without any boundary
+// Beside the socket of package wire ("wire") runs the same over gRPC with the codec of
+// package wire ("grpc"), with protobuf's own ("protobuf"), with that over a connection as
+// gRPC makes it by itself, which is what a plugin in another language has ("stock"), and
+// without any boundary
 // ("floor"). What is asked at 500 streams, in µs of CPU per unit and as a share of
 // what "stock" takes in the same run (x-stock): egress=1 at most 20 and 0.6, egress=3
 // 35 and 0.65, sessions=3 24; and of egress=1 half of the units in at most 1 ms.
@@ -52,7 +53,7 @@ func BenchmarkBoundary(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/streams=%d", shape.name, streams), func(b *testing.B) {
 				b.Run("floor", func(b *testing.B) { benchmarkFloor(b, shape, streams) })
 				var stock float64
-				for _, c := range []connection{stockConnection, protobufConnection, wireConnection} {
+				for _, c := range []connection{stockConnection, protobufConnection, grpcConnection, wireConnection} {
 					b.Run(string(c), func(b *testing.B) {
 						for range b.N {
 							cost := measureBoundary(b, shape, streams, c)
@@ -126,34 +127,67 @@ type connection string
 
 const (
 	wireConnection     connection = "wire"
+	grpcConnection     connection = "grpc"
 	protobufConnection connection = "protobuf"
 	stockConnection    connection = "stock"
 )
 
 // dialOptions are those of the gateway's end, beside those of package wire.
 func (c connection) dialOptions() []grpc.DialOption {
+	noSocket := grpc.WithStreamInterceptor(func(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, method string, s grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
+		cs, err := s(ctx, d, cc, method, o...)
+		return knowsNoSocket{cs}, err
+	})
 	plain := grpc.WithDefaultCallOptions(grpc.ForceCodecV2(protobufCodec{encoding.GetCodecV2(proto.Name)}))
 	switch c {
 	case stockConnection:
 		const bufferBytes = 32 << 10 // gRPC's own
 		return []grpc.DialOption{
-			plain, grpc.WithReadBufferSize(bufferBytes), grpc.WithWriteBufferSize(bufferBytes),
+			plain, noSocket, grpc.WithReadBufferSize(bufferBytes), grpc.WithWriteBufferSize(bufferBytes),
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 		}
 	case protobufConnection:
-		return []grpc.DialOption{plain}
+		return []grpc.DialOption{plain, noSocket}
+	case grpcConnection:
+		return []grpc.DialOption{noSocket}
 	default:
 		return nil
 	}
 }
 
+// knowsNoSocket is the Attach stream of a gateway that knows no other.
+type knowsNoSocket struct{ grpc.ClientStream }
+
+func (k knowsNoSocket) SendMsg(m any) error {
+	if h, ok := m.(*wire.HostMsg); ok && h.GetHello() != nil {
+		h.GetHello().Capabilities = nil
+	}
+	return k.ClientStream.SendMsg(m)
+}
+
 // serverOptions are those of the plugin's end.
 func (c connection) serverOptions() []grpc.ServerOption {
-	plain := grpc.ForceServerCodecV2(protobufCodec{encoding.GetCodecV2(proto.Name)})
-	if c == stockConnection {
-		return []grpc.ServerOption{plain, grpc.MaxRecvMsgSize(2 * wire.MaxMessageBytes)}
+	plain := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(protobufCodec{encoding.GetCodecV2(proto.Name)}),
+		grpc.StreamInterceptor(func(s any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+			return h(s, hearsOfNoSocket{ss})
+		}),
 	}
-	return append(wire.ServerOptions(), plain)
+	if c == stockConnection {
+		return append(plain, grpc.MaxRecvMsgSize(2*wire.MaxMessageBytes))
+	}
+	return append(wire.ServerOptions(), plain...)
+}
+
+// hearsOfNoSocket is the Attach stream of a plugin that knows no other.
+type hearsOfNoSocket struct{ grpc.ServerStream }
+
+func (k hearsOfNoSocket) RecvMsg(m any) error {
+	err := k.ServerStream.RecvMsg(m)
+	if h, ok := m.(*wire.HostMsg); ok && h.GetHello() != nil {
+		h.GetHello().Capabilities = nil
+	}
+	return err
 }
 
 // measureBoundary returns the CPU time per unit in µs.
@@ -263,6 +297,7 @@ func TestEitherEndMaySpeakPlainProtobuf(t *testing.T) {
 	f("plugin", protobufConnection)
 	f("plugin of another language", stockConnection)
 	f("gateway", wireConnection, stockConnection.dialOptions()...)
+	f("neither, over gRPC", wireConnection, grpcConnection.dialOptions()...)
 	f("both", stockConnection, stockConnection.dialOptions()...)
 }
 
@@ -438,8 +473,14 @@ func (r *loadReport) next(b *testing.B) lateness {
 
 // The plugin that makes the load, and takes it.
 
-// mode is that of the plugin process.
-func (c connection) mode() string { return "load-" + string(c) }
+// mode is that of the plugin process, which leaves it to the gateway whether there is a
+// socket.
+func (c connection) mode() string {
+	if c == grpcConnection {
+		c = wireConnection
+	}
+	return "load-" + string(c)
+}
 
 func serveLoad(c connection) {
 	defer cores.Start()()

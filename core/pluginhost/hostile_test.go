@@ -75,6 +75,9 @@ func (h hostile) Attach(stream grpc.BidiStreamingServer[wire.HostMsg, wire.Plugi
 	if _, err := stream.Recv(); err != nil {
 		return err
 	}
+	if strings.HasPrefix(h.mode, "bad-socket") {
+		return h.attachOverSocket(stream)
+	}
 	if h.mode == "bad-mute" { // never says hello back
 		<-stream.Context().Done()
 		return nil

@@ -50,6 +50,14 @@ func (p *launched) socketDir() string {
 	return p.child.socketDir()
 }
 
+// socketPath returns where the socket is that the process has made under that name.
+func (p *launched) socketPath(name string) (string, error) {
+	if name != filepath.Base(name) {
+		return "", fmt.Errorf("its socket %q is not in its socket directory; %s", name, remedy)
+	}
+	return filepath.Join(p.socketDir(), name), nil
+}
+
 // attachByHand connects to a process that a person started. What it prints goes
 // where that person reads it.
 func (l launcher) attachByHand(spec Spec) (*launched, error) {

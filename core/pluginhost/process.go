@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,8 +23,9 @@ type process struct {
 	plugin    *plugin
 	launched  *launched
 	pid       int
-	stream    grpc.BidiStreamingClient[wire.HostMsg, wire.PluginMsg]
-	detach    context.CancelFunc // ends the stream
+	attached  grpc.BidiStreamingClient[wire.HostMsg, wire.PluginMsg]
+	detach    context.CancelFunc // ends attached, and stream with it
+	stream    wire.Stream        // what is said behind the first messages: attached, or a link
 	out       *wire.Outbox[*wire.HostMsg]
 	transport *http.Transport // to its mounts; nil if there are none
 	complain  complaint       // the receiving goroutine's
@@ -85,10 +86,11 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 		}
 		pl.describe(info)
 	}
-	if p.stream, err = client.Attach(streamCtx); err != nil {
+	if p.attached, err = client.Attach(streamCtx); err != nil {
 		return nil, fmt.Errorf("attaching: %w", told(err))
 	}
-	err = p.stream.Send(&wire.HostMsg{M: &wire.HostMsg_Hello{Hello: &wire.Hello{
+	err = p.attached.Send(&wire.HostMsg{M: &wire.HostMsg_Hello{Hello: &wire.Hello{
+		Capabilities:    []string{wire.CapabilitySocket},
 		CoreVersion:     h.version,
 		MaxMessageBytes: wire.MaxMessageBytes,
 		OptionsJson:     pl.spec.Options,
@@ -97,7 +99,7 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("attaching: %w", told(err))
 	}
-	first, err := p.stream.Recv()
+	first, err := p.attached.Recv()
 	if err != nil {
 		return nil, fmt.Errorf("attaching: %w", told(err))
 	}
@@ -109,10 +111,10 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 		return nil, &refusedError{cut(ack.GetError(), messageBytesMax)}
 	}
 	if name := ack.GetHttpSocket(); name != "" {
-		if name != filepath.Base(name) {
-			return nil, fmt.Errorf("its HTTP socket %q is not in its socket directory", name)
+		path, err := l.socketPath(name)
+		if err != nil {
+			return nil, err
 		}
-		path := filepath.Join(l.socketDir(), name)
 		p.transport = &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, "unix", path)
@@ -122,6 +124,12 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 			MaxIdleConnsPerHost:   16,
 			IdleConnTimeout:       30 * time.Second,
 			ResponseHeaderTimeout: 30 * time.Second,
+		}
+	}
+	p.stream = p.attached
+	if name := ack.GetAttachSocket(); name != "" {
+		if p.stream, err = p.connect(streamCtx, name); err != nil {
+			return nil, err
 		}
 	}
 	return p, nil
@@ -138,8 +146,12 @@ func (e *refusedError) Error() string { return "it cannot use its options: " + e
 func (p *process) serve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	sendCtx, stopSending := context.WithCancel(context.Background())
+	if l, ok := p.stream.(*link); ok {
+		wg.Go(l.watch)
+		defer func() { _ = l.Close() }() // it is no longer of interest, or closed
+	}
 	wg.Go(func() {
-		if err := p.send(sendCtx); err != nil && sendCtx.Err() == nil {
+		if err := p.send(sendCtx); err != nil && sendCtx.Err() == nil && !errors.Is(err, io.EOF) { // then receive knows more
 			p.fail(fmt.Errorf("sending to it: %w", err))
 		}
 	})
@@ -239,14 +251,14 @@ func (p *process) send(ctx context.Context) error {
 			return err
 		}
 		for _, m := range control {
-			if err := p.stream.Send(m); err != nil {
+			if err := p.stream.SendMsg(m); err != nil {
 				return err
 			}
 		}
 		err = wire.Messages(steps, time.Now(),
 			func(m wire.Units) error { return p.stream.SendMsg(&wire.HostUnits{Units: m}) },
 			func(m *wire.TrackSet) error {
-				return p.stream.Send(&wire.HostMsg{M: &wire.HostMsg_Tracks{Tracks: m}})
+				return p.stream.SendMsg(&wire.HostMsg{M: &wire.HostMsg_Tracks{Tracks: m}})
 			})
 		if err != nil {
 			return err

@@ -9,7 +9,7 @@ import (
 
 func wrap(c net.Conn) net.Conn { return c }
 
-func newWriter(c *net.TCPConn) vectorWriter { return plain{c} }
+func newWriter(c net.Conn) vectorWriter { return plain{c} }
 
 type datagrams struct{}
 

@@ -19,7 +19,7 @@ func wrap(c net.Conn) net.Conn {
 	return c
 }
 
-func newWriter(c *net.TCPConn) vectorWriter {
+func newWriter(c net.Conn) vectorWriter {
 	if q := newConn(c); q != nil {
 		return q
 	}

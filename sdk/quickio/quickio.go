@@ -21,7 +21,7 @@ import "net"
 // as it is.
 func Conn(c net.Conn) net.Conn { return wrap(c) }
 
-// A Writer writes to a TCP connection. Its methods are safe for concurrent use.
+// A Writer writes to a connection, and many pieces at once. Its methods are safe for concurrent use.
 // Make it with [NewWriter].
 type Writer struct{ w vectorWriter }
 
@@ -30,8 +30,8 @@ type vectorWriter interface {
 	WriteBuffers(v *net.Buffers) (int64, error)
 }
 
-// NewWriter returns a writer to c.
-func NewWriter(c *net.TCPConn) *Writer { return &Writer{newWriter(c)} }
+// NewWriter returns a writer to c. Its writes are the ordinary ones if c is no socket.
+func NewWriter(c net.Conn) *Writer { return &Writer{newWriter(c)} }
 
 // Write implements [io.Writer].
 func (w *Writer) Write(b []byte) (int, error) { return w.w.Write(b) }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/encoding"
@@ -113,9 +114,20 @@ const (
 	headerBytes = 2*(1+10) + 9*(1+10)
 )
 
-// marshal returns the message in which field is the media. What lies between large
-// payloads is in one piece of memory, which is made large enough at once.
+// marshal returns the message in which field is the media, for gRPC.
 func (m *Units) marshal(field protowire.Number) mem.BufferSlice {
+	pieces, _ := m.appendPieces(nil, nil, field)
+	out := make(mem.BufferSlice, len(pieces))
+	for i, piece := range pieces {
+		out[i] = mem.SliceBuffer(piece)
+	}
+	return out
+}
+
+// appendPieces appends the message in which field is the media to out, in pieces: large
+// payloads, and what lies between them. That is in one piece of memory, which is arena if
+// that is large enough, and is returned.
+func (m *Units) appendPieces(out [][]byte, arena []byte, field protowire.Number) (pieces [][]byte, used []byte) {
 	room, large := outerBytes, 0
 	for i := range m.Steps {
 		s := &m.Steps[i]
@@ -126,8 +138,12 @@ func (m *Units) marshal(field protowire.Number) mem.BufferSlice {
 			large++
 		}
 	}
-	arena := make([]byte, outerBytes, room)
-	out := make(mem.BufferSlice, 1, 2*large+2) // the first one is set at the end
+	if cap(arena) < room {
+		arena = make([]byte, 0, room)
+	}
+	arena = arena[:outerBytes]
+	first := len(out)
+	out = slices.Grow(out, 2*large+1)
 	size := 0
 	start := 0 // of what is not in out yet
 	var scratch [256]byte
@@ -144,19 +160,19 @@ func (m *Units) marshal(field protowire.Number) mem.BufferSlice {
 			arena = append(arena, s.Unit.Payload...)
 			continue
 		}
-		out = append(out, mem.SliceBuffer(arena[start:]), mem.SliceBuffer(s.Unit.Payload))
+		out = append(out, arena[start:], s.Unit.Payload)
 		start = len(arena)
 	}
 	if start < len(arena) {
-		out = append(out, mem.SliceBuffer(arena[start:]))
+		out = append(out, arena[start:])
 	}
 	// The tag and length of the media stand right before the first unit.
 	head := protowire.AppendTag(scratch[:0], field, protowire.BytesType)
 	head = protowire.AppendVarint(head, uint64(size))
 	at := outerBytes - len(head)
 	copy(arena[at:], head)
-	out[1] = out[1].(mem.SliceBuffer)[at:]
-	return out[1:]
+	out[first] = out[first][at:]
+	return out, arena
 }
 
 const varint32Bytes = 5

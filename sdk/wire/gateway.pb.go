@@ -2519,7 +2519,12 @@ type HelloAck struct {
 	// mounts are served; empty if there are none.
 	HttpSocket string `protobuf:"bytes,2,opt,name=http_socket,json=httpSocket,proto3" json:"http_socket,omitempty"`
 	// Set when the options cannot be used; nothing else follows then.
-	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// Name of a unix socket in the plugin's socket directory, if Hello has the
+	// capability "attach_socket" and the plugin would rather speak there: whatever
+	// follows goes over it, both ways, each message behind its length as four bytes,
+	// the most significant one first.
+	AttachSocket  string `protobuf:"bytes,4,opt,name=attach_socket,json=attachSocket,proto3" json:"attach_socket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2571,6 +2576,13 @@ func (x *HelloAck) GetHttpSocket() string {
 func (x *HelloAck) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *HelloAck) GetAttachSocket() string {
+	if x != nil {
+		return x.AttachSocket
 	}
 	return ""
 }
@@ -4000,12 +4012,13 @@ const file_gateway_proto_rawDesc = "" +
 	"\asilence\x18\v \x01(\v2\x1a.gateway.plugin.v1.SilenceH\x00R\asilence\x126\n" +
 	"\acredits\x18\f \x01(\v2\x1a.gateway.plugin.v1.CreditsH\x00R\acredits\x126\n" +
 	"\aenquiry\x18\r \x01(\v2\x1a.gateway.plugin.v1.EnquiryH\x00R\aenquiryB\x03\n" +
-	"\x01m\"e\n" +
+	"\x01m\"\x8a\x01\n" +
 	"\bHelloAck\x12\"\n" +
 	"\fcapabilities\x18\x01 \x03(\tR\fcapabilities\x12\x1f\n" +
 	"\vhttp_socket\x18\x02 \x01(\tR\n" +
 	"httpSocket\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"<\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12#\n" +
+	"\rattach_socket\x18\x04 \x01(\tR\fattachSocket\"<\n" +
 	"\n" +
 	"Configured\x12\x18\n" +
 	"\aapplied\x18\x01 \x01(\bR\aapplied\x12\x14\n" +

@@ -83,6 +83,7 @@ const (
 	streamWindow    = 1 << 20
 	connWindow      = 8 << 20
 	messageHeadroom = 64 << 10
+	maxFrameBytes   = MaxMessageBytes + messageHeadroom // of one message
 )
 
 // ServerOptions are those of the plugin's gRPC server.
@@ -90,8 +91,8 @@ func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(quickCredentials()),
 		grpc.ForceServerCodecV2(Codec()),
-		grpc.MaxRecvMsgSize(MaxMessageBytes + messageHeadroom),
-		grpc.MaxSendMsgSize(MaxMessageBytes + messageHeadroom),
+		grpc.MaxRecvMsgSize(maxFrameBytes),
+		grpc.MaxSendMsgSize(maxFrameBytes),
 		grpc.ReadBufferSize(bufferBytes),
 		grpc.WriteBufferSize(bufferBytes),
 		grpc.InitialWindowSize(streamWindow),
@@ -105,8 +106,8 @@ func DialOptions() []grpc.DialOption {
 		grpc.WithTransportCredentials(quickCredentials()),
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(Codec()),
-			grpc.MaxCallRecvMsgSize(MaxMessageBytes+messageHeadroom),
-			grpc.MaxCallSendMsgSize(MaxMessageBytes+messageHeadroom)),
+			grpc.MaxCallRecvMsgSize(maxFrameBytes),
+			grpc.MaxCallSendMsgSize(maxFrameBytes)),
 		grpc.WithReadBufferSize(bufferBytes),
 		grpc.WithWriteBufferSize(bufferBytes),
 		grpc.WithInitialWindowSize(streamWindow),
