@@ -46,7 +46,7 @@ type egressSession struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	// Counters that the stats goroutine reads.
+	// Counters that the report reads.
 	bytes, dropped atomic.Uint64
 
 	mu      sync.Mutex // guards the fields below
@@ -100,13 +100,10 @@ func (s *egressSession) run(tracks []media.Track) *wire.SessionState {
 	}
 	s.a.out.Control(stateMsg(ready))
 
-	stop := make(chan struct{})
-	var reporting sync.WaitGroup
-	reporting.Go(func() { s.report(stop) })
+	r := s.report()
 	err := s.write(tracks)
 	s.credits.flush()
-	close(stop)
-	reporting.Wait()
+	r.stop()
 
 	if s.current() == nil {
 		return s.ended(err)
@@ -272,50 +269,89 @@ func (s *egressSession) whyFailed() error {
 	return errors.New("the peer ended the connection")
 }
 
-// report sends the session's figures, at once and until stop is closed, more often
-// while bytes wait in the sink's socket.
-func (s *egressSession) report(stop <-chan struct{}) {
-	tick := time.NewTicker(lagInterval)
-	defer tick.Stop()
-	waited, idle := false, false // when last looked
-	for n := 0; ; n++ {
-		if n > 0 {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-			}
-		}
-		due := n%int(statsInterval/lagInterval) == 0
-		r, ok := s.current().(StatsReporter)
-		if !due && !ok {
-			continue
-		}
-		m := &wire.SessionStats{Session: s.id, Bytes: s.bytes.Load(), UnitsDropped: s.dropped.Load()}
-		if ok {
-			var st SinkStats
-			if s.guard(s.ctx, func() error { st = r.Stats(); return nil }) != nil {
-				return // logged; the figures are no reason to end the session
-			}
-			waits := st.UnsentAge > 0
-			if !due && !waits && !waited && st.Idle == idle {
-				continue
-			}
-			waited, idle = waits, st.Idle
-			m.Bytes = st.Bytes
-			m.AckedBytes = st.AckedBytes
-			m.UnsentBytes = st.UnsentBytes
-			m.UnsentAgeNs = uint64(max(st.UnsentAge, 0))
-			m.DeliveryBps = st.DeliveryBPS
-			m.RttNs = uint64(max(st.RTT, 0))
-			m.UnackedAgeNs = uint64(max(st.UnackedAge, 0))
-			m.Retransmits = st.Retransmits
-			m.UnitsDropped += st.UnitsDropped
-			m.Values = st.Values
-			m.Idle = st.Idle
-		}
-		s.a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Stats{Stats: m}})
+// A report sends a session's figures, at once and until it is stopped, more often while
+// bytes wait in the sink's socket. It is a timer and no goroutine that waits: there are as
+// many as sessions, and of a waiting one the stack is looked at in each collection of
+// garbage.
+type report struct {
+	s *egressSession
+
+	mu     sync.Mutex // guards the fields below
+	over   bool
+	timer  *time.Timer
+	looks  int
+	waited bool // when last looked
+	idle   bool
+}
+
+// report starts to report.
+func (s *egressSession) report() *report {
+	r := &report{s: s}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.timer = time.AfterFunc(0, r.look)
+	return r
+}
+
+// stop returns when nothing is reported any more.
+func (r *report) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = true
+	r.timer.Stop()
+}
+
+// look reports what there is to report now.
+func (r *report) look() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return
 	}
+	m, ok := r.figures(r.looks%int(statsInterval/lagInterval) == 0)
+	if !ok {
+		return
+	}
+	if m != nil {
+		r.s.a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Stats{Stats: m}})
+	}
+	r.looks++
+	r.timer.Reset(lagInterval)
+}
+
+// figures returns the session's figures; nil if there is no need to tell them now, and
+// false if there will be none.
+func (r *report) figures(due bool) (*wire.SessionStats, bool) {
+	s := r.s
+	reporter, ok := s.current().(StatsReporter)
+	if !due && !ok {
+		return nil, true
+	}
+	m := &wire.SessionStats{Session: s.id, Bytes: s.bytes.Load(), UnitsDropped: s.dropped.Load()}
+	if !ok {
+		return m, true
+	}
+	var st SinkStats
+	if s.guard(s.ctx, func() error { st = reporter.Stats(); return nil }) != nil {
+		return nil, false // logged; the figures are no reason to end the session
+	}
+	waits := st.UnsentAge > 0
+	if !due && !waits && !r.waited && st.Idle == r.idle {
+		return nil, true
+	}
+	r.waited, r.idle = waits, st.Idle
+	m.Bytes = st.Bytes
+	m.AckedBytes = st.AckedBytes
+	m.UnsentBytes = st.UnsentBytes
+	m.UnsentAgeNs = uint64(max(st.UnsentAge, 0))
+	m.DeliveryBps = st.DeliveryBPS
+	m.RttNs = uint64(max(st.RTT, 0))
+	m.UnackedAgeNs = uint64(max(st.UnackedAge, 0))
+	m.Retransmits = st.Retransmits
+	m.UnitsDropped += st.UnitsDropped
+	m.Values = st.Values
+	m.Idle = st.Idle
+	return m, true
 }
 
 // joinsAt reports whether a sink with these tracks can begin with u: at a random
