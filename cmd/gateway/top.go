@@ -214,10 +214,14 @@ func (s topScreen) show(addr string, st status.Streams, raw []byte, failure erro
 	return nil
 }
 
-// topPlain is a line per target, and one per stream that has none.
+// topPlain is a line per target, and one per stream that has none; before them one of
+// a source that does not deliver.
 func topPlain(st status.Streams, now time.Time) []string {
 	var out []string
 	for _, s := range st.Streams {
+		for _, n := range sourceNotes(s.Source, now) {
+			out = append(out, s.Name+" "+n)
+		}
 		if len(s.Targets) == 0 {
 			out = append(out, fmt.Sprintf("%s %s, no target", s.Name, s.State))
 		}
@@ -251,6 +255,7 @@ func topTable(addr string, st status.Streams, failure error, now time.Time, widt
 	below := map[int][]string{} // notes by the row that they stand below
 	for _, s := range st.Streams {
 		t.add(s.Name, string(s.State), picture(s, now))
+		below[len(t.cells)-1] = sourceNotes(s.Source, now)
 		for i := range s.Targets {
 			tg := &s.Targets[i]
 			name := "  " + tg.Name
@@ -326,18 +331,38 @@ func picture(s status.Stream, now time.Time) string {
 	return strings.Join(parts, ", ")
 }
 
+// sourceNotes say what keeps a source from delivering.
+func sourceNotes(s *status.Source, now time.Time) []string {
+	if s == nil || s.State == status.SourceLive || s.State == status.SourceIdle {
+		return nil
+	}
+	note := fmt.Sprintf("source %s, tries %d", s.State, s.Attempt)
+	if n := failureNote(s.LastError, s.NextRetry, now); n != "" {
+		note += ", " + n
+	}
+	return []string{note}
+}
+
+// failureNote is the last error, and when the next try is; empty without an error.
+func failureNote(e *status.Error, next *time.Time, now time.Time) string {
+	switch {
+	case e == nil:
+		return ""
+	case next == nil:
+		return fmt.Sprintf("%s: %s", e.Cause, sanitized(e.Message))
+	default:
+		return fmt.Sprintf("again in %s: %s: %s", short(max(time.Second, next.Sub(now))), e.Cause, sanitized(e.Message))
+	}
+}
+
 // notes say what is wrong with a target and what comes of it.
 func notes(t *status.Target, now time.Time) []string {
 	var out []string
 	if t.OnBackup {
 		out = append(out, "on its backup, "+t.Address)
 	}
-	if e := t.LastError; e != nil && t.State != status.TargetLive && !t.Disabled {
-		note := fmt.Sprintf("%s: %s", e.Cause, sanitized(e.Message))
-		if t.NextRetry != nil {
-			note = fmt.Sprintf("again in %s: %s", short(max(time.Second, t.NextRetry.Sub(now))), note)
-		}
-		out = append(out, note)
+	if t.State != status.TargetLive && !t.Disabled && t.LastError != nil {
+		out = append(out, failureNote(t.LastError, t.NextRetry, now))
 	}
 	for _, w := range t.Warnings {
 		out = append(out, sanitized(w.Finding)+"; "+sanitized(w.Remedy))

@@ -29,7 +29,10 @@ func someStreams() status.Streams {
 					LastError: &status.Error{Cause: "config", Message: "key \x1b[31mrefused"}},
 				{Name: "off", State: status.TargetIdle, Disabled: true, LastError: &status.Error{Cause: "remote", Message: "old"}},
 			}},
-		{Name: "empty", State: status.StreamIdle},
+		{Name: "camera", State: status.StreamHolding, Source: &status.Source{Plugin: "ingest-rtsp", State: status.SourceWaiting, Attempt: 3, NextRetry: &retry,
+			LastError: &status.Error{Cause: "remote", Message: "connection refused"}}},
+		{Name: "asleep", State: status.StreamIdle, Source: &status.Source{Plugin: "ingest-rtsp", State: status.SourceIdle}},
+		{Name: "empty", State: status.StreamIdle, Source: &status.Source{State: status.SourceLive, LastError: &status.Error{Message: "old"}}},
 	}}
 }
 
@@ -47,18 +50,21 @@ func TestTopTable(t *testing.T) {
 		}
 	}
 	f(someStreams(), nil, 80, `
-gateway 127.0.0.1:8081  2 streams, 3 targets: 2 live, 1 failed  03:04:05
+gateway 127.0.0.1:8081  4 streams, 3 targets: 2 live, 1 failed  03:04:05
 
-STREAM, TARGET  STATE    FPS  KEYFRAME  KB/S    LAG  DROPPED  TRIES
-studio          live    h264 1280x720, opus, from 192.0.2.1:5000 for 1 h 0 min
-  youtube       live    30.0     2.0 s  2628  35 ms        7      1
-  twitch        live    30.0     4.1 s     0   0 ms        0      2
+STREAM, TARGET  STATE     FPS  KEYFRAME  KB/S    LAG  DROPPED  TRIES
+studio          live     h264 1280x720, opus, from 192.0.2.1:5000 for 1 h 0 min
+  youtube       live     30.0     2.0 s  2628  35 ms        7      1
+  twitch        live     30.0     4.1 s     0   0 ms        0      2
       on its backup, rtmp://b.example/...
       twitch: keyframe interval 4.1 s, limit 2 s; set the keyframe interval of
       the publisher's encoder to 2 s
-  refused       failed                                     0      7
+  refused       failed                                      0      7
       again in 42 s: config: key ?[31mrefused
-  off           off                                        0      0
+  off           off                                         0      0
+camera          holding
+      source waiting, tries 3, again in 42 s: remote: connection refused
+asleep          idle
 empty           idle`)
 	f(status.Streams{}, nil, 80, `
 gateway 127.0.0.1:8081  0 streams, 0 targets  03:04:05
@@ -89,6 +95,9 @@ func TestTopPlain(t *testing.T) {
 studio/twitch live, 30.0 fps, keyframe 4.1 s, 0 kb/s, lag 0 ms, dropped 0, tries 2; on its backup, rtmp://b.example/...; twitch: keyframe interval 4.1 s, limit 2 s; set the keyframe interval of the publisher's encoder to 2 s
 studio/refused failed, dropped 0, tries 7; again in 42 s: config: key ?[31mrefused
 studio/off off, dropped 0, tries 0
+camera source waiting, tries 3, again in 42 s: remote: connection refused
+camera holding, no target
+asleep idle, no target
 empty idle, no target`
 	if got != want {
 		t.Errorf("got\n%s", got)
@@ -124,7 +133,7 @@ func TestTop(t *testing.T) {
 	f(0, "studio/youtube live", "--once")
 	var st status.Streams
 	out := f(0, "{", "--once", "-o", "json")
-	if err := json.Unmarshal([]byte(out), &st); err != nil || len(st.Streams) != 2 || strings.Count(out, "\n") != 1 {
+	if err := json.Unmarshal([]byte(out), &st); err != nil || len(st.Streams) != 4 || strings.Count(out, "\n") != 1 {
 		t.Errorf("%v %s", err, out)
 	}
 	f(1, "is the gateway running", "--admin", "127.0.0.1:1")

@@ -137,7 +137,9 @@ func oneOfEach() *fakeGateway {
 	retry := since.Add(time.Minute)
 	return &fakeGateway{
 		streams: []status.Stream{
-			{Name: "empty", State: status.StreamIdle, Since: since},
+			{Name: "empty", State: status.StreamIdle, Since: since,
+				Source: &status.Source{Plugin: "ingest-rtsp", State: status.SourceWaiting, Since: since, Attempt: 3, NextRetry: &retry,
+					LastError: &status.Error{Cause: "remote", Message: "connection refused", At: since}}},
 			{Name: "studio", State: status.StreamLive, Since: since,
 				Publisher: &status.Publisher{
 					Plugin: "ingest-webrtc", Remote: "192.0.2.1:5000", Since: since, Silent: &retry, LimitBPS: 800_000,
@@ -269,6 +271,8 @@ func TestMetrics(t *testing.T) {
 		`gateway_target_value{stream="studio",target="a",value="rtmp_acknowledged_bytes"} 900`,
 		`gateway_target_lag_seconds{stream="studio",target="a"} 0.25`,
 		`gateway_stream_track_info{codec="aac",derived_from="2",stream="studio",track="3"} 1`,
+		`gateway_source_state{plugin="ingest-rtsp",state="waiting",stream="empty"} 1`,
+		`gateway_source_attempts_total{plugin="ingest-rtsp",stream="empty"} 3`,
 		`gateway_stream_publisher{plugin="ingest-webrtc",stream="studio"} 1`,
 		`gateway_publisher_silent{stream="studio"} 1`,
 		`gateway_publisher_limit_bytes_per_second{stream="studio"} 100000`,

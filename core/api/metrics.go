@@ -53,6 +53,7 @@ type collector struct {
 	streams, streamsOmitted                                      *prometheus.Desc
 	streamState, streamSince                                     *prometheus.Desc
 	publisher, publisherSince, streamDropped                     *prometheus.Desc
+	sourceState, sourceAttempts, sourceRetry, sourceError        *prometheus.Desc
 	publisherSilent, publisherLimit, publisherRTT                *prometheus.Desc
 	publisherBytes, publisherLost, publisherValue, publisherInfo *prometheus.Desc
 	track, trackWidth, trackHeight, trackChannels                *prometheus.Desc
@@ -77,6 +78,10 @@ func newCollector(g Gateway, configured map[string]bool) *collector {
 		streamsOmitted:  d("streams_omitted", "Streams that matched a pattern and are too many to have series of their own."),
 		streamState:     d("stream_state", "1 for the state in which the stream is, 0 for the others.", "stream", "state"),
 		streamSince:     d("stream_state_timestamp_seconds", "Since when the stream is in its state.", "stream"),
+		sourceState:     d("source_state", "1 for the state in which the source of the stream is, 0 for the others.", "stream", "plugin", "state"),
+		sourceAttempts:  d("source_attempts_total", "Sessions opened to the source.", "stream", "plugin"),
+		sourceRetry:     d("source_next_retry_timestamp_seconds", "When the source is tried again; absent if no try is due.", "stream", "plugin"),
+		sourceError:     d("source_last_error_timestamp_seconds", "When the source last failed, and whose fault it was.", "stream", "plugin", "cause"),
 		publisher:       d("stream_publisher", "1 while the stream has a publisher, by the plugin that brings it in.", "stream", "plugin"),
 		publisherSince:  d("stream_publisher_timestamp_seconds", "Since when the publisher is here.", "stream"),
 		publisherSilent: d("publisher_silent", "1 while the publisher is connected and sends no media.", "stream"),
@@ -150,6 +155,16 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		counts[st.State]++
 		stateSet(c.streamState, string(st.State), streamStates, st.Name)
 		gauge(c.streamSince, seconds(st.Since), st.Name)
+		if s := st.Source; s != nil {
+			stateSet(c.sourceState, string(s.State), sourceStates, st.Name, s.Plugin)
+			counter(c.sourceAttempts, uint64(max(s.Attempt, 0)), st.Name, s.Plugin)
+			if s.NextRetry != nil {
+				gauge(c.sourceRetry, seconds(*s.NextRetry), st.Name, s.Plugin)
+			}
+			if e := s.LastError; e != nil {
+				gauge(c.sourceError, seconds(e.At), st.Name, s.Plugin, e.Cause)
+			}
+		}
 		if p := st.Publisher; p != nil {
 			gauge(c.publisher, 1, st.Name, p.Plugin)
 			gauge(c.publisherSince, seconds(p.Since), st.Name)
@@ -284,6 +299,8 @@ func (c *collector) chosen() (with, without []status.Stream) {
 
 var (
 	streamStates = []string{string(status.StreamIdle), string(status.StreamLive), string(status.StreamHolding)}
+	sourceStates = []string{string(status.SourceIdle), string(status.SourceConnecting), string(status.SourceLive),
+		string(status.SourceWaiting), string(status.SourceFailed)}
 	targetStates = []string{string(status.TargetIdle), string(status.TargetConnecting), string(status.TargetLive),
 		string(status.TargetWaiting), string(status.TargetFailed)}
 	pluginStates = []string{string(pluginhost.Stopped), string(pluginhost.Starting), string(pluginhost.Ready),
