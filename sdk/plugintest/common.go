@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -49,13 +48,10 @@ func (k kit) attach(t T) (*running, *Gateway) {
 
 func (k kit) attachTo(t T, r *running) *Gateway {
 	t.Helper()
-	g := attach(t, r.client, k.patience, &wire.Hello{
+	return attach(t, r.client, r.dir, k.patience, &wire.Hello{
 		CoreVersion: "plugintest", MaxMessageBytes: wire.MaxMessageBytes, OptionsJson: k.options,
+		Capabilities: []string{wire.CapabilitySocket},
 	})
-	if g.HTTPSocket != "" && !filepath.IsAbs(g.HTTPSocket) {
-		g.HTTPSocket = filepath.Join(r.dir, g.HTTPSocket)
-	}
-	return g
 }
 
 // common are the checks of every kind of plugin.
@@ -104,16 +100,14 @@ func (k kit) unknownFields(t T) {
 	if _, err := r.client.Describe(t.Context(), request); err != nil {
 		t.Errorf("Describe: %v", err)
 	}
+	// A gateway that knows nothing of sockets: all goes over the stream.
 	hello := &wire.Hello{
 		CoreVersion: "99.0.0", MaxMessageBytes: wire.MaxMessageBytes, OptionsJson: k.options,
 		Capabilities: []string{"media.telepathy/7"},
 	}
 	addUnknown(hello.ProtoReflect())
-	g := attach(t, r.client, k.patience, hello)
+	g := attach(t, r.client, r.dir, k.patience, hello)
 	g.later = true
-	if g.HTTPSocket != "" && !filepath.IsAbs(g.HTTPSocket) {
-		g.HTTPSocket = filepath.Join(r.dir, g.HTTPSocket)
-	}
 	g.Send(&wire.HostMsg{}) // a message of a kind to come
 	k.begin(t, g, 1)
 	k.work(t, g, 1)

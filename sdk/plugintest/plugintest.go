@@ -1,5 +1,6 @@
 // Package plugintest checks that a plugin keeps the contract between the gateway
-// and its plugins. It speaks the real wire with it, over gRPC on a unix socket:
+// and its plugins. It speaks the real wire with it, over gRPC on a unix socket, and over
+// the plain socket behind that with a plugin that can:
 // with a plugin of package sdk inside a Go test ([TestEgress], [TestIngest],
 // [TestTransform]), or with any executable in whatever language ([Program]),
 // which is what `gateway plugins check` does. The comment of each check is the
@@ -12,6 +13,9 @@ package plugintest
 import (
 	"context"
 	"fmt"
+	"net"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -53,7 +57,7 @@ type Gateway struct {
 
 	t        T
 	patience time.Duration
-	stream   grpc.BidiStreamingClient[wire.HostMsg, wire.PluginMsg]
+	out      wire.Stream
 	received chan *wire.PluginMsg
 	detach   func()
 	broken   error // why the stream ended; read it once received is closed
@@ -63,12 +67,13 @@ type Gateway struct {
 // Attach attaches to the plugin with its options as JSON. It ends with the test.
 func Attach(t T, client wire.PluginClient, options []byte) *Gateway {
 	t.Helper()
-	return attach(t, client, patience, &wire.Hello{
+	return attach(t, client, "", patience, &wire.Hello{
 		CoreVersion: "plugintest", MaxMessageBytes: wire.MaxMessageBytes, OptionsJson: options,
 	})
 }
 
-func attach(t T, client wire.PluginClient, patience time.Duration, hello *wire.Hello) *Gateway {
+// attach attaches to a plugin whose sockets are in dir.
+func attach(t T, client wire.PluginClient, dir string, patience time.Duration, hello *wire.Hello) *Gateway {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	stream, err := client.Attach(ctx)
@@ -76,33 +81,19 @@ func attach(t T, client wire.PluginClient, patience time.Duration, hello *wire.H
 		cancel()
 		t.Fatalf("attaching: %v", err)
 	}
-	g := &Gateway{t: t, patience: patience, stream: stream, received: make(chan *wire.PluginMsg, 1024)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer close(g.received)
-		for {
-			m, err := stream.Recv()
-			if err != nil {
-				g.broken = err
-				return
-			}
-			for _, m := range oneByOne(m) {
-				select {
-				case g.received <- m:
-				case <-ctx.Done():
-					g.broken = ctx.Err()
-					return
-				}
-			}
-		}
-	}()
+	g := &Gateway{t: t, patience: patience, out: stream, received: make(chan *wire.PluginMsg, 1024)}
+	var done sync.WaitGroup
 	g.detach = func() {
 		cancel()
-		<-done
+		done.Wait()
 	}
 	t.Cleanup(g.detach)
-	g.Send(&wire.HostMsg{M: &wire.HostMsg_Hello{Hello: hello}})
+	// What cannot be sent shows when the answer does not come.
+	_ = stream.Send(&wire.HostMsg{M: &wire.HostMsg_Hello{Hello: hello}})
+	done.Go(func() {
+		defer close(g.received)
+		g.broken = g.receive(ctx, stream, dir)
+	})
 	first := g.Recv()
 	ack := first.GetHello()
 	if ack == nil {
@@ -111,9 +102,70 @@ func attach(t T, client wire.PluginClient, patience time.Duration, hello *wire.H
 	if ack.GetError() != "" {
 		t.Fatalf("the plugin does not take its options: %s", ack.GetError())
 	}
-	g.HTTPSocket = ack.GetHttpSocket()
+	if ack.GetHttpSocket() != "" {
+		g.HTTPSocket = inDir(dir, ack.GetHttpSocket())
+	}
 	return g
 }
+
+// inDir is the path of a socket that a plugin names: those of one within this process
+// are absolute.
+func inDir(dir, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(dir, name)
+}
+
+// receive passes on what the plugin sends, and returns why it ends.
+func (g *Gateway) receive(ctx context.Context, stream grpc.BidiStreamingClient[wire.HostMsg, wire.PluginMsg], dir string) error {
+	in := wire.Stream(stream)
+	for {
+		m := new(wire.PluginMsg)
+		if err := in.RecvMsg(m); err != nil {
+			if in != wire.Stream(stream) {
+				return lastWord(stream, err)
+			}
+			return err
+		}
+		if name := m.GetHello().GetAttachSocket(); name != "" {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", inDir(dir, name))
+			if err != nil {
+				return fmt.Errorf("connecting to its attach_socket: %w", err)
+			}
+			s := wire.NewSocket(conn)
+			closeSocket := func() { _ = s.Close() } // twice, of which one fails
+			defer closeSocket()
+			defer context.AfterFunc(ctx, closeSocket)()
+			in, g.out = s, s // Send looks when it has the answer
+		}
+		for _, m := range oneByOne(m) {
+			select {
+			case g.received <- m:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// lastWord is why a plugin ended its Attach, whose socket broke with err.
+func lastWord(stream grpc.BidiStreamingClient[wire.HostMsg, wire.PluginMsg], err error) error {
+	why := make(chan error, 1)
+	go func() { // ends with the stream, at the latest when the gateway detaches
+		_, err := stream.Recv()
+		why <- err
+	}()
+	select {
+	case w := <-why:
+		return w
+	case <-time.After(lastWordTime):
+		return fmt.Errorf("its socket: %w, and its Attach stream goes on", err)
+	}
+}
+
+// lastWordTime is how long a plugin that closed its socket may take to end its Attach.
+const lastWordTime = 3 * time.Second
 
 // oneByOne returns credit of several sessions as that of each, and any other message
 // as it is.
@@ -135,7 +187,7 @@ func (g *Gateway) Send(m *wire.HostMsg) {
 	if g.later {
 		addUnknown(m.ProtoReflect())
 	}
-	if err := g.stream.Send(m); err != nil {
+	if err := g.out.SendMsg(m); err != nil {
 		for range g.received { // the reason comes with the last message
 		}
 		g.t.Fatalf("the plugin ended the Attach stream: %v", g.broken)

@@ -57,6 +57,8 @@ func (f *tamper) stream(s any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h
 	return h(s, &tampered{ServerStream: ss, fault: f.fault})
 }
 
+func isSocket(capability string) bool { return capability == wire.CapabilitySocket }
+
 type tampered struct {
 	grpc.ServerStream
 	fault  string
@@ -87,7 +89,11 @@ func (t *tampered) RecvMsg(m any) error {
 			}
 			return nil
 		}
-		t.future = t.future || len(msg.GetHello().GetCapabilities()) > 0
+		if h := msg.GetHello(); h != nil {
+			// The tamper stands in the stream: all must go over that.
+			h.Capabilities = slices.DeleteFunc(h.Capabilities, isSocket)
+			t.future = len(h.Capabilities) > 0
+		}
 		if o := msg.GetOpen(); o != nil {
 			t.opened++
 			t.bad = o.GetUrl()
