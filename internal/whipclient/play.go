@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/headgate/gateway/sdk/media"
@@ -18,9 +17,9 @@ import (
 type player struct {
 	p       *Publisher
 	start   time.Time
+	rtpTime time.Duration // of the start: since the first call of Run
 	skipped time.Duration
 
-	video, audio         writer
 	videoNext, audioNext cursor
 	audioSlot            time.Duration // play time of the next audio packet
 	frame                uint64
@@ -48,16 +47,18 @@ func (c *cursor) advance() {
 
 func (p *Publisher) play(ctx context.Context) error {
 	pl := &player{p: p, start: time.Now()}
+	if p.start.IsZero() {
+		p.start = pl.start
+	}
+	pl.rtpTime = pl.start.Sub(p.start)
 	if p.cfg.Video != nil {
 		var err error
 		if pl.packetizer, err = newPacketizer(p.cfg.Video.Track); err != nil {
 			return err
 		}
-		pl.video = writer{track: p.video, seq: uint16(rand.Uint32()), base: rand.Uint32()}
 		pl.videoNext = cursor{units: p.cfg.Video.Units, length: p.cfg.Length}
 	}
 	if p.cfg.Audio != nil {
-		pl.audio = writer{track: p.audio, seq: uint16(rand.Uint32()), base: rand.Uint32()}
 		pl.audioNext = cursor{units: p.cfg.Audio.Units, length: p.cfg.Length}
 	}
 	timer := time.NewTimer(0)
@@ -121,7 +122,7 @@ func (pl *player) sendVideo() error {
 	}
 	c.advance()
 	pl.p.videoUnits.Add(1)
-	return pl.video.write(packets, ticks(playPTS, videoRateHz), true)
+	return pl.p.video.write(packets, ticks(pl.rtpTime+playPTS, videoRateHz), true)
 }
 
 // skipToRandomAccess moves the playhead to the next random access point of the
@@ -165,7 +166,7 @@ func (pl *player) sendAudio() error {
 	}
 	c.advance()
 	pl.p.audioUnits.Add(1)
-	return pl.audio.write([][]byte{u.Payload}, ticks(at, audioRateHz), false)
+	return pl.p.audio.write([][]byte{u.Payload}, ticks(pl.rtpTime+at, audioRateHz), false)
 }
 
 // ticks converts d to a clock of rateHz, rounding to the nearest.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -123,7 +124,8 @@ type Publisher struct {
 	senders   chan struct{} // one token per RTCP reader that has ended
 	readers   int
 
-	video, audio *webrtc.TrackLocalStaticRTP
+	video, audio writer
+	start        time.Time // of the first call of Run
 
 	videoUnits, audioUnits, requests, late atomic.Uint64
 }
@@ -317,18 +319,18 @@ func (p *Publisher) profile() string {
 }
 
 func (p *Publisher) addTracks() error {
-	add := func(mime string, rateHz uint32, id string) (*webrtc.TrackLocalStaticRTP, error) {
+	add := func(mime string, rateHz uint32, id string) (writer, error) {
 		t, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: mime, ClockRate: rateHz}, id, "publisher")
 		if err != nil {
-			return nil, fmt.Errorf("making track: %w", err)
+			return writer{}, fmt.Errorf("making track: %w", err)
 		}
 		tr, err := p.pc.AddTransceiverFromTrack(t, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
 		if err != nil {
-			return nil, fmt.Errorf("adding track: %w", err)
+			return writer{}, fmt.Errorf("adding track: %w", err)
 		}
 		p.readers++
 		go p.readFeedback(tr.Sender())
-		return t, nil
+		return writer{track: t, seq: uint16(rand.Uint32()), base: rand.Uint32()}, nil
 	}
 	var err error
 	if p.cfg.Audio != nil {
@@ -447,7 +449,9 @@ func (p *Publisher) Stats() Stats {
 }
 
 // Run waits for the connection and sends the media until ctx ends (nil), the
-// media end (nil) or the connection is lost. It is called once.
+// media end (nil) or the connection is lost. It may be called again when it has
+// returned: the media begin anew while sequence numbers and RTP time go on, as of a
+// publisher who sent nothing for a while.
 func (p *Publisher) Run(ctx context.Context) error {
 	timeout := time.NewTimer(connectTimeout)
 	defer timeout.Stop()
@@ -503,7 +507,8 @@ func (p *Publisher) Vanish() {
 	p.Close()
 }
 
-// writer packs the units of one track into RTP.
+// writer packs the units of one track into RTP; sequence numbers and time begin at
+// random.
 type writer struct {
 	track *webrtc.TrackLocalStaticRTP
 	seq   uint16

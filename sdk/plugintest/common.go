@@ -119,18 +119,25 @@ func (k kit) ping(t T) {
 	_, g := k.attach(t)
 	k.begin(t, g, 1)
 	for id := uint64(1); id <= 3; id++ {
-		g.Send(&wire.HostMsg{M: &wire.HostMsg_Ping{Ping: &wire.Ping{Id: id}}})
-		for deadline := time.Now().Add(pongTime); ; {
-			m, err := g.next(time.Until(deadline))
-			if err != nil {
-				t.Fatalf("no answer to Ping %d: %v", id, err)
+		answered(t, g, id)
+	}
+}
+
+// answered pings and waits for the answer: by then the plugin has taken all that was
+// sent before.
+func answered(t T, g *Gateway, id uint64) {
+	t.Helper()
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Ping{Ping: &wire.Ping{Id: id}}})
+	for deadline := time.Now().Add(pongTime); ; {
+		m, err := g.next(time.Until(deadline))
+		if err != nil {
+			t.Fatalf("no answer to Ping %d: %v", id, err)
+		}
+		if p := m.GetPong(); p != nil {
+			if p.GetId() != id {
+				t.Errorf("Ping %d is answered by Pong %d", id, p.GetId())
 			}
-			if p := m.GetPong(); p != nil {
-				if p.GetId() != id {
-					t.Errorf("Ping %d is answered by Pong %d", id, p.GetId())
-				}
-				break
-			}
+			return
 		}
 	}
 }

@@ -225,6 +225,7 @@ func (k ingestKit) feedback(t T) {
 		g.Send(&wire.HostMsg{M: &wire.HostMsg_TargetBitrate{TargetBitrate: &wire.TargetBitrate{Session: 1, Bps: bps}}})
 	}
 	k.watch(t, g, 1, 10)
+	answered(t, g, 1) // the ten may have been under way before the first request was read
 }
 
 // An offer that is rejected opens nothing: no session and no media follow.

@@ -106,7 +106,7 @@ func (t *tampered) RecvMsg(m any) error {
 		}
 		switch {
 		case t.fault == "drain" && msg.GetDrain() != nil,
-			t.fault == "ping" && msg.GetPing() != nil && t.opened > 0,
+			t.fault == "ping" && msg.GetPing().GetId() > 1, // other checks ping once
 			t.fault == "rejected" && msg.GetReject() != nil && t.ServerStream.SendMsg(state(1, wire.SessionState_READY)) == nil:
 			continue
 		case t.fault == "feedback" && msg.GetKeyframe() != nil,
