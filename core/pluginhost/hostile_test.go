@@ -93,10 +93,15 @@ func (h hostile) Attach(stream grpc.BidiStreamingServer[wire.HostMsg, wire.Plugi
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
-	case "bad-flooder": // the same, with offers that all want an answer
+	case "bad-flooder": // the same, with offers that all want an answer, and pongs to pings that it never read
 		for i := 0; ; i++ {
 			if err := stream.Send(offerMsg(i)); err != nil {
 				return err
+			}
+			if i%64 == 0 {
+				if err := stream.Send(&wire.PluginMsg{M: &wire.PluginMsg_Pong{Pong: &wire.Pong{Id: uint64(i)}}}); err != nil {
+					return err
+				}
 			}
 		}
 	}
