@@ -22,6 +22,9 @@ const (
 	openTimeout = 20 * time.Second
 	// closeTimeout bounds the polite end of one session, from the gateway's Close on.
 	closeTimeout = 5 * time.Second
+	// hastyTimeout bounds Sink.Close of a session that is closed without draining: all
+	// of its end may take 2 s.
+	hastyTimeout = time.Second
 	// lostTimeout bounds Sink.Close when the gateway is gone.
 	lostTimeout = 2 * time.Second
 	// statsInterval is how often a session reports its figures, and lagInterval how
@@ -390,8 +393,11 @@ func (s *egressSession) targetBitrate(uint64) {} // for ingests
 
 func (s *egressSession) close(_ string, drain, lost bool) {
 	limit := s.a.closeTime()
-	if lost {
+	switch {
+	case lost:
 		limit = lostTimeout
+	case !drain:
+		limit = min(limit, hastyTimeout)
 	}
 	s.mu.Lock()
 	if by := time.Now().Add(limit); s.closeBy.IsZero() || lost || by.Before(s.closeBy) {

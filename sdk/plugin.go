@@ -117,8 +117,9 @@ type Sink interface {
 	// referred to. After an error only Close is called. ctx ends when the session
 	// is closed without draining.
 	WriteAccessUnit(ctx context.Context, unit *media.AccessUnit) error
-	// Close ends the session politely within ctx and frees what it holds. It is
-	// called once, also after an error.
+	// Close ends the session politely within ctx (5 s with the draining before it, 1 s
+	// without one) and frees what it holds. It is called once, also after an
+	// error.
 	Close(ctx context.Context) error
 }
 

@@ -31,6 +31,7 @@ type journal struct {
 	failed   chan struct{}
 	open     func(ctx context.Context) error
 	write    func(ctx context.Context) error
+	close    func(ctx context.Context)
 }
 
 func (j *journal) note(format string, args ...any) {
@@ -78,9 +79,15 @@ func (e *entry) WriteAccessUnit(ctx context.Context, u *media.AccessUnit) error 
 	e.j.note("write %d/%d", u.Track, u.Seq)
 	return nil
 }
-func (e *entry) Close(context.Context) error { e.j.note("close"); return nil }
-func (e *entry) Failed() <-chan struct{}     { return e.j.failed }
-func (e *entry) Err() error                  { return errors.New("the peer hung up on rtmp://x/live/k3yk3y") }
+func (e *entry) Close(ctx context.Context) error {
+	e.j.note("close")
+	if e.j.close != nil {
+		e.j.close(ctx)
+	}
+	return nil
+}
+func (e *entry) Failed() <-chan struct{} { return e.j.failed }
+func (e *entry) Err() error              { return errors.New("the peer hung up on rtmp://x/live/k3yk3y") }
 func (e *entry) Accepts() sdk.Accepts {
 	return sdk.Accepts{Codecs: []media.Codec{media.H264, media.Opus}, VideoTracks: 2}
 }
@@ -246,6 +253,25 @@ func TestCloseInsideWrite(t *testing.T) {
 	closeSession(g, false)
 	if s, _ := g.State(1); s.GetState() != wire.SessionState_CLOSED || time.Since(began) > 2*time.Second {
 		t.Errorf("the session is %v after %v", s, time.Since(began))
+	}
+}
+
+// A Sink.Close that takes all the time it has: five seconds for a polite end, and with
+// some to spare less than the two that a session closed without draining may take.
+func TestTimeToClose(t *testing.T) {
+	for drain, most := range map[bool]time.Duration{true: 5 * time.Second, false: time.Second} {
+		left := make(chan time.Duration, 1)
+		j := &journal{close: func(ctx context.Context) {
+			by, _ := ctx.Deadline()
+			left <- time.Until(by)
+		}}
+		g := plugintest.Attach(t, plugintest.Connect(t, plugin(j)), nil)
+		openEgress(g, video)
+		g.State(1)
+		closeSession(g, drain)
+		if d := <-left; d > most {
+			t.Errorf("drain %v: Close has %v, want at most %v", drain, d, most)
+		}
 	}
 }
 
