@@ -25,9 +25,7 @@ type Chromium struct {
 func StartChromium(t testing.TB) *Chromium {
 	t.Helper()
 	path := Find(t, "chromium")
-	// The profile is not in t.TempDir: helpers of a killed browser write there
-	// for a moment longer, and the removal of a test's own folder must not fail.
-	profile := scratch(t)
+	profile := Scratch(t)
 	proc := Start(t, Command{Name: "chromium", Path: path, Args: []string{
 		"--headless=new", "--remote-debugging-port=0", "--user-data-dir=" + profile,
 		"--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run", "--no-default-browser-check",
@@ -69,7 +67,7 @@ const keepPeerConnections = `(() => {
 // Open loads a page and waits until it has loaded.
 func (c *Chromium) Open(t testing.TB, url string) {
 	t.Helper()
-	c.run(t, 30*time.Second, "opening "+url, chromedp.Navigate(url))
+	c.run(t, time.Minute, "opening "+url, chromedp.Navigate(url))
 }
 
 // Eval runs an expression in the page, awaits its promise and decodes its value
@@ -101,7 +99,12 @@ func (c *Chromium) TryEval(expression string, out any) error {
 // Click clicks the first element that the selector matches, once it is visible.
 func (c *Chromium) Click(t testing.TB, selector string) {
 	t.Helper()
-	c.run(t, 20*time.Second, "clicking "+selector, chromedp.Click(selector, chromedp.ByQuery))
+	// A page that is drawn anew may take the element away while it is looked for.
+	Wait(t, time.Minute, "a click on "+selector, func() error {
+		ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+		defer cancel()
+		return chromedp.Run(ctx, chromedp.Click(selector, chromedp.ByQuery))
+	})
 }
 
 // Text returns the visible text of the page.

@@ -71,7 +71,7 @@ func StartMediaMTX(t testing.TB) *MediaMTX {
 // [MediaMTX.Recording].
 func RecordMediaMTX(t testing.TB) *MediaMTX {
 	t.Helper()
-	dir := scratch(t)
+	dir := Scratch(t)
 	// A recorder that a busy machine holds up is to wait and leave nothing out.
 	m := startMediaMTX(t, fmt.Sprintf("writeQueueSize: 16384\npathDefaults:\n  record: true\n  recordFormat: fmp4\n  recordPath: %s/%%path/%%Y-%%m-%%d_%%H-%%M-%%S-%%f\n", dir))
 	m.records = dir
@@ -103,7 +103,7 @@ func startMediaMTX(t testing.TB, more string) *MediaMTX {
 	}
 	m.Process = Start(t, Command{Name: "mediamtx", Path: path, Args: []string{file}})
 	for _, addr := range []string{m.APIAddr, m.RTMPAddr, m.RTSPAddr} {
-		m.WaitListening(t, 20*time.Second, addr)
+		m.WaitListening(t, 30*time.Second, addr)
 	}
 	return m
 }

@@ -86,8 +86,8 @@ func NewNginx(t testing.TB) *Nginx {
 func (n *Nginx) Start(t testing.TB) {
 	t.Helper()
 	n.proc = Start(t, Command{Name: "nginx", Path: n.path, Args: []string{"-p", n.dir, "-c", filepath.Join(n.dir, "nginx.conf"), "-e", filepath.Join(n.dir, "error.log")}})
-	n.proc.WaitListening(t, 10*time.Second, n.RTMPAddr)
-	n.proc.WaitListening(t, 10*time.Second, n.HTTPAddr)
+	n.proc.WaitListening(t, 30*time.Second, n.RTMPAddr)
+	n.proc.WaitListening(t, 30*time.Second, n.HTTPAddr)
 }
 
 // Stop kills it: its connections are reset.
@@ -238,7 +238,7 @@ func (n *Nginx) DropPublisher(app, key string) error {
 }
 
 func (n *Nginx) get(path string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.HTTPAddr+path, nil)
 	if err != nil {

@@ -3,7 +3,7 @@
 //
 // It knows programs, ports, files and recorded media. It knows nothing of the
 // gateway: the tests bring that. Every program listens on loopback ports that
-// the kernel chose, runs in the foreground in a process group of its own, and
+// were free, runs in the foreground in a process group of its own, and
 // is ended with the test that started it.
 package peers
 
@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -109,7 +110,9 @@ var ports struct {
 }
 
 // FreePort returns a port of 127.0.0.1 on which nobody listens, neither over TCP
-// nor over UDP.
+// nor over UDP. It is none of those that the kernel hands out by itself: one of
+// these another program could have, as the near end of a connection, before who
+// asked for it listens there.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	ports.mu.Lock()
@@ -117,25 +120,50 @@ func FreePort(t testing.TB) int {
 	if ports.given == nil {
 		ports.given = make(map[int]bool)
 	}
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatalf("finding a free port: %v", err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
-		_ = l.Close()
-		if err != nil {
-			continue
-		}
-		_ = u.Close()
-		if !ports.given[port] {
+	const least = 10_000 // below are those that services are known by
+	end := firstEphemeral(t)
+	for range 1000 {
+		port := least + rand.IntN(end-least)
+		if !ports.given[port] && unused(port) {
 			ports.given[port] = true
 			return port
 		}
 	}
 	t.Fatal("no free port found")
 	return 0
+}
+
+// firstEphemeral is the first port that the kernel hands out by itself.
+func firstEphemeral(t testing.TB) int {
+	t.Helper()
+	const file = "/proc/sys/net/ipv4/ip_local_port_range"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first, last int
+	if _, err := fmt.Sscan(string(text), &first, &last); err != nil {
+		t.Fatalf("reading %s: %v", file, err)
+	}
+	if first < 12_000 {
+		return 1 << 16 // there is no room below: any port may do
+	}
+	return first
+}
+
+func unused(port int) bool {
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return false
+	}
+	_ = l.Close() // nobody was accepted on it
+	u, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return false
+	}
+	_ = u.Close() // nothing was sent on it
+	return true
 }
 
 // FreeAddr is 127.0.0.1 with a port of [FreePort].
@@ -187,7 +215,7 @@ func Run(t testing.TB, d time.Duration) {
 
 // Listening returns nil once addr accepts TCP connections.
 func Listening(addr string) error {
-	c, err := net.DialTimeout("tcp", addr, time.Second)
+	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	if err != nil {
 		return err
 	}
@@ -197,8 +225,10 @@ func Listening(addr string) error {
 // errExited is why waiting for a process ended early.
 var errExited = errors.New("the process has ended")
 
-// scratch makes a folder that is removed after the test as far as possible.
-func scratch(t testing.TB) string {
+// Scratch makes a folder that is removed after the test as far as possible. It is for
+// programs whose helpers write on for a moment after they were killed: the removal of
+// the test's own folder must not fail.
+func Scratch(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "headgate-peer-")
 	if err != nil {

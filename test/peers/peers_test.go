@@ -29,7 +29,7 @@ func TestSyncIsMeasured(t *testing.T) {
 		if d := s.Median() - late; d.Abs() > 10*time.Millisecond {
 			t.Errorf("sound late by %v: measured %v", late, s)
 		}
-		err := CheckSync(s, 6, 120*time.Millisecond)
+		err := CheckSync(s, 6, 120*time.Millisecond, 0.9)
 		if (err == nil) != (late == 0) {
 			t.Errorf("sound late by %v: check says %v", late, err)
 		}
@@ -69,10 +69,16 @@ func TestCheckDecodesSeesDamage(t *testing.T) {
 	if err := CheckDecodes(t, file); err != nil {
 		t.Fatal(err)
 	}
-	damaged := filepath.Join(t.TempDir(), "damaged.flv")
-	FFmpeg(t, "-i", file, "-c", "copy", "-bsf:v", "noise=amount=3", damaged)
-	if CheckDecodes(t, damaged) == nil {
-		t.Error("a damaged file decodes without a complaint")
+	for what, filter := range map[string]string{
+		"damaged": "noise=amount=3",
+		// One picture, which is no keyframe.
+		"lossy": "noise=drop='eq(n,100)'",
+	} {
+		damaged := filepath.Join(t.TempDir(), what+".flv")
+		FFmpeg(t, "-i", file, "-c", "copy", "-bsf:v", filter, damaged)
+		if CheckDecodes(t, damaged) == nil {
+			t.Errorf("a %s file decodes without a complaint", what)
+		}
 	}
 }
 
@@ -82,7 +88,7 @@ func TestNginxRecordsAndPauses(t *testing.T) {
 	pub := Start(t, Command{Path: Find(t, "ffmpeg"), Args: []string{"-nostdin", "-hide_banner", "-v", "error", "-re",
 		"-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30", "-f", "lavfi", "-i", "sine=frequency=1000:sample_rate=48000",
 		"-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "30", "-c:a", "aac", "-ac", "2", "-f", "flv", n.URL("a", "x")}})
-	client, stream := n.WaitPublisher(t, 10*time.Second, "a", "x")
+	client, stream := n.WaitPublisher(t, 30*time.Second, "a", "x")
 	if stream.AudioCodec != "AAC" || stream.Profile != "LC" || stream.Channels != 2 || stream.SampleRate != 48000 || stream.VideoCodec != "H264" || stream.Width != 320 {
 		t.Errorf("nginx sees %+v", stream)
 	}
@@ -92,7 +98,7 @@ func TestNginxRecordsAndPauses(t *testing.T) {
 	}
 	n.Resume(t)
 	bytes := stream.BytesIn
-	Wait(t, 10*time.Second, "more bytes after the pause", func() error {
+	Wait(t, 30*time.Second, "more bytes after the pause", func() error {
 		c, s, err := n.Publisher("a", "x")
 		if err == nil && (c.ID != client.ID || s.BytesIn <= bytes+20000) {
 			err = fmt.Errorf("client %d, %d bytes; before: client %d, %d bytes", c.ID, s.BytesIn, client.ID, bytes)
@@ -100,7 +106,7 @@ func TestNginxRecordsAndPauses(t *testing.T) {
 		return err
 	})
 	pub.Kill()
-	Wait(t, 5*time.Second, "the publisher's end at nginx", func() error {
+	Wait(t, 30*time.Second, "the publisher's end at nginx", func() error {
 		if _, _, err := n.Publisher("a", "x"); err == nil {
 			return fmt.Errorf("still publishing")
 		}

@@ -106,7 +106,7 @@ func StartStunnel(t testing.TB, certFile, keyFile, connect string) (addr string,
 		t.Fatal(err)
 	}
 	p = Start(t, Command{Name: "stunnel", Path: path, Args: []string{conf}})
-	p.WaitListening(t, 10*time.Second, addr)
+	p.WaitListening(t, 30*time.Second, addr)
 	return addr, p
 }
 

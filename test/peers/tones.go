@@ -158,7 +158,7 @@ func CheckTones(t Tones, beeps int, left, right, level float64) error {
 	}
 	for ch, want := range []float64{left, right} {
 		c := t.Channels[ch]
-		if math.Abs(c.Hz-want) > want/500 {
+		if math.Abs(c.Hz-want) > want/250 {
 			return fmt.Errorf("want %.0f Hz on the left and %.0f on the right: %v", left, right, t)
 		}
 		if c.Level < level*0.7 || c.Level > level*1.3 {
