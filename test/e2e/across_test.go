@@ -51,7 +51,7 @@ func TestPicturesAcross(t *testing.T) {
 	}
 	for _, p := range paths {
 		p.peer.ExitCode(t, 60*time.Second)
-		waitUnpublished(t, 20*time.Second, n, "a", p.name)
+		waitUnpublished(t, 30*time.Second, n, "a", p.name)
 	}
 	for _, p := range paths {
 		files := []string{p.srt}

@@ -17,7 +17,7 @@ import (
 // api sends a request about a target, and returns code, body and ETag.
 func (g *gateway) api(t *testing.T, method, stream, target, body string, header ...string) (code int, text, tag string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+g.admin+"/v1/streams/"+stream+"/targets/"+target, strings.NewReader(body))
 	if err != nil {
@@ -51,8 +51,8 @@ func TestTargetsChangeWhileTheSiblingIsLive(t *testing.T) {
 		fmt.Sprintf(`sibling: {url: "%s"}`, one.URL("a", "x")),
 		fmt.Sprintf(`other: {url: "rtmp://%s/b", key: canary-one}`, two.RTMPAddr)))
 	p := g.publish(t, "studio")
-	before, _ := one.WaitPublisher(t, 15*time.Second, "a", "x")
-	two.WaitPublisher(t, 15*time.Second, "b", "canary-one")
+	before, _ := one.WaitPublisher(t, 30*time.Second, "a", "x")
+	two.WaitPublisher(t, 30*time.Second, "b", "canary-one")
 	want := func(code int, method, body string, header ...string) string {
 		t.Helper()
 		got, text, tag := g.api(t, method, "studio", "other", body, header...)
@@ -69,36 +69,36 @@ func TestTargetsChangeWhileTheSiblingIsLive(t *testing.T) {
 		key := fmt.Sprintf("canary-two-%d", round)
 		tag := want(200, "PATCH", fmt.Sprintf(`{"key": %q}`, key), "If-Match", want(200, "GET", ""))
 		want(412, "PATCH", `{"enabled": false}`, "If-Match", first)
-		two.WaitPublisher(t, 15*time.Second, "b", key)
-		g.waitTarget(t, 10*time.Second, "studio", "other", status.TargetLive)
+		two.WaitPublisher(t, 30*time.Second, "b", key)
+		g.waitTarget(t, 30*time.Second, "studio", "other", status.TargetLive)
 
 		want(200, "PATCH", `{"enabled": false}`, "If-Match", tag)
-		waitUnpublished(t, 10*time.Second, two, "b", key)
-		g.waitTarget(t, 10*time.Second, "studio", "other", status.TargetIdle)
+		waitUnpublished(t, 30*time.Second, two, "b", key)
+		g.waitTarget(t, 30*time.Second, "studio", "other", status.TargetIdle)
 		want(200, "PATCH", `{"enabled": true}`)
-		two.WaitPublisher(t, 15*time.Second, "b", key)
+		two.WaitPublisher(t, 30*time.Second, "b", key)
 
 		// To a server that is down, and removed while it waits for the next try.
 		want(200, "PUT", fmt.Sprintf(`{"url": "rtmp://%s/b", "key": "canary"}`, down.RTMPAddr), "If-Match", "*")
-		g.waitTarget(t, 10*time.Second, "studio", "other", status.TargetWaiting)
+		g.waitTarget(t, 30*time.Second, "studio", "other", status.TargetWaiting)
 		want(204, "DELETE", "")
 		want(404, "GET", "")
 
 		// Inside of this machine's network it is not let.
 		want(201, "PUT", `{"url": "rtmp://169.254.169.254/latest", "key": "canary"}`, "If-None-Match", "*")
-		if got := g.waitTarget(t, 10*time.Second, "studio", "other", status.TargetFailed); got.LastError == nil || got.LastError.Cause != "config" ||
+		if got := g.waitTarget(t, 30*time.Second, "studio", "other", status.TargetFailed); got.LastError == nil || got.LastError.Cause != "config" ||
 			!strings.Contains(got.LastError.Message, "metadata") {
 			t.Errorf("%+v", got.LastError)
 		}
 		want(412, "PUT", `{"url": "rtmp://127.0.0.1/app", "key": "k"}`, "If-None-Match", "*")
 		want(428, "PUT", `{"url": "rtmp://127.0.0.1/app", "key": "k"}`)
 		want(200, "PUT", fmt.Sprintf(`{"url": "rtmp://%s/b", "key": "canary-back"}`, two.RTMPAddr), "If-Match", "*")
-		two.WaitPublisher(t, 15*time.Second, "b", "canary-back")
-		g.waitTarget(t, 10*time.Second, "studio", "other", status.TargetLive)
+		two.WaitPublisher(t, 30*time.Second, "b", "canary-back")
+		g.waitTarget(t, 30*time.Second, "studio", "other", status.TargetLive)
 
 		// A backup: the server goes, the backup has the stream.
 		want(200, "PATCH", fmt.Sprintf(`{"url": "rtmp://%s/b", "backup": "rtmp://%s/b", "mode": null}`, down.RTMPAddr, two.RTMPAddr))
-		peers.Wait(t, 20*time.Second, "the backup", func() error {
+		peers.Wait(t, 30*time.Second, "the backup", func() error {
 			got, err := g.target("studio", "other")
 			if err == nil && (got.State != status.TargetLive || !got.OnBackup) {
 				err = fmt.Errorf("%+v", got)
@@ -106,7 +106,7 @@ func TestTargetsChangeWhileTheSiblingIsLive(t *testing.T) {
 			return err
 		})
 		want(200, "PATCH", fmt.Sprintf(`{"url": "rtmp://%s/b", "backup": null}`, two.RTMPAddr))
-		g.waitTarget(t, 10*time.Second, "studio", "other", status.TargetLive)
+		g.waitTarget(t, 30*time.Second, "studio", "other", status.TargetLive)
 	}
 	want(422, "PATCH", `{"max_lag": "5h", "kee": "canary"}`)
 	want(422, "PATCH", `{"bind": "canary"}`) // says the plugin
@@ -123,10 +123,10 @@ func TestTargetsChangeWhileTheSiblingIsLive(t *testing.T) {
 	if err := p.healthy(); err != nil {
 		t.Error(err)
 	}
-	if code := p.Interrupt(t, 10*time.Second); code != 0 {
+	if code := p.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("the publisher ended with %d", code)
 	}
-	waitUnpublished(t, 10*time.Second, one, "a", "x")
+	waitUnpublished(t, 30*time.Second, one, "a", "x")
 	if err := checkUnbroken(checkRecording(t, oneRecording(t, one, "a"))); err != nil {
 		t.Error(err)
 	}
@@ -142,10 +142,10 @@ func TestBothAddresses(t *testing.T) {
 	one, two := peers.StartNginx(t), peers.StartNginx(t)
 	g := startGateway(t, route("studio", fmt.Sprintf(`cdn: {url: "rtmp://%s/a", key: x, backup: "rtmp://%s/a?backup=1", mode: both}`, one.RTMPAddr, two.RTMPAddr)))
 	p := g.publish(t, "studio")
-	one.WaitPublisher(t, 15*time.Second, "a", "x")
-	before, _ := two.WaitPublisher(t, 15*time.Second, "a", "x")
-	g.waitTarget(t, 10*time.Second, "studio", "cdn", status.TargetLive)
-	got := g.waitTarget(t, 10*time.Second, "studio", "cdn~backup", status.TargetLive)
+	one.WaitPublisher(t, 30*time.Second, "a", "x")
+	before, _ := two.WaitPublisher(t, 30*time.Second, "a", "x")
+	g.waitTarget(t, 30*time.Second, "studio", "cdn", status.TargetLive)
+	got := g.waitTarget(t, 30*time.Second, "studio", "cdn~backup", status.TargetLive)
 	if want := "rtmp://" + two.RTMPAddr + "/..."; got.Address != want {
 		t.Errorf("the backup is at %s, want %s", got.Address, want)
 	}
@@ -153,7 +153,7 @@ func TestBothAddresses(t *testing.T) {
 	if err := one.DropPublisher("a", "x"); err != nil {
 		t.Fatal(err)
 	}
-	one.WaitPublisher(t, 15*time.Second, "a", "x")
+	one.WaitPublisher(t, 30*time.Second, "a", "x")
 	if now, _, err := two.Publisher("a", "x"); err != nil || now.ID != before.ID {
 		t.Errorf("the backup's connection was %d and is %d: %v", before.ID, now.ID, err)
 	}
@@ -163,8 +163,8 @@ func TestBothAddresses(t *testing.T) {
 	if err != nil || json.Unmarshal([]byte(text), &all) != nil || len(all.Streams[0].Targets) != 2 {
 		t.Errorf("%v %s", err, text)
 	}
-	_ = p.Interrupt(t, 10*time.Second)
-	waitUnpublished(t, 10*time.Second, two, "a", "x")
+	_ = p.Interrupt(t, 30*time.Second)
+	waitUnpublished(t, 30*time.Second, two, "a", "x")
 	if err := checkUnbroken(checkRecording(t, oneRecording(t, two, "a"))); err != nil {
 		t.Error(err)
 	}

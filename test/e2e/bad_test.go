@@ -75,7 +75,7 @@ func TestBadServers(t *testing.T) {
 	if err := p.healthy(); err != nil {
 		t.Error(err)
 	}
-	_ = p.Interrupt(t, 10*time.Second)
+	_ = p.Interrupt(t, 30*time.Second)
 	waitEnded(t, good)
 	good.unbroken(t, "the good target")
 	if code := g.Interrupt(t, 30*time.Second); code != 0 {

@@ -34,8 +34,8 @@ func broadcast(t *testing.T, source string, d time.Duration) (a, b string) {
 	c := peers.StartChromium(t)
 	c.Open(t, g.page("studio", source))
 	c.Click(t, "#start")
-	cdn.WaitPublisher(t, 20*time.Second, "a", "studio")
-	cdn.WaitPublisher(t, 20*time.Second, "b", "studio")
+	cdn.WaitPublisher(t, 30*time.Second, "a", "studio")
+	cdn.WaitPublisher(t, 30*time.Second, "b", "studio")
 	// A browser makes its pictures smaller by itself where it lacks bandwidth or
 	// CPU; here it must, once.
 	if source == "canvas" {
@@ -61,8 +61,8 @@ func broadcast(t *testing.T, source string, d time.Duration) (a, b string) {
 		}
 	}
 	c.Click(t, "#stop")
-	waitUnpublished(t, 10*time.Second, cdn, "a", "studio")
-	waitUnpublished(t, 10*time.Second, cdn, "b", "studio")
+	waitUnpublished(t, 30*time.Second, cdn, "a", "studio")
+	waitUnpublished(t, 30*time.Second, cdn, "b", "studio")
 	return oneRecording(t, cdn, "a"), oneRecording(t, cdn, "b")
 }
 
@@ -72,7 +72,7 @@ func broadcast(t *testing.T, source string, d time.Duration) (a, b string) {
 func TestBrowserToTwoCDNs(t *testing.T) {
 	a, b := broadcast(t, "canvas", 20*time.Second)
 	for _, file := range []string{a, b} {
-		packets := checkRecording(t, file)
+		packets := checkPlayable(t, file)
 		if got := length(packets, "video"); got < 19*time.Second {
 			t.Errorf("%s: only %v of video", file, got)
 		}
@@ -83,7 +83,8 @@ func TestBrowserToTwoCDNs(t *testing.T) {
 		}
 		sync := peers.MeasureSync(t, file, middle)
 		t.Logf("%s: %v", file, sync)
-		if err := peers.CheckSync(sync, 12, 120*time.Millisecond); err != nil {
+		// Single pictures a browser on a busy machine draws late.
+		if err := peers.CheckSync(sync, 12, 120*time.Millisecond, 0.6); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
 		// The page beeps with another tone on each channel: media.js.
@@ -100,7 +101,7 @@ func TestBrowserToTwoCDNs(t *testing.T) {
 func TestCameraToTwoCDNs(t *testing.T) {
 	a, b := broadcast(t, "camera", 10*time.Second)
 	for _, file := range []string{a, b} {
-		checkRecording(t, file)
+		checkPlayable(t, file)
 		if v := peers.MeanVolume(t, file); v < -40 {
 			t.Errorf("%s: the sound is %.1f dB: nearly silent", file, v)
 		}
@@ -114,7 +115,7 @@ func TestPageSaysWhatIsWrong(t *testing.T) {
 	c := peers.StartChromium(t)
 	c.Open(t, "http://"+g.listen+"/publish/studio#token=wrong")
 	c.Click(t, "#start")
-	peers.Wait(t, 15*time.Second, "the page to speak of the token", func() error {
+	peers.Wait(t, 30*time.Second, "the page to speak of the token", func() error {
 		if text := c.Text(t); !strings.Contains(strings.ToLower(text), "token") {
 			return fmt.Errorf("it says: %s", text)
 		}
@@ -134,16 +135,16 @@ func TestSyncOfGoPublisher(t *testing.T) {
 		route("shifted", fmt.Sprintf(`first: {url: "%s"}`, cdn.URL("b", "shifted"))))
 	good := g.publish(t, "studio")
 	shifted := g.publish(t, "shifted", "-audio-shift", "150ms")
-	cdn.WaitPublisher(t, 10*time.Second, "a", "good")
-	cdn.WaitPublisher(t, 10*time.Second, "b", "shifted")
+	cdn.WaitPublisher(t, 30*time.Second, "a", "good")
+	cdn.WaitPublisher(t, 30*time.Second, "b", "shifted")
 	record(t, cdn, "b", "shifted", 10*time.Second)
 	for _, p := range []publisher{good, shifted} {
-		if code := p.Interrupt(t, 10*time.Second); code != 0 {
+		if code := p.Interrupt(t, 30*time.Second); code != 0 {
 			t.Errorf("the publisher ended with %d", code)
 		}
 	}
-	waitUnpublished(t, 10*time.Second, cdn, "a", "good")
-	waitUnpublished(t, 10*time.Second, cdn, "b", "shifted")
+	waitUnpublished(t, 30*time.Second, cdn, "a", "good")
+	waitUnpublished(t, 30*time.Second, cdn, "b", "shifted")
 
 	file := oneRecording(t, cdn, "a")
 	if err := checkUnbroken(checkRecording(t, file)); err != nil {
@@ -151,7 +152,7 @@ func TestSyncOfGoPublisher(t *testing.T) {
 	}
 	sync := peers.MeasureSync(t, file, cardFlash())
 	t.Logf("good: %v", sync)
-	if err := peers.CheckSync(sync, 8, 40*time.Millisecond); err != nil {
+	if err := peers.CheckSync(sync, 8, 40*time.Millisecond, 0.9); err != nil {
 		t.Error(err)
 	}
 
@@ -159,7 +160,7 @@ func TestSyncOfGoPublisher(t *testing.T) {
 	checkRecording(t, file)
 	sync = peers.MeasureSync(t, file, cardFlash())
 	t.Logf("sound late by 150 ms: %v", sync)
-	if err := peers.CheckSync(sync, 8, 40*time.Millisecond); err == nil {
+	if err := peers.CheckSync(sync, 8, 40*time.Millisecond, 0.9); err == nil {
 		t.Error("the check passes although the sound is late by 150 ms")
 	}
 	if d := sync.Median() - 150*time.Millisecond; d.Abs() > 40*time.Millisecond {

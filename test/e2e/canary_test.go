@@ -115,7 +115,7 @@ func TestCanaries(t *testing.T) {
 	}
 	g := startTalkative(t, of("admin"), strings.ReplaceAll(route("studio", lines...), "${env:STUDIO_TOKEN}", of("token")))
 	p := peers.Start(t, peers.Command{Path: filepath.Join(bin, "publisher"), Args: []string{"-url", g.whip("studio"), "-token-env", "T"}, Env: []string{"T=" + of("token")}})
-	p.Match(t, 20*time.Second, `"event":"published"`) // the token was right
+	p.Match(t, 30*time.Second, `"event":"published"`) // the token was right
 
 	var output strings.Builder
 	ask := func(path string) (int, string) {
@@ -167,8 +167,8 @@ func TestCanaries(t *testing.T) {
 			output.Write(b)
 		}
 	}
-	_ = p.Interrupt(t, 10*time.Second)
-	_ = g.Interrupt(t, 20*time.Second)
+	_ = p.Interrupt(t, 30*time.Second)
+	_ = g.Interrupt(t, 30*time.Second)
 	output.WriteString(g.Output())
 	if !strings.Contains(g.Output(), "level=DEBUG") {
 		t.Error("the gateway was not at its most talkative")

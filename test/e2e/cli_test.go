@@ -48,27 +48,27 @@ func TestRunWithoutFile(t *testing.T) {
 		Env:   []string{"CANARY=" + cdn.URL("b", "canary-env")},
 		Stdin: cdn.URL("a", "canary-stdin") + "\n",
 	})
-	whip := p.Match(t, 15*time.Second, `WHIP\s+(http://\S+)`)[1]
-	made := p.Match(t, time.Second, `token\s+(\S+)`)[1]
-	page := p.Match(t, time.Second, `(http://\S+/publish/\S+)`)[1]
+	whip := p.Match(t, 30*time.Second, `WHIP\s+(http://\S+)`)[1]
+	made := p.Match(t, 30*time.Second, `token\s+(\S+)`)[1]
+	page := p.Match(t, 30*time.Second, `(http://\S+/publish/\S+)`)[1]
 	if !strings.HasPrefix(whip, "http://"+listen+"/whip/") || !strings.HasSuffix(page, "#token="+made) {
 		t.Errorf("WHIP address %s, page %s, token %s", whip, page, made)
 	}
 	pub := publisher{peers.Start(t, peers.Command{Path: filepath.Join(bin, "publisher"), Args: []string{"-url", whip, "-token-env", "T"}, Env: []string{"T=" + made}})}
-	cdn.WaitPublisher(t, 15*time.Second, "a", "canary-stdin")
-	cdn.WaitPublisher(t, 15*time.Second, "b", "canary-env")
-	cdn.WaitPublisher(t, 15*time.Second, "live", "canary-file")
+	cdn.WaitPublisher(t, 30*time.Second, "a", "canary-stdin")
+	cdn.WaitPublisher(t, 30*time.Second, "b", "canary-env")
+	cdn.WaitPublisher(t, 30*time.Second, "live", "canary-file")
 	record(t, cdn, "a", "canary-stdin", 2*time.Second)
 	if err := pub.healthy(); err != nil {
 		t.Error(err)
 	}
-	if code := p.Interrupt(t, 5*time.Second); code != 0 {
+	if code := p.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	if strings.Contains(p.Output(), "canary") {
 		t.Errorf("a key is shown:\n%s", p.Output())
 	}
-	waitUnpublished(t, 5*time.Second, cdn, "a", "canary-stdin")
+	waitUnpublished(t, 30*time.Second, cdn, "a", "canary-stdin")
 	checkRecording(t, oneRecording(t, cdn, "a"))
 }
 
@@ -79,7 +79,7 @@ func TestDemo(t *testing.T) {
 	for _, target := range []string{"cdn-a", "cdn-b"} {
 		p.Match(t, 30*time.Second, target+` live: video h264 640x360 (2[89]|3[01])\.\d fps [1-9]\d+ kb/s, audio aac 48 kHz stereo [1-9]\d+ kb/s, sound \d+ ms later, lag \d+ ms`)
 	}
-	if code := p.Interrupt(t, 5*time.Second); code != 0 {
+	if code := p.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 }
@@ -89,13 +89,13 @@ func TestSink(t *testing.T) {
 	peers.Need(t, "ffmpeg", "ffprobe")
 	addr, dir := peers.FreeAddr(t), t.TempDir()
 	p := startBinary(t, "sink", "rtmp", "--listen", addr, "--record", dir)
-	p.WaitListening(t, 10*time.Second, addr)
+	p.WaitListening(t, 30*time.Second, addr)
 	peers.FFmpeg(t, "-re", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30", "-f", "lavfi", "-i", "sine=frequency=1000:sample_rate=48000",
 		"-t", "4", "-c:v", "libx264", "-preset", "ultrafast", "-g", "30", "-c:a", "aac", "-ac", "2", "-f", "flv", "rtmp://"+addr+"/live/canary-key")
 	for _, want := range []string{`(?i)h\.?264`, `320x180`, `(?i)aac`, `kb/s`} {
-		p.Match(t, 5*time.Second, want)
+		p.Match(t, 30*time.Second, want)
 	}
-	if code := p.Interrupt(t, 5*time.Second); code != 0 {
+	if code := p.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.flv"))
@@ -110,11 +110,11 @@ func TestSink(t *testing.T) {
 
 func TestVersionAndPlugins(t *testing.T) {
 	p := startBinary(t, "version")
-	if code := p.ExitCode(t, 5*time.Second); code != 0 || strings.TrimSpace(p.Output()) == "" {
+	if code := p.ExitCode(t, 30*time.Second); code != 0 || strings.TrimSpace(p.Output()) == "" {
 		t.Errorf("version: exit code %d, output %q", code, p.Output())
 	}
 	p = startBinary(t, "plugins", "list", "-o", "json")
-	if code := p.ExitCode(t, 5*time.Second); code != 0 {
+	if code := p.ExitCode(t, 30*time.Second); code != 0 {
 		t.Fatalf("plugins list: exit code %d", code)
 	}
 	var v struct {
@@ -137,7 +137,7 @@ func TestVersionAndPlugins(t *testing.T) {
 	}
 	for _, args := range [][]string{{"nothing"}, {"run"}, {"run", "--nothing"}, {"validate"}} {
 		p := startBinary(t, args...)
-		if code := p.ExitCode(t, 5*time.Second); code != 2 {
+		if code := p.ExitCode(t, 30*time.Second); code != 2 {
 			t.Errorf("%q: exit code %d, want 2:\n%s", args, code, p.Output())
 		}
 	}
@@ -151,7 +151,7 @@ func TestPortInUse(t *testing.T) {
 	}
 	defer func() { _ = l.Close() }()
 	p := startBinary(t, "run", "--to", "rtmp://127.0.0.1:9/live/x", "--listen", l.Addr().String(), "--admin", peers.FreeAddr(t))
-	if code := p.ExitCode(t, 10*time.Second); code != 1 {
+	if code := p.ExitCode(t, 30*time.Second); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	if !strings.Contains(p.Output(), l.Addr().String()) {
@@ -172,8 +172,8 @@ func TestStatusAndMetricsAgree(t *testing.T) {
 		t.Errorf("before the publisher: %+v", s)
 	}
 	g.publish(t, "studio")
-	cdn.WaitPublisher(t, 15*time.Second, "live", "canary")
-	peers.Wait(t, 10*time.Second, "bytes sent in the API", func() error {
+	cdn.WaitPublisher(t, 30*time.Second, "live", "canary")
+	peers.Wait(t, 30*time.Second, "bytes sent in the API", func() error {
 		s, err = g.stream("studio")
 		if err == nil && (s.State != "live" || s.Publisher == nil || len(s.Tracks) != 3 || s.Targets[0].State != "live" || s.Targets[0].UnitsSent < 60) {
 			err = fmt.Errorf("%+v", s)

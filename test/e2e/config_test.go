@@ -37,7 +37,7 @@ func TestFaultsOfConfiguration(t *testing.T) {
 	}
 	for _, command := range []string{"validate", "run"} {
 		p := startBinary(t, command, file)
-		if code := p.ExitCode(t, 10*time.Second); code != 2 {
+		if code := p.ExitCode(t, 30*time.Second); code != 2 {
 			t.Errorf("%s: exit code %d, want 2", command, code)
 		}
 		out := p.Output()
@@ -73,7 +73,7 @@ func TestFaultsOfConfiguration(t *testing.T) {
 
 func TestFileThatIsNotThere(t *testing.T) {
 	p := startBinary(t, "run", filepath.Join(t.TempDir(), "nothing.yaml"))
-	if code := p.ExitCode(t, 10*time.Second); code == 0 {
+	if code := p.ExitCode(t, 30*time.Second); code == 0 {
 		t.Error("exit code 0 without a configuration")
 	}
 	if !strings.Contains(p.Output(), "nothing.yaml") {
@@ -112,7 +112,7 @@ func TestExamplesValidate(t *testing.T) {
 		}
 		env = append(env, "EGRESS_FILE="+plugin, fmt.Sprintf("EGRESS_FILE_SHA256=%x", sha256.Sum256(executable)))
 		p := startBinaryWith(t, peers.Command{Args: []string{"validate", filepath.Base(file)}, Dir: filepath.Dir(file), Env: env})
-		if code := p.ExitCode(t, 10*time.Second); code != 0 {
+		if code := p.ExitCode(t, 30*time.Second); code != 0 {
 			t.Errorf("%s: exit code %d:\n%s", file, code, p.Output())
 		}
 	}

@@ -32,7 +32,7 @@ func TestCongestion(t *testing.T) {
 	c.Click(t, "#start")
 	slow.live(t)
 	healthy.live(t)
-	peers.Wait(t, 10*time.Second, "the page to say that both targets are live", func() error {
+	peers.Wait(t, 30*time.Second, "the page to say that both targets are live", func() error {
 		var got string
 		c.Eval(t, "document.getElementById('state').textContent + ': ' + document.getElementById('targets').textContent", &got)
 		if want := "Live: healthy liveslow live"; got != want {

@@ -23,7 +23,7 @@ func twoCDNs(t *testing.T) (g *gateway, cdn [2]*peers.Nginx, p publisher) {
 		fmt.Sprintf(`second: {url: "%s"}`, cdn[1].URL("a", "x"))))
 	p = g.publish(t, "studio")
 	for _, n := range cdn {
-		n.WaitPublisher(t, 15*time.Second, "a", "x")
+		n.WaitPublisher(t, 30*time.Second, "a", "x")
 	}
 	record(t, cdn[0], "a", "x", 3*time.Second)
 	return g, cdn, p
@@ -32,11 +32,11 @@ func twoCDNs(t *testing.T) (g *gateway, cdn [2]*peers.Nginx, p publisher) {
 // finish ends the publisher and checks all recordings.
 func finish(t *testing.T, cdn [2]*peers.Nginx, p publisher) {
 	t.Helper()
-	if code := p.Interrupt(t, 10*time.Second); code != 0 {
+	if code := p.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("the publisher ended with %d", code)
 	}
 	for _, n := range cdn {
-		waitUnpublished(t, 10*time.Second, n, "a", "x")
+		waitUnpublished(t, 30*time.Second, n, "a", "x")
 		for _, file := range n.Recordings(t, "a") {
 			checkRecording(t, file)
 		}
@@ -54,11 +54,13 @@ func TestPublisherKilledAndBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	const away = 5 * time.Second
+	killed := time.Now()
 	p.Kill()
-	peers.Run(t, 5*time.Second)
+	peers.Run(t, away)
 	p = g.publish(t, "studio")
 	for i, n := range cdn {
-		peers.Wait(t, 10*time.Second, "media on the same connection", func() error {
+		peers.Wait(t, 30*time.Second, "media on the same connection", func() error {
 			c, _, err := n.Publisher("a", "x")
 			switch {
 			case err != nil:
@@ -71,6 +73,7 @@ func TestPublisherKilledAndBack(t *testing.T) {
 			return nil
 		})
 	}
+	back := time.Since(killed)
 	finish(t, cdn, p)
 	for _, n := range cdn {
 		s, err := n.Stat()
@@ -84,8 +87,8 @@ func TestPublisherKilledAndBack(t *testing.T) {
 		if s.Accepted != 2 {
 			t.Errorf("nginx has accepted %d RTMP connections, want one from the gateway and one from the test", s.Accepted)
 		}
-		if gap < 4*time.Second || gap > 8*time.Second {
-			t.Errorf("the largest gap is %v, want the time that the publisher was away", gap)
+		if gap < away-time.Second || gap > back {
+			t.Errorf("the largest gap is %v, want the time that the publisher was away, which was from %v to %v", gap, away, back)
 		}
 	}
 }
@@ -104,7 +107,7 @@ func TestEgressKilled(t *testing.T) {
 	g.killPlugin(t, "egress-rtmp")
 	killed := time.Now()
 	for i, n := range cdn {
-		peers.Wait(t, 10*time.Second, "pictures on a new connection", func() error {
+		peers.Wait(t, 30*time.Second, "pictures on a new connection", func() error {
 			c, s, err := n.Publisher("a", "x")
 			if err == nil && (c.ID == before[i].ID || s.Width == 0 || s.BytesIn < 5000) {
 				err = fmt.Errorf("%+v %+v", c, s)
@@ -113,8 +116,8 @@ func TestEgressKilled(t *testing.T) {
 		})
 		took := time.Since(killed)
 		t.Logf("target %d: pictures again after %v", i, took.Round(time.Millisecond))
-		if took > 2*time.Second {
-			t.Errorf("target %d: pictures again after %v, want 2s at most", i, took)
+		if took > busyMachine*recoveryLimit {
+			t.Errorf("target %d: pictures again after %v, want %v at most", i, took, recoveryLimit)
 		}
 	}
 	record(t, cdn[0], "a", "x", 3*time.Second)
@@ -140,8 +143,8 @@ func TestIngestKilled(t *testing.T) {
 	}
 	p.Kill()
 	g.killPlugin(t, "ingest-webrtc")
-	g.waitStream(t, 5*time.Second, "studio", status.StreamHolding)
-	peers.Wait(t, 5*time.Second, "the ingest to answer again", func() error {
+	g.waitStream(t, 30*time.Second, "studio", status.StreamHolding)
+	peers.Wait(t, 30*time.Second, "the ingest to answer again", func() error {
 		resp, b, err := request{method: http.MethodPost, url: g.whip("studio"), header: map[string]string{"Content-Type": "application/sdp"}, body: "v=0"}.do(http.DefaultClient)
 		if err == nil && resp.StatusCode == http.StatusServiceUnavailable {
 			err = fmt.Errorf("%s: %s", resp.Status, b)
@@ -150,7 +153,7 @@ func TestIngestKilled(t *testing.T) {
 	})
 	p = g.publish(t, "studio")
 	for i, n := range cdn {
-		peers.Wait(t, 10*time.Second, "media on the same connection", func() error {
+		peers.Wait(t, 30*time.Second, "media on the same connection", func() error {
 			c, _, err := n.Publisher("a", "x")
 			switch {
 			case err != nil:
@@ -178,7 +181,7 @@ func TestCoreKilled(t *testing.T) {
 	}
 	<-g.Done()
 	for pid, line := range all {
-		peers.Wait(t, 3*time.Second, "the end of "+line, func() error { return gone(pid) })
+		peers.Wait(t, 30*time.Second, "the end of "+line, func() error { return gone(pid) })
 	}
 }
 
@@ -193,17 +196,19 @@ func TestDrain(t *testing.T) {
 				t.Fatal(err)
 			}
 			asked := time.Now()
-			if code := g.ExitCode(t, 5*time.Second); code != 0 {
+			if code := g.ExitCode(t, 30*time.Second); code != 0 {
 				t.Errorf("exit code %d, want 0", code)
 			}
-			t.Logf("ended after %v", time.Since(asked).Round(time.Millisecond))
+			if took := time.Since(asked); took > 5*time.Second {
+				t.Errorf("ended after %v", took)
+			}
 			for pid, line := range all {
 				if err := gone(pid); err != nil {
 					t.Errorf("%s: %v", line, err)
 				}
 			}
 			for _, n := range cdn {
-				waitUnpublished(t, time.Second, n, "a", "x")
+				waitUnpublished(t, 30*time.Second, n, "a", "x")
 				checkRecording(t, oneRecording(t, n, "a"))
 				if err := n.Unpublished("x"); err != nil {
 					t.Error(err)
@@ -220,13 +225,13 @@ func TestPluginThatKeepsDying(t *testing.T) {
 	cdn := peers.StartNginx(t)
 	g := startGateway(t, route("studio", fmt.Sprintf(`first: {url: "%s"}`, cdn.URL("live", "x"))))
 	p := g.publish(t, "studio")
-	cdn.WaitPublisher(t, 15*time.Second, "live", "x")
+	cdn.WaitPublisher(t, 30*time.Second, "live", "x")
 	for range 3 {
 		pid := g.plugin(t, "egress-rtmp")
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		peers.Wait(t, 15*time.Second, "a new egress process", func() error {
+		peers.Wait(t, 30*time.Second, "a new egress process", func() error {
 			for child, line := range children(t, g.PID()) {
 				if child != pid && strings.HasSuffix(line, "plugin egress-rtmp") {
 					return nil
@@ -235,7 +240,7 @@ func TestPluginThatKeepsDying(t *testing.T) {
 			return errors.New("none there")
 		})
 	}
-	g.waitTarget(t, 20*time.Second, "studio", "first", status.TargetLive)
+	g.waitTarget(t, 30*time.Second, "studio", "first", status.TargetLive)
 	if err := p.healthy(); err != nil {
 		t.Error(err)
 	}

@@ -47,7 +47,7 @@ func TestManyPublications(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.Run(ctx) }()
-		peers.Wait(t, 10*time.Second, "pictures at the target", func() error {
+		peers.Wait(t, 30*time.Second, "pictures at the target", func() error {
 			now, err := g.target("studio", "first")
 			if err == nil && (now.State != status.TargetLive || now.UnitsSent < before.UnitsSent+10) {
 				err = fmt.Errorf("%+v", now)
@@ -65,7 +65,7 @@ func TestManyPublications(t *testing.T) {
 		if err := p.Delete(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		g.waitStream(t, 5*time.Second, "studio", status.StreamIdle)
+		g.waitStream(t, 30*time.Second, "studio", status.StreamIdle)
 	}
 	for range 3 {
 		once(true)

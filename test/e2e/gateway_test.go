@@ -95,8 +95,8 @@ func startBinaryWith(t *testing.T, c peers.Command) *peers.Process {
 
 func (g *gateway) waitReady(t *testing.T) {
 	t.Helper()
-	g.WaitListening(t, 20*time.Second, g.listen)
-	peers.Wait(t, 20*time.Second, "/readyz", func() error {
+	g.WaitListening(t, 30*time.Second, g.listen)
+	peers.Wait(t, 30*time.Second, "/readyz", func() error {
 		code, body, err := get("http://" + g.listen + "/readyz")
 		if err == nil && code != http.StatusOK {
 			err = fmt.Errorf("%d: %s", code, body)
@@ -112,7 +112,7 @@ func (g *gateway) page(stream, source string) string {
 }
 
 func get(url string) (code int, body string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -263,7 +263,7 @@ func (g *gateway) publish(t *testing.T, stream string, flags ...string) publishe
 	t.Helper()
 	args := append([]string{"-url", g.whip(stream), "-token-env", "STUDIO_TOKEN"}, flags...)
 	p := publisher{peers.Start(t, peers.Command{Path: filepath.Join(bin, "publisher"), Args: args, Env: []string{"STUDIO_TOKEN=" + token}})}
-	p.Match(t, 15*time.Second, `"event":"published"`)
+	p.Match(t, 30*time.Second, `"event":"published"`)
 	return p
 }
 

@@ -45,8 +45,8 @@ func TestRouteWithProcessesOfItsOwn(t *testing.T) {
 	p1, p2 := g.publish(t, "studio"), g.publish(t, "vip")
 	before := map[string]peers.Client{}
 	for _, name := range []string{"studio", "vip"} {
-		g.waitTarget(t, 15*time.Second, name, "cdn", status.TargetLive)
-		before[name], _ = cdn.WaitPublisher(t, 15*time.Second, "a", name)
+		g.waitTarget(t, 30*time.Second, name, "cdn", status.TargetLive)
+		before[name], _ = cdn.WaitPublisher(t, 30*time.Second, "a", name)
 	}
 	all := g.processes(t, "egress-rtmp")
 	own := all["route vip"]
@@ -68,7 +68,7 @@ func TestRouteWithProcessesOfItsOwn(t *testing.T) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		peers.Wait(t, 10*time.Second, stream+" on a new connection", func() error {
+		peers.Wait(t, 30*time.Second, stream+" on a new connection", func() error {
 			c, _, err := cdn.Publisher("a", stream)
 			if err == nil && c.ID == before[stream].ID {
 				err = fmt.Errorf("still %+v", c)
@@ -108,24 +108,24 @@ func TestPluginStartedByHand(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	const variable = "GATEWAY_PLUGIN_REATTACH"
 	byHand := startBinaryWith(t, peers.Command{Args: []string{"plugin", "egress-rtmp"}, Env: []string{variable + "=1", "TMPDIR=" + dir}})
-	line := byHand.Match(t, 10*time.Second, variable+`='(egress-rtmp=[^']+)'`)[1]
+	line := byHand.Match(t, 30*time.Second, variable+`='(egress-rtmp=[^']+)'`)[1]
 	cdn := peers.StartNginx(t)
 	g := startGatewayOf(t, "gateway", "", route("studio", fmt.Sprintf(`cdn: {url: "%s"}`, cdn.URL("a", "x"))), variable+"="+line)
 	p := g.publish(t, "studio")
-	g.waitTarget(t, 15*time.Second, "studio", "cdn", status.TargetLive)
-	cdn.WaitPublisher(t, 15*time.Second, "a", "x")
+	g.waitTarget(t, 30*time.Second, "studio", "cdn", status.TargetLive)
+	cdn.WaitPublisher(t, 30*time.Second, "a", "x")
 	for pid, line := range children(t, g.PID()) {
 		if strings.HasSuffix(line, "plugin egress-rtmp") {
 			t.Errorf("the gateway started a process of its own, %d", pid)
 		}
 	}
-	if code := p.Interrupt(t, 10*time.Second); code != 0 {
+	if code := p.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("the publisher ended with %d", code)
 	}
-	if code := g.Interrupt(t, 6*time.Second); code != 0 {
+	if code := g.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("the gateway ended with %d", code)
 	}
-	if code := byHand.Interrupt(t, 10*time.Second); code != 0 {
+	if code := byHand.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("the plugin ended with %d:\n%s", code, byHand.Output())
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "*", "*", "*")); err != nil || len(left) > 0 {

@@ -9,9 +9,22 @@ import (
 	"github.com/headgate/gateway/test/peers"
 )
 
-// checkRecording holds what must be true of everything that a CDN receives: the
-// codecs, rising timestamps, decoding without a complaint. It returns the packets.
+// checkRecording holds what must be true of everything that a CDN receives of a
+// publisher that keeps its pace: [checkPlayable], and after a gap a key frame.
 func checkRecording(t *testing.T, file string) []peers.Packet {
+	t.Helper()
+	packets := checkPlayable(t, file)
+	if err := checkResumes(packets); err != nil {
+		t.Errorf("%s: %v", file, err)
+	}
+	return packets
+}
+
+// checkPlayable holds what must be true of all that a CDN receives of anybody, a
+// browser that now and then makes no picture for a while, too: the codecs, rising
+// timestamps, decoding without a complaint, by which a picture is noticed that another
+// one needs and that is missing. It returns the packets.
+func checkPlayable(t *testing.T, file string) []peers.Packet {
 	t.Helper()
 	var video, audio *peers.MediaStream
 	for _, s := range peers.Streams(t, file) {
@@ -34,9 +47,6 @@ func checkRecording(t *testing.T, file string) []peers.Packet {
 	}
 	if i := firstVideo(packets); i < 0 || !packets[i].Key {
 		t.Errorf("%s does not begin with a key frame", file)
-	}
-	if err := checkResumes(packets); err != nil {
-		t.Errorf("%s: %v", file, err)
 	}
 	if err := peers.CheckDecodes(t, file); err != nil {
 		t.Error(err)
@@ -134,7 +144,7 @@ func record(t *testing.T, n *peers.Nginx, app, key string, d time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	peers.Wait(t, d+20*time.Second, fmt.Sprintf("%v more of %s/%s at nginx", d, app, key), func() error {
+	peers.Wait(t, d+time.Minute, fmt.Sprintf("%v more of %s/%s at nginx", d, app, key), func() error {
 		c, _, err := n.Publisher(app, key)
 		if err != nil {
 			return err

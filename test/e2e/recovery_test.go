@@ -173,9 +173,9 @@ func TestEgressKilledAgainAndAgain(t *testing.T) {
 	published := make(chan error, 1)
 	go func() { published <- p.Run(ctx) }()
 	for _, w := range targets {
-		peers.Wait(t, 20*time.Second, "pictures", func() error { _, err := w.since(0); return err })
+		peers.Wait(t, 30*time.Second, "pictures", func() error { _, err := w.since(0); return err })
 	}
-	undisturbed := g.waitTarget(t, 10*time.Second, "studio", "disk", status.TargetLive)
+	undisturbed := g.waitTarget(t, 30*time.Second, "studio", "disk", status.TargetLive)
 	before, processes := g.footprint(t), len(children(t, g.PID()))
 
 	var took []time.Duration
@@ -254,7 +254,7 @@ func TestEgressKilledAgainAndAgain(t *testing.T) {
 	if err := p.Delete(t.Context()); err != nil {
 		t.Error(err)
 	}
-	g.waitTarget(t, 10*time.Second, "studio", "disk", status.TargetIdle)
+	g.waitTarget(t, 30*time.Second, "studio", "disk", status.TargetIdle)
 	videos, err := filepath.Glob(filepath.Join(disk, "*.h264"))
 	if err != nil || len(videos) != 1 {
 		t.Fatalf("videos on disk %q, error %v", videos, err)

@@ -123,38 +123,36 @@ type routed struct {
 	recorder     *peers.Process
 }
 
-// sources say how each ingest is fed: the line of the route, and what to start once
-// the gateway runs.
-func sources() map[string]struct {
+// A source says how an ingest is fed: the line of the route, and what makes the media
+// and returns what to start once the gateway runs.
+type source struct {
 	route string
-	feed  func(t *testing.T, w *walk, s *routedStream)
-} {
-	type source = struct {
-		route string
-		feed  func(t *testing.T, w *walk, s *routedStream)
-	}
+	feed  func(t *testing.T, w *walk, s *routedStream) (start func())
+}
+
+func sources() map[string]source {
 	return map[string]source{
 		"ingest-clip": {route: `from: {url: "clip:"}`},
-		"ingest-webrtc": {feed: func(t *testing.T, w *walk, s *routedStream) {
+		"ingest-webrtc": {feed: func(t *testing.T, w *walk, s *routedStream) func() {
 			if s.video == "h264" {
-				w.g.publish(t, s.name())
-				return
+				return func() { w.g.publish(t, s.name()) }
 			}
-			w.g.publish(t, s.name(), "-video", w.elementary(t, s.video), "-audio", w.elementary(t, s.audio))
+			flags := []string{"-video", w.elementary(t, s.video), "-audio", w.elementary(t, s.audio)}
+			return func() { w.g.publish(t, s.name(), flags...) }
 		}},
-		"ingest-rtmp": {feed: func(t *testing.T, w *walk, s *routedStream) {
+		"ingest-rtmp": {feed: func(t *testing.T, w *walk, s *routedStream) func() {
 			if s.video == "h264" && s.audio == "aac" {
-				w.ffmpeg(t, s, "rtmp://"+w.addr["ingest-rtmp"]+"/"+s.name()+"/"+token, "-f", "flv")
-				return
+				return w.ffmpeg(t, s, "rtmp://"+w.addr["ingest-rtmp"]+"/"+s.name()+"/"+token, "-f", "flv")
 			}
 			// What Enhanced RTMP is needed for ffmpeg does not know.
-			peers.PublishRTMP(t, "rtmp://"+w.addr["ingest-rtmp"]+"/"+s.name()+"#"+token, w.file(t, s, ".mp4"))
+			file := w.file(t, s, ".mp4")
+			return func() { peers.PublishRTMP(t, "rtmp://"+w.addr["ingest-rtmp"]+"/"+s.name()+"#"+token, file) }
 		}},
-		"ingest-srt": {feed: func(t *testing.T, w *walk, s *routedStream) {
-			w.ffmpeg(t, s, "srt://"+w.addr["ingest-srt"]+"?streamid=publish:"+s.name()+"?token="+token, "-f", "mpegts")
+		"ingest-srt": {feed: func(t *testing.T, w *walk, s *routedStream) func() {
+			return w.ffmpeg(t, s, "srt://"+w.addr["ingest-srt"]+"?streamid=publish:"+s.name()+"?token="+token, "-f", "mpegts")
 		}},
-		"ingest-rtsp": {feed: func(t *testing.T, w *walk, s *routedStream) {
-			w.ffmpeg(t, s, "rtsp://"+w.addr["ingest-rtsp"]+"/"+s.name()+"?token="+token, "-f", "rtsp", "-rtsp_transport", "tcp")
+		"ingest-rtsp": {feed: func(t *testing.T, w *walk, s *routedStream) func() {
+			return w.ffmpeg(t, s, "rtsp://"+w.addr["ingest-rtsp"]+"/"+s.name()+"?token="+token, "-f", "rtsp", "-rtsp_transport", "tcp")
 		}},
 	}
 }
@@ -213,11 +211,12 @@ func (w *walk) file(t *testing.T, s *routedStream, format string) string {
 }
 
 // ffmpeg sends a stream in real time until the test ends.
-func (w *walk) ffmpeg(t *testing.T, s *routedStream, url string, format ...string) {
+func (w *walk) ffmpeg(t *testing.T, s *routedStream, url string, format ...string) (start func()) {
 	t.Helper()
 	file := w.file(t, s, ".mkv")
-	peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: slices.Concat([]string{
-		"-nostdin", "-v", "error", "-re", "-stream_loop", "-1", "-i", file, "-c", "copy"}, format, []string{url})})
+	command := peers.Command{Path: peers.Find(t, "ffmpeg"), Args: slices.Concat([]string{
+		"-nostdin", "-v", "error", "-re", "-stream_loop", "-1", "-i", file, "-c", "copy"}, format, []string{url})}
+	return func() { peers.Start(t, command) }
 }
 
 // target is what the page promises of a stream at a peer: one that takes everything
@@ -273,7 +272,7 @@ func (w *walk) srt(t *testing.T, s *routedStream, name string, opus bool) *route
 	r.recorder = peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{
 		"-nostdin", "-v", "error", "-y", "-i", "srt://" + addr + "?mode=listener", "-map", "0", "-c", "copy", file}})
 	r.file = func(t *testing.T) string {
-		r.recorder.ExitCode(t, 20*time.Second)
+		r.recorder.ExitCode(t, 30*time.Second)
 		return file
 	}
 	return r
@@ -335,11 +334,15 @@ func TestRoutes(t *testing.T) {
 		routes.WriteString(text)
 	}
 	routes.WriteString(route("nobody", `srt: {url: "srt://127.0.0.1:9"}`))
-	w.g = startGatewayWith(t, plugins.String(), routes.String())
+	var feeds []func()
 	for _, s := range streams {
 		if feed := ways[s.ingest].feed; feed != nil {
-			feed(t, w, s)
+			feeds = append(feeds, feed(t, w, s))
 		}
+	}
+	w.g = startGatewayWith(t, plugins.String(), routes.String())
+	for _, feed := range feeds {
+		feed()
 	}
 	w.checkRefusedPublisher(t)
 	for _, s := range streams {
@@ -354,12 +357,41 @@ func TestRoutes(t *testing.T) {
 			}
 		}
 	}
-	peers.Run(t, 3*time.Second)
-	w.g.Interrupt(t, 20*time.Second)
+	w.run(t, streams)
+	w.g.Interrupt(t, 30*time.Second)
 	for _, s := range streams {
 		for _, r := range s.targets {
 			if r.refused == "" {
 				t.Run(s.name()+"/"+r.name, func(t *testing.T) { checkRouted(t, r.file(t), r.video, r.audio, r.name == "enhanced") })
+			}
+		}
+	}
+}
+
+// run waits until each target has got 3 s more: of 30 pictures and of 46 sounds or more
+// in each.
+func (w *walk) run(t *testing.T, streams []*routedStream) {
+	t.Helper()
+	const units = 3 * (30 + 46)
+	sent := map[*routed]uint64{}
+	for _, enough := range []uint64{0, units} {
+		for _, s := range streams {
+			for _, r := range s.targets {
+				if r.refused != "" {
+					continue
+				}
+				peers.Wait(t, time.Minute, "media at "+s.name()+"/"+r.name, func() error {
+					got, err := w.g.target(s.name(), r.name)
+					switch {
+					case err != nil:
+						return err
+					case enough == 0:
+						sent[r] = got.UnitsSent
+					case got.UnitsSent < sent[r]+enough:
+						return fmt.Errorf("%d units were sent, of these %d before", got.UnitsSent, sent[r])
+					}
+					return nil
+				})
 			}
 		}
 	}
@@ -373,7 +405,7 @@ func (w *walk) checkRefusedPublisher(t *testing.T) {
 		Path: filepath.Join(bin, "publisher"), Env: []string{"STUDIO_TOKEN=" + token},
 		Args: []string{"-url", w.g.whip("nobody"), "-token-env", "STUDIO_TOKEN", "-video", w.elementary(t, "vp9")},
 	})
-	if code := p.ExitCode(t, 20*time.Second); code == 0 || want == "" || !strings.Contains(p.Output(), want) || !strings.Contains(p.Output(), `"status":422`) {
+	if code := p.ExitCode(t, 30*time.Second); code == 0 || want == "" || !strings.Contains(p.Output(), want) || !strings.Contains(p.Output(), `"status":422`) {
 		t.Errorf("exit code %d, want a refusal with %q:\n%s", code, want, p.Output())
 	}
 }

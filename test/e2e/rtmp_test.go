@@ -91,9 +91,9 @@ func TestRTMPIn(t *testing.T) {
 		if code := p.ExitCode(t, time.Minute); code != 0 {
 			t.Fatalf("publishing %s: exit code %d\n%s", name, code, p.Output())
 		}
-		g.waitTarget(t, 20*time.Second, name, map[string]string{"closed": "cdn", "open": "nginx"}[name], status.TargetIdle)
+		g.waitTarget(t, 30*time.Second, name, map[string]string{"closed": "cdn", "open": "nginx"}[name], status.TargetIdle)
 	}
-	peers.Wait(t, 20*time.Second, "the servers to have closed their files", func() error {
+	peers.Wait(t, 30*time.Second, "the servers to have closed their files", func() error {
 		if all := cdn.Stats(); len(all) != 1 || all[0].Ended.IsZero() {
 			return fmt.Errorf("%d publications, or not ended", len(all))
 		}
@@ -152,21 +152,21 @@ func TestRTMPTakeover(t *testing.T) {
 	g := startGatewayWith(t, entry, route("studio", fmt.Sprintf("cdn: {url: %q}", "rtmp://"+cdn.addr+"/live/key")))
 	publish := func() publisher {
 		p := publisher{peers.Start(t, peers.Command{Path: filepath.Join(bin, "publisher"), Args: []string{"-url", rtmp + "/studio", "-token-env", "STUDIO_TOKEN"}, Env: []string{"STUDIO_TOKEN=" + token}})}
-		p.Match(t, 15*time.Second, `"event":"published"`)
+		p.Match(t, 30*time.Second, `"event":"published"`)
 		return p
 	}
 	first := publish()
 	cdn.live(t)
 	second := publish()
-	first.Match(t, 15*time.Second, `"event":"lost".*another publisher took over`)
+	first.Match(t, 30*time.Second, `"event":"lost".*another publisher took over`)
 	if err := second.healthy(); err != nil {
 		t.Error(err)
 	}
-	g.waitTarget(t, 10*time.Second, "studio", "cdn", status.TargetLive)
+	g.waitTarget(t, 30*time.Second, "studio", "cdn", status.TargetLive)
 	second.Kill() // and a half-open publisher is one who comes again
 	third := publish()
 	pictures := cdn.pictures.Load()
-	peers.Wait(t, 15*time.Second, "more pictures", func() error {
+	peers.Wait(t, 30*time.Second, "more pictures", func() error {
 		if n := cdn.pictures.Load(); n < pictures+10 {
 			return fmt.Errorf("%d", n-pictures)
 		}

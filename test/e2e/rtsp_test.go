@@ -172,7 +172,7 @@ func TestOnDemand(t *testing.T) {
 	turn(true)
 	g.waitTarget(t, 30*time.Second, "yard", "cdn", status.TargetLive)
 	turn(false)
-	peers.Wait(t, 20*time.Second, "the end of the session", func() error {
+	peers.Wait(t, 30*time.Second, "the end of the session", func() error {
 		if n := c.Watchers(); n != 0 {
 			return fmt.Errorf("%d sessions", n)
 		}
@@ -213,7 +213,7 @@ func TestEncoders(t *testing.T) {
 	if _, err := tls.Dial("tcp", secured, peers.NewCA(t).ClientConfig()); err == nil {
 		t.Error("a client that trusts another authority was content")
 	}
-	g.Match(t, 20*time.Second, "an encoder does not take the certificate.*bad certificate")
+	g.Match(t, 30*time.Second, "an encoder does not take the certificate.*bad certificate")
 
 	encode("rtsp://" + plain + "/studio?token=" + token)
 	if code := first.ExitCode(t, 30*time.Second); code == 0 {
@@ -223,7 +223,7 @@ func TestEncoders(t *testing.T) {
 	if _, sessions := sink.since(time.Time{}); sessions != 1 {
 		t.Errorf("the target had %d sessions, want one", sessions)
 	}
-	g.waitTarget(t, 10*time.Second, "studio", "cdn", status.TargetLive)
+	g.waitTarget(t, 30*time.Second, "studio", "cdn", status.TargetLive)
 	if text := g.Output(); strings.Contains(text, token) || strings.Contains(text, "canary-wrong") {
 		t.Error("the log holds a token")
 	}
@@ -247,6 +247,6 @@ func TestCameraByTLS(t *testing.T) {
 	}
 	g := startGatewayWith(t, fmt.Sprintf("  ingest-rtsp: {options: {ca: %q}}\n", ca.File), routes.String())
 	g.waitTarget(t, 30*time.Second, "good", "cdn", status.TargetLive)
-	g.Match(t, 20*time.Second, "stream=stranger .*the source's certificate is not trusted")
-	g.Match(t, 20*time.Second, "stream=misnamed .*the source's certificate is not trusted .*not 127.0.0.1|stream=misnamed .*doesn't contain any IP SANs")
+	g.Match(t, 30*time.Second, "stream=stranger .*the source's certificate is not trusted")
+	g.Match(t, 30*time.Second, "stream=misnamed .*the source's certificate is not trusted .*not 127.0.0.1|stream=misnamed .*doesn't contain any IP SANs")
 }

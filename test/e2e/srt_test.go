@@ -122,10 +122,9 @@ func TestSRTPictures(t *testing.T) {
 	players := map[*path]*peers.Process{}
 	for _, p := range paths {
 		send(p, "srt://"+listen+"?streamid=publish:"+p.name+"?token="+token)
+		// Its player comes as soon as it can: it is to see most of the source.
 		send(p, "srt://"+p.sourceAddr+"?mode=listener")
-	}
-	for _, p := range paths {
-		peers.Wait(t, 20*time.Second, "the port for players of "+p.name, func() error {
+		peers.Wait(t, 30*time.Second, "the port for players of "+p.name, func() error {
 			got, err := g.target("pulled/"+p.name, "players")
 			if err == nil && (got.State != status.TargetIdle || got.Attempt == 0) {
 				err = fmt.Errorf("it is %s, attempt %d", got.State, got.Attempt)
@@ -142,7 +141,7 @@ func TestSRTPictures(t *testing.T) {
 		p.peer.ExitCode(t, 40*time.Second)
 		players[p].ExitCode(t, 40*time.Second)
 		if p.rtmp {
-			waitUnpublished(t, 20*time.Second, n, "a", p.name)
+			waitUnpublished(t, 30*time.Second, n, "a", p.name)
 		}
 	}
 	for _, p := range paths {
@@ -194,10 +193,10 @@ func TestSRTBackup(t *testing.T) {
 	}
 	on(true)
 	main, mainFile := record(first)
-	spare.Interrupt(t, 20*time.Second)
+	spare.Interrupt(t, 30*time.Second)
 	on(false)
-	g.Interrupt(t, 20*time.Second)
-	main.ExitCode(t, 20*time.Second)
+	g.Interrupt(t, 30*time.Second)
+	main.ExitCode(t, 30*time.Second)
 	for _, file := range []string{spareFile, mainFile} {
 		packets := peers.Packets(t, file)
 		if err := errors.Join(peers.CheckMonotonic(packets), peers.CheckDecodes(t, file)); err != nil {

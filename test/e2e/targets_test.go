@@ -27,11 +27,11 @@ func TestRTMPS(t *testing.T) {
 		fmt.Sprintf(`system: {url: "rtmps://localhost%s/b/system"}`, port),
 		fmt.Sprintf(`host: {url: "rtmps://%s/b/host", ca: "%s"}`, elsewhere, ca.File)))
 	p := g.publish(t, "studio")
-	cdn.WaitPublisher(t, 15*time.Second, "a", "right")
+	cdn.WaitPublisher(t, 30*time.Second, "a", "right")
 	record(t, cdn, "a", "right", 5*time.Second)
 	for _, name := range []string{"wrong", "system", "host"} {
 		var got status.Target
-		peers.Wait(t, 10*time.Second, "target "+name+" to be refused", func() error {
+		peers.Wait(t, 30*time.Second, "target "+name+" to be refused", func() error {
 			var err error
 			if got, err = g.target("studio", name); err == nil && (got.LastError == nil || got.State == status.TargetLive) {
 				err = fmt.Errorf("it is %s with error %+v", got.State, got.LastError)
@@ -45,10 +45,10 @@ func TestRTMPS(t *testing.T) {
 			t.Errorf("target %s: %d bytes sent", name, got.BytesSent)
 		}
 	}
-	if code := p.Interrupt(t, 10*time.Second); code != 0 {
+	if code := p.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("the publisher ended with %d", code)
 	}
-	waitUnpublished(t, 10*time.Second, cdn, "a", "right")
+	waitUnpublished(t, 30*time.Second, cdn, "a", "right")
 	if err := checkUnbroken(checkRecording(t, oneRecording(t, cdn, "a"))); err != nil {
 		t.Error(err)
 	}
@@ -67,9 +67,9 @@ func TestBadTargetsHurtNobody(t *testing.T) {
 		fmt.Sprintf(`stalled: {url: "%s"}`, stalled.URL("a", "x")),
 		fmt.Sprintf(`down: {url: "%s"}`, down.URL("a", "x"))))
 	p := g.publish(t, "studio")
-	healthy.WaitPublisher(t, 10*time.Second, "a", "x")
-	stalled.WaitPublisher(t, 10*time.Second, "a", "x")
-	g.waitTarget(t, 10*time.Second, "studio", "down", status.TargetWaiting)
+	healthy.WaitPublisher(t, 30*time.Second, "a", "x")
+	stalled.WaitPublisher(t, 30*time.Second, "a", "x")
+	g.waitTarget(t, 30*time.Second, "studio", "down", status.TargetWaiting)
 	record(t, healthy, "a", "x", 3*time.Second)
 
 	stalled.Pause(t)
@@ -86,20 +86,20 @@ func TestBadTargetsHurtNobody(t *testing.T) {
 	}
 	stalled.Resume(t)
 	down.Start(t)
-	stalled.WaitPublisher(t, 10*time.Second, "a", "x")
-	down.WaitPublisher(t, 10*time.Second, "a", "x")
-	g.waitTarget(t, 10*time.Second, "studio", "stalled", status.TargetLive)
-	g.waitTarget(t, 10*time.Second, "studio", "down", status.TargetLive)
+	stalled.WaitPublisher(t, 30*time.Second, "a", "x")
+	down.WaitPublisher(t, 30*time.Second, "a", "x")
+	g.waitTarget(t, 30*time.Second, "studio", "stalled", status.TargetLive)
+	g.waitTarget(t, 30*time.Second, "studio", "down", status.TargetLive)
 	record(t, stalled, "a", "x", 3*time.Second)
 	record(t, down, "a", "x", 3*time.Second)
 	if err := p.healthy(); err != nil {
 		t.Error(err)
 	}
-	if code := p.Interrupt(t, 10*time.Second); code != 0 {
+	if code := p.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("the publisher ended with %d", code)
 	}
 	for _, n := range []*peers.Nginx{healthy, stalled, down} {
-		waitUnpublished(t, 10*time.Second, n, "a", "x")
+		waitUnpublished(t, 30*time.Second, n, "a", "x")
 	}
 	if err := checkUnbroken(checkRecording(t, oneRecording(t, healthy, "a"))); err != nil {
 		t.Errorf("healthy target: %v", err)
@@ -118,7 +118,7 @@ func TestStalledTargetDropsToKeyframes(t *testing.T) {
 	cdn := peers.StartNginx(t)
 	g := startGateway(t, route("studio", fmt.Sprintf(`stalled: {url: "%s", max_lag: 1s}`, cdn.URL("a", "x"))))
 	p := g.publish(t, "studio")
-	cdn.WaitPublisher(t, 10*time.Second, "a", "x")
+	cdn.WaitPublisher(t, 30*time.Second, "a", "x")
 	record(t, cdn, "a", "x", 2*time.Second)
 	cdn.Pause(t)
 	peers.Wait(t, 60*time.Second, "units dropped for the stalled target", func() error {
@@ -129,14 +129,14 @@ func TestStalledTargetDropsToKeyframes(t *testing.T) {
 		return err
 	})
 	cdn.Resume(t)
-	cdn.WaitPublisher(t, 10*time.Second, "a", "x")
-	g.waitTarget(t, 10*time.Second, "studio", "stalled", status.TargetLive)
+	cdn.WaitPublisher(t, 30*time.Second, "a", "x")
+	g.waitTarget(t, 30*time.Second, "studio", "stalled", status.TargetLive)
 	record(t, cdn, "a", "x", 3*time.Second)
 	if err := p.healthy(); err != nil {
 		t.Error(err)
 	}
-	_ = p.Interrupt(t, 10*time.Second)
-	waitUnpublished(t, 10*time.Second, cdn, "a", "x")
+	_ = p.Interrupt(t, 30*time.Second)
+	waitUnpublished(t, 30*time.Second, cdn, "a", "x")
 	for _, file := range cdn.Recordings(t, "a") {
 		checkRecording(t, file)
 	}
@@ -151,8 +151,8 @@ func TestRefusedAndDroppedTarget(t *testing.T) {
 		fmt.Sprintf(`good: {url: "%s"}`, cdn.URL("a", "x")),
 		fmt.Sprintf(`refused: {url: "%s"}`, cdn.URL("nothing", "x"))))
 	p := g.publish(t, "studio")
-	before, _ := cdn.WaitPublisher(t, 10*time.Second, "a", "x")
-	peers.Wait(t, 10*time.Second, "the refusal of target refused", func() error {
+	before, _ := cdn.WaitPublisher(t, 30*time.Second, "a", "x")
+	peers.Wait(t, 30*time.Second, "the refusal of target refused", func() error {
 		got, err := g.target("studio", "refused")
 		if err == nil && (got.LastError == nil || got.LastError.Cause == "gateway" || got.State == status.TargetLive) {
 			err = fmt.Errorf("state %s, error %+v", got.State, got.LastError)
@@ -163,7 +163,7 @@ func TestRefusedAndDroppedTarget(t *testing.T) {
 	if err := cdn.DropPublisher("a", "x"); err != nil {
 		t.Fatal(err)
 	}
-	peers.Wait(t, 10*time.Second, "a new connection after the server's drop", func() error {
+	peers.Wait(t, 30*time.Second, "a new connection after the server's drop", func() error {
 		c, _, err := cdn.Publisher("a", "x")
 		if err == nil && c.ID == before.ID {
 			err = fmt.Errorf("still connection %d", c.ID)
@@ -174,8 +174,8 @@ func TestRefusedAndDroppedTarget(t *testing.T) {
 	if err := p.healthy(); err != nil {
 		t.Error(err)
 	}
-	_ = p.Interrupt(t, 10*time.Second)
-	waitUnpublished(t, 10*time.Second, cdn, "a", "x")
+	_ = p.Interrupt(t, 30*time.Second)
+	waitUnpublished(t, 30*time.Second, cdn, "a", "x")
 	for _, file := range cdn.Recordings(t, "a") {
 		checkRecording(t, file)
 	}

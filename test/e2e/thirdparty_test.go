@@ -24,15 +24,15 @@ func TestThirdPartyPlugin(t *testing.T) {
 		fmt.Sprintf(`disk: {url: "file://%s"}`, media),
 		fmt.Sprintf(`cdn: {url: "%s"}`, cdn.URL("a", "x"))))
 	p := g.publish(t, "studio")
-	g.waitTarget(t, 15*time.Second, "studio", "disk", status.TargetLive)
-	cdn.WaitPublisher(t, 15*time.Second, "a", "x")
+	g.waitTarget(t, 30*time.Second, "studio", "disk", status.TargetLive)
+	cdn.WaitPublisher(t, 30*time.Second, "a", "x")
 	record(t, cdn, "a", "x", 4*time.Second)
-	if code := p.Interrupt(t, 10*time.Second); code != 0 {
+	if code := p.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("the publisher ended with %d", code)
 	}
-	g.waitTarget(t, 5*time.Second, "studio", "disk", status.TargetIdle)
-	waitUnpublished(t, 5*time.Second, cdn, "a", "x")
-	if code := g.Interrupt(t, 5*time.Second); code != 0 {
+	g.waitTarget(t, 30*time.Second, "studio", "disk", status.TargetIdle)
+	waitUnpublished(t, 30*time.Second, cdn, "a", "x")
+	if code := g.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	videos, err := filepath.Glob(filepath.Join(media, "*.h264"))
@@ -54,7 +54,7 @@ func TestThirdPartyPlugin(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := startBinary(t, "run", g.file)
-	if code := other.ExitCode(t, 10*time.Second); code == 0 || !strings.Contains(other.Output(), "egress-file") {
+	if code := other.ExitCode(t, 30*time.Second); code == 0 || !strings.Contains(other.Output(), "egress-file") {
 		t.Errorf("with another file in the plugin's place: exit code %d:\n%s", code, other.Output())
 	}
 }
@@ -72,7 +72,7 @@ func pinned(t *testing.T, media string) (program, plugin string) {
 		t.Fatal(err)
 	}
 	pin := startBinary(t, "plugins", "pin", program)
-	if code := pin.ExitCode(t, 10*time.Second); code != 0 {
+	if code := pin.ExitCode(t, 30*time.Second); code != 0 {
 		t.Fatalf("gateway plugins pin: exit code %d:\n%s", code, pin.Output())
 	}
 	_, plugin, _ = strings.Cut(pin.Output(), "plugins:\n")
@@ -102,7 +102,7 @@ func TestFirefoxToDisk(t *testing.T) {
 	media := t.TempDir()
 	_, plugin := pinned(t, media)
 	g := startGatewayWith(t, plugin, route("studio", fmt.Sprintf(`disk: {url: "file://%s"}`, media)))
-	profile := t.TempDir()
+	profile := peers.Scratch(t)
 	if err := os.WriteFile(filepath.Join(profile, "user.js"), []byte(firefoxPreferences), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestFirefoxToDisk(t *testing.T) {
 		return nil
 	})
 	firefox.Kill()
-	if code := g.Interrupt(t, 10*time.Second); code != 0 {
+	if code := g.Interrupt(t, 30*time.Second); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	if err := peers.CheckDecodes(t, video); err != nil {

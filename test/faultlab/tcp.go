@@ -23,6 +23,7 @@ type TCP struct {
 	listener net.Listener
 	target   string
 	rate     atomic.Int64 // bytes per second; 0 for no limit
+	stalled  atomic.Int64 // nanoseconds, see Stalled
 	wg       sync.WaitGroup
 
 	mu     sync.Mutex // guards the fields below
@@ -76,6 +77,10 @@ func NewTCP(target string, bytesPerSecond, buffer int) (*TCP, error) {
 	p.wg.Go(p.accept)
 	return p, nil
 }
+
+// Stalled is the longest time for which the machine kept it from reading at its pace
+// what was there.
+func (p *TCP) Stalled() time.Duration { return time.Duration(p.stalled.Load()) }
 
 // Addr is where it listens.
 func (p *TCP) Addr() string { return p.listener.Addr().String() }
@@ -148,7 +153,8 @@ func (p *TCP) relay(from net.Conn) {
 	back.Wait()
 }
 
-// pace copies at the rate, in steps of a hundredth of a second.
+// pace copies at the rate, in steps of a hundredth of a second. What a busy machine made
+// it miss of a second it makes up for, while something waits to be read.
 func (p *TCP) pace(to, from net.Conn) {
 	const steps = 100
 	buf := make([]byte, 64<<10)
@@ -162,13 +168,28 @@ func (p *TCP) pace(to, from net.Conn) {
 		return n
 	}
 	var read int64
+	var due float64 // bytes
+	counted := time.Now()
 	for {
 		b := buf
-		if rate := int(p.rate.Load()); rate > 0 {
-			b = buf[:min(len(buf), max(1, rate/steps))]
+		rate, idle := float64(p.rate.Load()), false
+		if rate > 0 {
 			<-tick.C
+			now := time.Now()
+			passed := now.Sub(counted)
+			due, counted = min(due+rate*passed.Seconds(), rate), now
+			if idle = waiting() == 0; idle {
+				due = min(due, rate/steps)
+			} else {
+				p.stalled.Store(max(p.stalled.Load(), int64(passed-time.Second/steps)))
+			}
+			b = buf[:min(len(buf), max(1, int(due)))]
 		}
 		n, err := from.Read(b)
+		due -= float64(n)
+		if idle || rate == 0 {
+			due, counted = 0, time.Now()
+		}
 		if n > 0 {
 			read += int64(n)
 			p.mark(Mark{time.Now(), read, read + int64(waiting())})

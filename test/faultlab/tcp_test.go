@@ -3,6 +3,7 @@ package faultlab
 import (
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 )
@@ -44,7 +45,9 @@ func TestTCP(t *testing.T) {
 	if d := time.Since(start); d < 400*time.Millisecond {
 		t.Errorf("half a second's worth took %v", d)
 	}
-	if marks := p.Marks(); len(marks) < 40 || marks[len(marks)-1].Read != 100_000 || marks[10].Arrived <= marks[10].Read {
+	marks := p.Marks()
+	waits := func(m Mark) bool { return m.Arrived > m.Read }
+	if len(marks) < 2 || marks[len(marks)-1].Read != 100_000 || !slices.ContainsFunc(marks, waits) {
 		t.Errorf("%d marks", len(marks))
 	}
 	if b, err := io.ReadAll(c); string(b) != "thanks" {
