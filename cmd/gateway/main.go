@@ -116,7 +116,7 @@ var errReported = errors.New("the configuration has errors")
 // execute runs one command line and returns the exit code.
 func execute(ctx context.Context, s streams, args []string) int {
 	root := newRoot(s)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // none at all cobra would take from the process
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

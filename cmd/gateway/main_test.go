@@ -61,7 +61,7 @@ func (b *buffer) String() string {
 // gateway runs one command line to its end.
 func gateway(t *testing.T, stdin string, args ...string) (code int, out, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var o, e buffer
 	code = execute(ctx, streams{in: strings.NewReader(stdin), out: &o, err: &e}, args)
@@ -94,7 +94,7 @@ func start(t *testing.T, stdin string, args ...string) *running {
 func (r *running) await(t *testing.T, pattern string) []string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		if m := re.FindStringSubmatch(r.out.String()); m != nil {
 			return m
@@ -117,7 +117,7 @@ func (r *running) end(t *testing.T) {
 		if code != exitOK {
 			t.Errorf("exit code %d:\n%s", code, r.err.String())
 		}
-	case <-time.After(endTime + time.Second):
+	case <-time.After(time.Minute): // what takes longer than endTime ends with another code
 		t.Error("it does not end")
 	}
 }
@@ -221,6 +221,8 @@ func TestExitCodes(t *testing.T) {
 	expect(0, "sink rtmp", "sink")
 	expect(2, `unknown command "rtmps", did you mean rtmp?`, "sink", "rtmps")
 	expect(2, `unknown command "show"`, "plugins", "show")
+	expect(2, `unknown command "tcsh"`, "completion", "tcsh")
+	expect(0, "zsh", "completion")
 	expect(2, "name the configuration: gateway validate gateway.yaml", "validate")
 	expect(2, "gateway: validate takes one configuration, and got 2", "validate", "a", "b")
 	expect(2, "gateway: run takes one configuration, and got 2", "run", "a", "b")
@@ -468,7 +470,9 @@ func TestSignals(t *testing.T) {
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%v: %v\n%s", s, err, r.out.String())
 		}
-		if d := time.Since(began); d > endTime {
+		// What takes the gateway longer than endTime is a failure by its own clock; the rest
+		// is the machine's.
+		if d := time.Since(began); d > 2*endTime {
 			t.Errorf("%v: it took %v", s, d)
 		}
 	}
@@ -488,13 +492,13 @@ func TestSecondSignal(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.await(t, "hanging")
+	began := time.Now() // before the process can have had the first one
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
 	r.await(t, "first")
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	began := time.Now()
 	for again := true; again; {
 		select {
 		case err = <-ended:

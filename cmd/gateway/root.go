@@ -30,8 +30,9 @@ func newRoot(s streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "gateway",
 		Short: "Headgate, a live media gateway: WebRTC in, every CDN out",
-		Long: "Headgate takes a live stream from a browser, OBS or anything else that speaks WHIP\n" +
-			"and sends it to as many RTMP and RTMPS servers as you like.\n\n" +
+		Long: "Headgate takes a live stream from a browser, OBS or anything else that speaks WHIP,\n" +
+			"from RTMP and SRT encoders and RTSP cameras, and sends it to as many RTMP, RTMPS and\n" +
+			"SRT servers as you like.\n\n" +
 			"Exit codes: 0 ended as asked, 1 something failed, 2 wrong arguments or a\n" +
 			"configuration with errors. What a command finds goes to standard output, the log\n" +
 			"and errors to standard error.",
@@ -55,7 +56,7 @@ func newRoot(s streams) *cobra.Command {
 	flags.StringVar(&a.logLevel, "log-level", "", "least level that is logged: debug, info, warn or error (default info)")
 	root.AddGroup(&cobra.Group{ID: groupRun, Title: "Run:"}, &cobra.Group{ID: groupLook, Title: "Look and check:"})
 	root.AddCommand(newRun(a), newTop(a), newDemo(a), newValidate(a), newPlugins(a), newSink(a), newSchema(a), newVersion(a))
-	root.CompletionOptions.HiddenDefaultCmd = false
+	addCompletion(root)
 	complete(root, "log-format", "text", "json")
 	complete(root, "log-level", "debug", "info", "warn", "error")
 	return root
@@ -95,6 +96,26 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%w, did you mean gateway run %s?", err, args[0])
 	}
 	return err
+}
+
+// addCompletion adds cobra's commands for shells, with our manners.
+func addCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	examples := map[string]string{
+		"bash":       "  source <(gateway completion bash)",
+		"zsh":        "  source <(gateway completion zsh)",
+		"fish":       "  gateway completion fish | source",
+		"powershell": "  gateway completion powershell | Out-String | Invoke-Expression",
+	}
+	for _, completion := range root.Commands() {
+		if completion.Name() != "completion" {
+			continue
+		}
+		group(completion).Example = examples["bash"]
+		for _, shell := range completion.Commands() {
+			shell.Example = examples[shell.Name()]
+		}
+	}
 }
 
 // group is a command that does nothing but hold others.

@@ -56,11 +56,12 @@ func newRun(a *app) *cobra.Command {
 		Short: "Run the gateway, with a configuration or with --to alone",
 		Long: `Run the gateway: with a configuration, or without any file for one stream.
 
---to takes a URL, or the name of a service and its stream key: youtube:KEY. docs/presets.md
-and gateway plugins list have the names. It prints the WHIP address for OBS, the address of the publish page and a
-token made for this run. Others on this machine can see the arguments of a command:
-write '${env:NAME}' or '${file:/path}' for the key (in single quotes, so that the
-shell leaves it alone), or - to read URLs from standard input, one per line.
+--to takes a URL, or the name of a service and its stream key: youtube:KEY.
+docs/presets.md and gateway plugins list have the names. It prints the WHIP address for
+OBS, the address of the publish page and a token made for this run. Others on this
+machine can see the arguments of a command: write '${env:NAME}' or '${file:/path}' for
+the key (in single quotes, so that the shell leaves it alone), or - to read URLs from
+standard input, one per line.
 
 Ctrl-C and SIGTERM end it in order within 5 seconds, a second Ctrl-C at once.`,
 		Example: `  gateway run gateway.yaml
