@@ -27,7 +27,7 @@ func TestStatusPage(t *testing.T) {
 	c.Open(t, "http://"+g.admin+"/")
 	text := func(want string) {
 		t.Helper()
-		peers.Wait(t, 20*time.Second, "the page to show "+want, func() error {
+		peers.Wait(t, 30*time.Second, "the page to show "+want, func() error {
 			var got string
 			if err := c.TryEval("document.body.innerText", &got); err != nil {
 				return err
@@ -44,8 +44,21 @@ func TestStatusPage(t *testing.T) {
 	text("refused")
 	text("keeps trying")
 	text("egress-rtmp")
+	// The button that the keyboard is at stays so when the page is drawn anew.
+	var held string
+	c.Eval(t, `new Promise(done => {
+		document.querySelector("#streams button").focus();
+		const before = document.activeElement;
+		new MutationObserver(() => setTimeout(() => {
+			if (before.isConnected) return;
+			done(document.activeElement.dataset.target);
+		})).observe(document.querySelector("#streams"), {childList: true});
+	})`, &held)
+	if held != "studio/down" {
+		t.Errorf("the keyboard is at %q", held)
+	}
 	c.Click(t, "#streams button")
-	peers.Wait(t, 10*time.Second, "the target to be switched off", func() error {
+	peers.Wait(t, 30*time.Second, "the target to be switched off", func() error {
 		got, err := g.target("studio", "down")
 		if err == nil && (!got.Disabled || got.State != status.TargetIdle) {
 			err = errors.New("it is " + string(got.State))
@@ -92,7 +105,7 @@ func TestStatusPageWithToken(t *testing.T) {
 	c.Open(t, "http://"+admin+"/")
 	shows := func(want string) {
 		t.Helper()
-		peers.Wait(t, 20*time.Second, "the page to show "+want, func() error {
+		peers.Wait(t, 30*time.Second, "the page to show "+want, func() error {
 			var got string
 			if err := c.TryEval("document.body.innerText", &got); err != nil {
 				return err
