@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"github.com/pion/logging"
 	"github.com/pion/turn/v5"
@@ -28,6 +29,10 @@ const (
 	// each of its addresses, transport and restart of ICE.
 	maxPerUser = 16
 	maxTotal   = 2000
+
+	// portAttempts is how often a free port is looked for that is free for UDP and TCP
+	// at all addresses.
+	portAttempts = 20
 )
 
 // A Peer is an address of the media port: as publishers know it, and as it is on
@@ -66,22 +71,34 @@ func Listen(cfg Config) (*Server, error) {
 		Realm: realm, LoggerFactory: cfg.Log,
 		AuthHandler: turn.LongTermTURNRESTAuthHandler(cfg.Secret.Reveal(), cfg.Log.NewLogger("turn")),
 	}
-	fail := func(err error) (*Server, error) {
-		for _, p := range c.PacketConnConfigs {
-			err = errors.Join(err, p.PacketConn.Close())
+	for attempt := 1; ; attempt++ {
+		err := s.open(&c)
+		if err == nil {
+			break
 		}
-		for _, l := range c.ListenerConfigs {
-			err = errors.Join(err, l.Listener.Close())
+		err = fmt.Errorf("TURN: %w", errors.Join(err, closeAll(&c)))
+		// What is free for UDP need not be for TCP, nor at the next address.
+		if cfg.Listen[0].Port() != 0 || !errors.Is(err, syscall.EADDRINUSE) || attempt == portAttempts {
+			return nil, err
 		}
-		return nil, err
 	}
-	for _, at := range cfg.Listen {
+	var err error
+	if s.turn, err = turn.NewServer(c); err != nil {
+		return nil, fmt.Errorf("starting TURN server: %w", errors.Join(err, closeAll(&c)))
+	}
+	return s, nil
+}
+
+// open opens the sockets into c.
+func (s *Server) open(c *turn.ServerConfig) error {
+	s.number = 0
+	for _, at := range s.cfg.Listen {
 		if s.number != 0 {
 			at = netip.AddrPortFrom(at.Addr(), s.number)
 		}
 		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 		if err != nil {
-			return fail(fmt.Errorf("TURN: %w", err))
+			return err
 		}
 		c.PacketConnConfigs = append(c.PacketConnConfigs, turn.PacketConnConfig{
 			PacketConn: udp, RelayAddressGenerator: s, PermissionHandler: s.permits,
@@ -90,18 +107,26 @@ func Listen(cfg Config) (*Server, error) {
 		s.number = at.Port()
 		tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
 		if err != nil {
-			return fail(fmt.Errorf("TURN: %w", err))
+			return err
 		}
 		c.ListenerConfigs = append(c.ListenerConfigs, turn.ListenerConfig{
-			Listener: cfg.Bound(tcp), RelayAddressGenerator: s, PermissionHandler: s.permits,
+			Listener: s.cfg.Bound(tcp), RelayAddressGenerator: s, PermissionHandler: s.permits,
 		})
 	}
-	server, err := turn.NewServer(c)
-	if err != nil {
-		return fail(fmt.Errorf("starting TURN server: %w", err))
+	return nil
+}
+
+// closeAll closes the sockets of c and forgets them.
+func closeAll(c *turn.ServerConfig) error {
+	var errs []error
+	for _, p := range c.PacketConnConfigs {
+		errs = append(errs, p.PacketConn.Close())
 	}
-	s.turn = server
-	return s, nil
+	for _, l := range c.ListenerConfigs {
+		errs = append(errs, l.Listener.Close())
+	}
+	c.PacketConnConfigs, c.ListenerConfigs = nil, nil
+	return errors.Join(errs...)
 }
 
 // URLs are those of the server at the addresses that publishers know.
