@@ -237,7 +237,7 @@ func TestNAT(t *testing.T) {
 		if err := publisher.Signal(syscall.SIGUSR1); err != nil {
 			t.Fatal(err)
 		}
-		publisher.Match(t, 20*time.Second, `RESTART <nil>`)
+		publisher.Match(t, 60*time.Second, `RESTART <nil>`)
 		goesOn(t, gateway, before)
 	})
 	// The same with the publish page, which has to notice by itself.

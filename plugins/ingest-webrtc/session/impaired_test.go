@@ -78,11 +78,13 @@ type verdict struct {
 	worst             time.Duration
 	// apart is by how much picture and sound were apart at most, over any second.
 	apart time.Duration
+	// heldUp is by how much the machine held up the publisher.
+	heldUp time.Duration
 }
 
 func (v verdict) String() string {
-	return fmt.Sprintf("%d pictures, %d packets of sound, %d gaps, %d not decodable, %d never sent, latest %v after it was sent, picture and sound apart by up to %v",
-		v.video, v.audio, v.gaps, v.undecodable, v.foreign, v.worst.Round(time.Millisecond), v.apart.Round(time.Millisecond))
+	return fmt.Sprintf("%d pictures, %d packets of sound, %d gaps, %d not decodable, %d never sent, latest %v after it was sent, picture and sound apart by up to %v, publisher held up by up to %v",
+		v.video, v.audio, v.gaps, v.undecodable, v.foreign, v.worst.Round(time.Millisecond), v.apart.Round(time.Millisecond), v.heldUp.Round(time.Millisecond))
 }
 
 // judge compares what came with what was sent: every unit must be one of those, and
@@ -106,6 +108,7 @@ func judge(t *testing.T, p *publication) (v verdict) {
 	// second.
 	shifts := map[time.Duration]*[3][]time.Duration{}
 	var frame uint64
+	var late []time.Duration // how much later each picture was sent than by its pace
 	for i, u := range p.units {
 		payload := u.Payload
 		if u.Track == 2 {
@@ -133,6 +136,7 @@ func judge(t *testing.T, p *publication) (v verdict) {
 				}
 			}
 			frame = timing.Frame
+			late = append(late, timing.Sent.Sub(timing.Posted)-time.Duration(frame)*time.Second/clip.FrameRate)
 			v.worst = max(v.worst, u.Received.Sub(timing.Sent))
 		}
 		content, ok := known[string(payload)]
@@ -149,6 +153,7 @@ func judge(t *testing.T, p *publication) (v verdict) {
 			shifts[second][u.Track] = append(shifts[second][u.Track], (shift+clip.Duration)%clip.Duration)
 		}
 	}
+	v.heldUp = spread(late)
 	for _, s := range shifts {
 		// A second in which the publisher skipped to a keyframe has two shifts.
 		steady := func(d []time.Duration) bool { return slices.Max(d)-slices.Min(d) < 100*time.Millisecond }
@@ -190,7 +195,7 @@ func TestImpairedNetworks(t *testing.T) {
 			if v.undecodable > 0 || v.foreign > 0 {
 				t.Error("what came out is not what was sent")
 			}
-			if v.apart > 250*time.Millisecond { // asked: 100 ms, on a machine with nothing else to do
+			if v.apart > 250*time.Millisecond+v.heldUp { // asked: 100 ms, on a machine with nothing else to do
 				t.Errorf("picture and sound are apart by %v", v.apart)
 			}
 		})
