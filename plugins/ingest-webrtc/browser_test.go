@@ -8,9 +8,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -570,10 +572,50 @@ func names(ctx context.Context) ([]string, error) {
 	return out, err
 }
 
+// The page shows once a second how the publication goes, in figures that make sense.
+func TestPageFigures(t *testing.T) {
+	_, url := serve(t)
+	ctx := browser(t)
+	if err := chromedp.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	do(ctx, t, "going live", 60*time.Second, chromedp.Navigate(url+"/publish/studio?source=camera&start=1#token=abc"), pageState("live"))
+	var got map[string]string
+	script := `Object.fromEntries([...document.querySelectorAll('#stats [id]')].map((e) => [e.id, e.checkVisibility() ? e.textContent : '(hidden)']))`
+	for id, want := range map[string]string{
+		"statRate": `^[1-9]\d* kb/s$|^\d+\.\d\d Mb/s$`, "statCodecs": `^H264, opus$`, "statPicture": `^\d+ × \d+$`, "statFrames": `^[1-9]\d* /s$`,
+		"statRoundTrip": `^\d+ ms$`, "statLost": `^\d+\.\d %$`, "statLimit": `^(nothing|this computer|the network|the browser)$`,
+	} {
+		if !within(30*time.Second, func() bool {
+			do(ctx, t, "reading", 10*time.Second, chromedp.Evaluate(script, &got))
+			return regexp.MustCompile(want).MatchString(got[id])
+		}) {
+			t.Errorf("%s is %q, want %s; all: %q", id, got[id], want, got)
+		}
+	}
+	t.Logf("%q", got)
+	shot(ctx, t, "figures")
+	do(ctx, t, "stopping", 30*time.Second, chromedp.Click("#stop"), pageState("ended"))
+}
+
 // The page notices within a few seconds that the gateway has no session any more,
-// although packets still go, and publishes again.
+// although packets still go, and publishes again: not before the gateway says, where it
+// is busy, and the page says when.
 func TestPagePublishesAgain(t *testing.T) {
-	g, url := serve(t)
+	g, handler := serveHandler(t)
+	var busy atomic.Bool
+	refused := make(chan time.Time, 1)
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && busy.CompareAndSwap(true, false) {
+			w.Header().Set("Retry-After", "4")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			refused <- time.Now()
+			return
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(web.Close)
+	url := web.URL
 	ctx := browser(t)
 	if err := chromedp.Run(ctx); err != nil {
 		t.Fatal(err)
@@ -581,10 +623,16 @@ func TestPagePublishesAgain(t *testing.T) {
 	do(ctx, t, "going live", 60*time.Second, chromedp.Navigate(url+"/publish/studio?source=canvas&start=1#token=abc"), pageState("live"))
 	first := g.publication(0)
 	until(t, "pictures", 20*time.Second, func() bool { v, _ := first.counts(); return v >= 10 })
+	busy.Store(true)
 	from := time.Now()
 	close(first.done) // the gateway sends him away
-	until(t, "another publication", 20*time.Second, func() bool { return g.publication(1) != nil })
+	do(ctx, t, "being told when", 30*time.Second, chromedp.Poll(`/Trying again in \d s/.test(document.querySelector('#error').textContent)`, nil))
+	until(t, "another publication", 30*time.Second, func() bool { return g.publication(1) != nil })
 	t.Logf("published again after %v", time.Since(from))
+	// The clock of the page starts when the answer has reached it, and is a coarse one.
+	if d := g.publication(1).opened.Sub(<-refused); d < 3900*time.Millisecond {
+		t.Errorf("published again %v after it was told to wait for 4 s", d)
+	}
 	until(t, "its pictures", 20*time.Second, func() bool { v, _ := g.publication(1).counts(); return v >= 10 })
 	do(ctx, t, "being live again", 20*time.Second, pageState("live"))
 }

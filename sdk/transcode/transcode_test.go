@@ -494,9 +494,14 @@ func TestClockDoesNotDrift(t *testing.T) {
 }
 
 // What the transform adds to the way of sound, in media time: from the packet that
-// holds the first sample of a unit to the unit, and from the one that holds the last.
+// holds the last sample of a unit to the unit, and from the one that holds the first.
+//
+// A unit can be made when its 1024 samples are there and the 1472 of the encoder's delay
+// behind them: 52 ms after its first sample. Packets bring samples 20 ms at a time, so that is
+// 40 ms after the packet of the first sample or 60, and 52 on average; without any look-ahead
+// (2048 samples, the window of AAC) it would be 40 or 60 as well.
 func TestLatency(t *testing.T) {
-	const most = 52 * time.Millisecond // 2496 samples: those of the unit, and the encoder's delay
+	const most = 52 * time.Millisecond
 	check := func(frame int) {
 		t.Helper()
 		tr := start(t, sdk.TransformSettings{})
