@@ -113,7 +113,7 @@ func TestFirefoxToDisk(t *testing.T) {
 	})
 	const pictures = 30
 	video := filepath.Join(media, "studio-1.av1")
-	peers.Wait(t, 120*time.Second, "pictures of Firefox on disk", func() error {
+	peers.Wait(t, 4*time.Minute, "pictures of Firefox on disk", func() error {
 		s, err := g.stream("studio")
 		if err != nil {
 			return err
