@@ -25,9 +25,11 @@ import (
 
 const (
 	// connectTimeout is how long one address is tried. A server that vanished and
-	// came back is found again within a second: a SYN is repeated after one, and then
-	// after two, four, ..., so that a try that got no answer is begun anew before.
-	connectTimeout = 2 * time.Second
+	// came back is found again soon: a SYN is repeated after a second, and then after two,
+	// four, ..., so that a try that got no answer is begun anew before. One that comes
+	// back just after the second SYN waits for the rest of the try, half a second, and for
+	// the pause before the next.
+	connectTimeout = 1500 * time.Millisecond
 	// eyeballDelay is how long the next address waits for the one before it, RFC 8305
 	// section 8.
 	eyeballDelay = 250 * time.Millisecond
