@@ -69,7 +69,7 @@ type Camera struct {
 	mu       sync.Mutex // guards the fields below
 	sessions []*gortsplib.ServerSession
 	plays    int
-	// keys are when key pictures were sent.
+	// keys are when key pictures were about to be sent.
 	keys []time.Time
 }
 
@@ -105,17 +105,10 @@ func (c *Camera) start() {
 		c.server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*s.TLS}}
 	}
 	if s.UDP || s.LieUDP {
-		for range 20 {
-			even := peers.FreePort(c.t) &^ 1
-			c.server.UDPRTPAddress, c.server.UDPRTCPAddress = loopback(even), loopback(even+1)
-			if err = c.server.Start(); err == nil {
-				break
-			}
-		}
-	} else {
-		err = c.server.Start()
+		even := peers.FreePair(c.t)
+		c.server.UDPRTPAddress, c.server.UDPRTCPAddress = loopback(even), loopback(even+1)
 	}
-	if err != nil {
+	if err := c.server.Start(); err != nil {
 		c.t.Fatal(err)
 	}
 	c.RTPAddr, c.RTCPAddr = c.server.UDPRTPAddress, c.server.UDPRTCPAddress
@@ -148,7 +141,7 @@ func (c *Camera) Stop() {
 // Again starts a camera anew that was stopped.
 func (c *Camera) Again() { c.start() }
 
-// Keyframes are when key pictures were sent.
+// Keyframes are when key pictures were about to be sent.
 func (c *Camera) Keyframes() []time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,16 +158,16 @@ func (c *Camera) play(ctx context.Context, card *clip.Clip) {
 		if video {
 			m = c.video
 		}
+		if video && u.RandomAccess {
+			c.mu.Lock()
+			c.keys = append(c.keys, time.Now())
+			c.mu.Unlock()
+		}
 		for _, pkt := range packets {
 			if c.script.Drop != nil && c.script.Drop(pkt.SequenceNumber, video) || c.script.LieUDP && c.byUDP() {
 				continue
 			}
 			_ = c.stream.WritePacketRTP(m, pkt)
-		}
-		if video && u.RandomAccess {
-			c.mu.Lock()
-			c.keys = append(c.keys, time.Now())
-			c.mu.Unlock()
 		}
 		if r := Report(u, packets, wall, c.script.Reports); r != nil {
 			_ = c.stream.WritePacketRTCP(m, r)

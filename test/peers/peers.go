@@ -100,37 +100,69 @@ func absent(t testing.TB, program string) {
 	t.Skip(msg)
 }
 
-// ports remembers what FreePort has given out, so that two programs of one test
-// binary never get the same one.
+// ports are the ports that were given out, each held by a socket of its name, so that
+// no other test gets it while this process lives, whichever binary it is of.
 //
 //nolint:gochecknoglobals // the ports of a machine are global
 var ports struct {
-	mu    sync.Mutex
-	given map[int]bool
+	mu   sync.Mutex
+	held []net.Listener
 }
 
 // FreePort returns a port of 127.0.0.1 on which nobody listens, neither over TCP
 // nor over UDP. It is none of those that the kernel hands out by itself: one of
 // these another program could have, as the near end of a connection, before who
-// asked for it listens there.
+// asked for it listens there. It is the caller's until the test binary ends.
 func FreePort(t testing.TB) int {
+	t.Helper()
+	return freePorts(t, 1)
+}
+
+// FreePair returns an even port that is free as one of [FreePort] is, and so is the
+// next one.
+func FreePair(t testing.TB) int {
+	t.Helper()
+	return freePorts(t, 2)
+}
+
+// freePorts returns the first of n free ports in a row, a multiple of n.
+func freePorts(t testing.TB, n int) int {
 	t.Helper()
 	ports.mu.Lock()
 	defer ports.mu.Unlock()
-	if ports.given == nil {
-		ports.given = make(map[int]bool)
-	}
 	const least = 10_000 // below are those that services are known by
 	end := firstEphemeral(t)
 	for range 1000 {
-		port := least + rand.IntN(end-least)
-		if !ports.given[port] && unused(port) {
-			ports.given[port] = true
+		port := least + rand.IntN((end-least)/n)*n
+		if held, ok := hold(port, n); ok {
+			ports.held = append(ports.held, held...)
 			return port
 		}
 	}
 	t.Fatal("no free port found")
 	return 0
+}
+
+// hold takes n ports from first on for this process, if all of them are free.
+func hold(first, n int) (held []net.Listener, ok bool) {
+	defer func() {
+		if !ok {
+			for _, l := range held {
+				_ = l.Close()
+			}
+		}
+	}()
+	for port := first; port < first+n; port++ {
+		name, err := net.Listen("unix", fmt.Sprintf("@headgate-test-port-%d", port))
+		if err != nil {
+			return held, false
+		}
+		held = append(held, name)
+		if !unused(port) {
+			return held, false
+		}
+	}
+	return held, true
 }
 
 // firstEphemeral is the first port that the kernel hands out by itself.

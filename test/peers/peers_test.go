@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -196,4 +197,42 @@ func TestTonesAreMeasured(t *testing.T) {
 	check("swapped", "1500", "1000", false)
 	check("mono", "1000", "1000", false)
 	check("too fast", "1005", "1507", false)
+}
+
+// TestFreePorts: no port is given out twice, none is one that the kernel picks by
+// itself, and another binary does not get one that is held here.
+func TestFreePorts(t *testing.T) {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var low, high int
+	if _, err := fmt.Sscan(string(b), &low, &high); err != nil {
+		t.Fatal(err)
+	}
+	given := make(map[int]bool)
+	take := func(port int) {
+		t.Helper()
+		if given[port] {
+			t.Errorf("port %d is given out twice", port)
+		}
+		if port >= low && port <= high {
+			t.Errorf("port %d is one of those that the kernel picks, %d to %d", port, low, high)
+		}
+		given[port] = true
+	}
+	for range 20 {
+		take(FreePort(t))
+		pair := FreePair(t)
+		if pair%2 != 0 {
+			t.Errorf("the pair begins at %d", pair)
+		}
+		take(pair)
+		take(pair + 1)
+	}
+	for port := range given {
+		if held, ok := hold(port, 1); ok || len(held) > 0 {
+			t.Errorf("port %d is given to another", port)
+		}
+	}
 }
