@@ -193,10 +193,11 @@ func TestFailures(t *testing.T) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
 			addr := script(t, serve)
-			_, err := Dial(t.Context(), ClientConfig{
-				Target:      parse(t, "rtmp://user:"+testPass+"@"+addr+"/app?"+testQuery, testKey),
-				DialTimeout: 300 * time.Millisecond,
-			})
+			cfg := ClientConfig{Target: parse(t, "rtmp://user:"+testPass+"@"+addr+"/app?"+testQuery, testKey), DialTimeout: 20 * time.Second}
+			if name == "silent" {
+				cfg.DialTimeout = 300 * time.Millisecond
+			}
+			_, err := Dial(t.Context(), cfg)
 			var failed *StageError
 			if !errors.As(err, &failed) {
 				t.Fatalf("error %v (%T)", err, err)
@@ -234,11 +235,11 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestHostileServerHello: a server that is none.
+// TestHandshakeWithHTTP: a server that is none.
 func TestHandshakeWithHTTP(t *testing.T) {
 	srv := httptest.NewServer(nil)
 	defer srv.Close()
-	_, err := Dial(t.Context(), ClientConfig{Target: parse(t, "rtmp://"+srv.Listener.Addr().String()+"/app/key", ""), DialTimeout: 2 * time.Second})
+	_, err := Dial(t.Context(), ClientConfig{Target: parse(t, "rtmp://"+srv.Listener.Addr().String()+"/app/key", ""), DialTimeout: 20 * time.Second})
 	var failed *StageError
 	if !errors.As(err, &failed) || failed.Stage != StageHandshake {
 		t.Errorf("error %v", err)
@@ -409,10 +410,12 @@ func TestPingingServer(t *testing.T) {
 				frames, pongs int
 				err           error
 			}
-			results := make(chan result, 1)
+			results, arrived := make(chan result, 1), make(chan struct{})
 			wg.Go(func() {
 				var r result
 				defer func() { results <- r }()
+				whole := sync.OnceFunc(func() { close(arrived) })
+				defer whole()
 				conn, err := listener.Accept()
 				if err != nil {
 					r.err = err
@@ -445,6 +448,9 @@ func TestPingingServer(t *testing.T) {
 					case *message.UserControlPingResponse:
 						r.pongs++
 					}
+					if r.frames == frames && r.pongs == pings {
+						whole()
+					}
 				}
 			})
 			c := dial(t, scheme+"://"+listener.Addr().String()+"/app/key", func(cfg *ClientConfig) { cfg.RootCAs = roots })
@@ -456,6 +462,7 @@ func TestPingingServer(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			<-arrived // a goodbye cuts pongs off that wait for their turn
 			if err := c.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -616,14 +623,17 @@ func TestStall(t *testing.T) {
 		if err := c.Close(t.Context()); err == nil {
 			t.Error("Close got through to a server that reads nothing")
 		}
-		if d := time.Since(start); d > 5*time.Second {
+		if d := time.Since(start); d > 15*time.Second {
 			t.Errorf("it took %v", d)
 		}
 	})
 	t.Run("slow", func(t *testing.T) {
+		const stall = 1500 * time.Millisecond
 		addr := script(t, func(s *scripted) {
+			// Little room: what is read makes room at once.
+			_ = s.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
 			s.start()
-			buf := make([]byte, 64<<10)
+			buf := make([]byte, 32<<10)
 			pace := time.NewTicker(20 * time.Millisecond)
 			defer pace.Stop()
 			for range pace.C {
@@ -632,12 +642,12 @@ func TestStall(t *testing.T) {
 				}
 			}
 		})
-		c := dial(t, "rtmp://"+addr+"/app/key", func(cfg *ClientConfig) { cfg.StallTimeout = 400 * time.Millisecond })
+		c := dial(t, "rtmp://"+addr+"/app/key", func(cfg *ClientConfig) { cfg.StallTimeout = stall })
 		start := time.Now()
-		if err := c.WriteTag(H264Tag(make([]byte, 6<<20), true, 0), 0); err != nil {
+		if err := c.WriteTag(H264Tag(make([]byte, 3<<20), true, 0), 0); err != nil {
 			t.Error(err)
 		}
-		if d := time.Since(start); d < 400*time.Millisecond {
+		if d := time.Since(start); d < stall {
 			t.Errorf("the peer was not slow: %v", d)
 		}
 		_ = c.Close(t.Context())

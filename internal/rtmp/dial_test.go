@@ -101,7 +101,7 @@ func TestTLS(t *testing.T) {
 		t.Helper()
 		s := &Server{TLS: server}
 		addr := serve(t, s)
-		cfg := ClientConfig{Target: parse(t, "rtmps://"+addr+"/app/"+testKey, ""), RootCAs: pool, DialTimeout: 5 * time.Second}
+		cfg := ClientConfig{Target: parse(t, "rtmps://"+addr+"/app/"+testKey, ""), RootCAs: pool, DialTimeout: 20 * time.Second}
 		change(&cfg)
 		c, err := Dial(t.Context(), cfg)
 		if err == nil {
@@ -238,7 +238,11 @@ func TestProxies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := Dial(t.Context(), ClientConfig{Target: parse(t, "rtmp://"+name+":"+port+"/app/"+testKey, ""), Proxy: p, DialTimeout: 2 * time.Second})
+		cfg := ClientConfig{Target: parse(t, "rtmp://"+name+":"+port+"/app/"+testKey, ""), Proxy: p, DialTimeout: 20 * time.Second}
+		if class == "timeout" {
+			cfg.DialTimeout = time.Second
+		}
+		c, err := Dial(t.Context(), cfg)
 		if err == nil {
 			if to := <-asked; to != name+":"+port {
 				t.Errorf("%s: the proxy was asked for %s", p, to)
@@ -290,7 +294,7 @@ func TestEyeballs(t *testing.T) {
 	// Nothing listens at ::1 and 127.0.0.2 under this port; 240.0.0.1 never answers.
 	target := parse(t, "rtmp://server.invalid:"+port+"/app/key", "")
 	for _, list := range [][]string{{"::1", "127.0.0.1"}, {"127.0.0.2", "::1", "127.0.0.1"}, {"::ffff:127.0.0.2", "::ffff:127.0.0.1"}} {
-		c, err := Dial(t.Context(), ClientConfig{Target: target, lookup: addrs(list...), DialTimeout: 10 * time.Second})
+		c, err := Dial(t.Context(), ClientConfig{Target: target, lookup: addrs(list...), DialTimeout: 30 * time.Second})
 		if err != nil {
 			t.Errorf("%v: %v", list, err)
 			continue

@@ -62,7 +62,7 @@ func parse(t testing.TB, url, key string) Target {
 // eventually waits until ok holds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	peers.Wait(t, 10*time.Second, what, func() error {
+	peers.Wait(t, 30*time.Second, what, func() error {
 		if !ok() {
 			return errors.New("not yet")
 		}
@@ -95,8 +95,8 @@ func (c *collector) next(t testing.TB) seen {
 	select {
 	case m := <-c.messages:
 		return m
-	case <-time.After(10 * time.Second):
-		t.Fatal("no message in 10 s")
+	case <-time.After(30 * time.Second):
+		t.Fatal("no message in 30 s")
 		panic("unreachable")
 	}
 }

@@ -4,18 +4,21 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bluenviron/gortmplib"
@@ -223,6 +226,7 @@ func TestServerRefuses(t *testing.T) {
 	}
 	_ = c.Close(t.Context())
 	_ = other.Close(t.Context())
+	eventually(t, "the key is free", func() bool { return !s.Stats()[0].Ended.IsZero() })
 	again := dial(t, "rtmp://"+addr+"/live/key")
 	_ = again.Close(t.Context())
 }
@@ -246,7 +250,7 @@ func TestServerAnnounces(t *testing.T) {
 // TestServerEnds: who is lost is told from who says goodbye, and connections are
 // closed when the server stops.
 func TestServerEnds(t *testing.T) {
-	s := &Server{IdleTimeout: 100 * time.Millisecond, PingInterval: 20 * time.Millisecond}
+	s := &Server{}
 	got := newCollector(s)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -266,20 +270,7 @@ func TestServerEnds(t *testing.T) {
 	}
 	_ = lost.Close(t.Context())
 
-	// A client that answers no pings is gone after the idle timeout; one that does stays.
-	silent, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = silent.Close() }()
-	openSilently(t, silent)
 	live := dial(t, "rtmp://"+addr+"/live/live")
-	if err := <-got.ends; err == nil || !strings.Contains(err.Error(), "timeout") {
-		t.Errorf("silent client: %v", err)
-	}
-	if err := live.Err(); err != nil {
-		t.Errorf("live client: %v", err)
-	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("Run: %v", err)
@@ -290,6 +281,77 @@ func TestServerEnds(t *testing.T) {
 		t.Errorf("at the end: %v", err)
 	}
 }
+
+// TestIdle: a client that answers no pings is gone after the idle timeout; one that does
+// stays.
+func TestIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pipes := make(pipeListener)
+		s := &Server{Listener: pipes}
+		got := newCollector(s)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		begin := time.Now()
+
+		silent := pipes.dial()
+		go func() { _, _ = io.Copy(io.Discard, openPublication(t, silent, "silent")) }()
+		live := pipes.dial()
+		go func() {
+			r, w := newChunkReader(openPublication(t, live, "live"), defaultMaxMessage), newChunkWriter(live, nil)
+			for m, err := r.next(); err == nil; m, err = r.next() {
+				if m.Type == TypeUserControl && len(m.Body) == 6 && binary.BigEndian.Uint16(m.Body) == eventPingRequest {
+					_ = w.userControl(eventPingResponse, binary.BigEndian.Uint32(m.Body[2:]))
+				}
+			}
+		}()
+		if err := <-got.ends; err == nil || !strings.Contains(err.Error(), "timeout") {
+			t.Errorf("the silent client: %v", err)
+		}
+		if after := time.Since(begin); after != defaultIdleTimeout {
+			t.Errorf("it was given up after %v, want %v", after, defaultIdleTimeout)
+		}
+		time.Sleep(10 * defaultIdleTimeout)
+		var there []string
+		for _, st := range s.Stats() {
+			if st.Ended.IsZero() {
+				there = append(there, st.Key.Reveal())
+			}
+		}
+		if !slices.Equal(there, []string{"live"}) {
+			t.Errorf("publications under way: %v", there)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		_, _ = silent.Close(), live.Close()
+	})
+}
+
+// A pipeListener accepts connections within the process, which know no kernel and so
+// no time but the test's. A nil one means that it is closed.
+type pipeListener chan net.Conn
+
+func (l pipeListener) dial() net.Conn {
+	client, server := net.Pipe()
+	l <- server
+	return client
+}
+
+// Accept implements [net.Listener].
+func (l pipeListener) Accept() (net.Conn, error) {
+	if c := <-l; c != nil {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+// Close implements [net.Listener].
+func (l pipeListener) Close() error { close(l); return nil }
+
+// Addr implements [net.Listener].
+func (pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // TestOpeningTime: who does not get as far as publishing has one deadline for
 // all that he sends.
@@ -331,22 +393,27 @@ func TestRecordingFails(t *testing.T) {
 	}
 }
 
-// openSilently publishes and then answers nothing.
-func openSilently(t *testing.T, conn net.Conn) {
+// openPublication publishes under a key. What the server says comes from the reader,
+// which is to be read at once: a pipe holds nothing.
+func openPublication(t *testing.T, conn net.Conn, key string) *bufio.Reader {
 	t.Helper()
 	br := bufio.NewReader(conn)
 	if _, _, err := handshake.DoClient(bufio.NewReadWriter(br, bufio.NewWriterSize(conn, 1)), false, true); err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return br
 	}
-	w := newChunkWriter(conn, nil)
-	err := firstError(
-		w.command(3, 0, "connect", 1, connectObject("live", "rtmp://h/live")),
-		w.command(3, 0, "createStream", 2, nil),
-		w.command(4, 1, "publish", 3, nil, "silent", "live"),
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	go func() {
+		w := newChunkWriter(conn, nil)
+		err := firstError(
+			w.command(3, 0, "connect", 1, connectObject("live", "rtmp://h/live")),
+			w.command(3, 0, "createStream", 2, nil),
+			w.command(4, 1, "publish", 3, nil, key, "live"),
+		)
+		if err != nil {
+			t.Error(err)
+		}
+	}()
+	return br
 }
 
 // TestHostileClients: the server survives, and gets rid of them.
@@ -360,7 +427,7 @@ func TestHostileClients(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }()
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
 		var w *chunkWriter
 		if !strings.HasPrefix(name, "raw") {
 			br := bufio.NewReader(conn)
@@ -377,7 +444,7 @@ func TestHostileClients(t *testing.T) {
 	}
 	f("raw: http", func(c net.Conn, _ *chunkWriter) { _, _ = c.Write([]byte("GET / HTTP/1.1\r\n\r\n")) })
 	f("raw: encrypted handshake", func(c net.Conn, _ *chunkWriter) { _, _ = c.Write(append([]byte{6}, make([]byte, 1536)...)) })
-	f("noise", func(c net.Conn, _ *chunkWriter) { _, _ = io.CopyN(c, rand.Reader, 100_000) })
+	f("noise", func(c net.Conn, _ *chunkWriter) { _, _ = io.CopyN(c, rand.NewChaCha8([32]byte{1}), 100_000) })
 	f("no connect", func(_ net.Conn, w *chunkWriter) { _ = w.command(3, 0, "createStream", 1, nil) })
 	f("publish without a stream", func(_ net.Conn, w *chunkWriter) {
 		_ = w.command(3, 0, "connect", 1, connectObject("live", ""))
