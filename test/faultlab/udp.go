@@ -98,15 +98,19 @@ func NewUDP(target string, toTarget, back Impairment, seed uint64) (*UDP, error)
 		return nil, err
 	}
 	enlarge(front)
-	p := &UDP{
-		front: front, target: to, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		clients: make(map[netip.AddrPort]*net.UDPConn),
-	}
-	p.dirs[up] = direction{impairment: toTarget, random: rand.New(rand.NewPCG(seed, up))}
-	p.dirs[down] = direction{impairment: back, random: rand.New(rand.NewPCG(seed, down))}
+	p := newUDP(front, toTarget, back, seed)
+	p.target = to
 	p.wg.Go(p.deliver)
 	p.wg.Go(p.receive)
 	return p, nil
+}
+
+// newUDP makes a proxy that does not run yet.
+func newUDP(front *net.UDPConn, toTarget, back Impairment, seed uint64) *UDP {
+	p := &UDP{front: front, wake: make(chan struct{}, 1), done: make(chan struct{}), clients: make(map[netip.AddrPort]*net.UDPConn)}
+	p.dirs[up] = direction{impairment: toTarget, random: rand.New(rand.NewPCG(seed, up))}
+	p.dirs[down] = direction{impairment: back, random: rand.New(rand.NewPCG(seed, down))}
+	return p
 }
 
 // enlarge asks for room for a burst; what the kernel grants is enough.
