@@ -72,7 +72,7 @@ func TestBFrames(t *testing.T) {
 			want := peers.Pictures(t, in)
 			addr, file, p := listen(t, "ffmpeg", "")
 			m := testMedia{tracks: []media.Track{track}, units: units}
-			play(t, connect(t, "srt://"+addr, Options{}, m), units)
+			play(t, connect(t, "srt://"+addr+"?"+patient, Options{}, m), units)
 			p.ExitCode(t, 20*time.Second)
 			got := peers.Pictures(t, file)
 			if len(got) < len(want)-1 || len(got) > len(want) {

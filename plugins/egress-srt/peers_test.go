@@ -87,7 +87,7 @@ func TestPeersListen(t *testing.T) {
 	f := func(program string, bits int, latency string) {
 		t.Run(fmt.Sprint(program, bits, latency), func(t *testing.T) {
 			t.Parallel()
-			query, to := "", "?streamid=publish:card"+latency
+			query, to := "", "?streamid=publish:card&"+latency
 			if bits > 0 {
 				query = fmt.Sprintf("passphrase=%s&pbkeylen=%d", passphrase, bits/8)
 				to += "&" + query
@@ -95,22 +95,17 @@ func TestPeersListen(t *testing.T) {
 			addr, file, p := listen(t, program, query)
 			s := connect(t, "srt://"+addr+to, Options{}, m)
 			play(t, s, m.first(playTime))
-			if program != "ffmpeg" {
-				peers.Run(t, 500*time.Millisecond) // until its buffer is written
-				p.Interrupt(t, 20*time.Second)
-			} else {
-				p.ExitCode(t, 20*time.Second)
-			}
+			p.ExitCode(t, 20*time.Second)
 			check(t, file, m.first(playTime), 2)
 		})
 	}
-	f("ffmpeg", 0, "")
-	f("ffmpeg", 256, "")
-	f("ffmpeg", 0, "&latency=2500")
-	f("srt-live-transmit", 0, "")
-	f("srt-live-transmit", 128, "")
-	f("srt-live-transmit", 192, "")
-	f("srt-live-transmit", 0, "&latency=2500")
+	f("ffmpeg", 0, patient)
+	f("ffmpeg", 256, patient)
+	f("ffmpeg", 0, "latency=2500")
+	f("srt-live-transmit", 0, patient)
+	f("srt-live-transmit", 128, patient)
+	f("srt-live-transmit", 192, patient)
+	f("srt-live-transmit", 0, "latency=2500")
 }
 
 // TestPeersRefuse: a wrong passphrase is told as what it is.
@@ -136,7 +131,7 @@ func TestPeersRefuse(t *testing.T) {
 func TestPeersCall(t *testing.T) {
 	peers.Need(t, "ffmpeg", "ffprobe", "srt-live-transmit")
 	m := load(t)
-	s := open(t, "srt://127.0.0.1:0?mode=listener&passphrase="+passphrase+"&pbkeylen=32", Options{}, m.tracks).(*listener)
+	s := open(t, "srt://127.0.0.1:0?mode=listener&passphrase="+passphrase+"&pbkeylen=32&"+patient, Options{}, m.tracks).(*listener)
 	dir := t.TempDir()
 	url := func(pass string) string { return "srt://" + s.server.Addr() + "?mode=caller&passphrase=" + pass }
 	file := func(name string) string { return filepath.Join(dir, name) }
@@ -156,8 +151,7 @@ func TestPeersCall(t *testing.T) {
 	})
 	play(t, s, m.first(playTime))
 	ff.ExitCode(t, 20*time.Second)
-	peers.Run(t, 500*time.Millisecond)
-	tool.Interrupt(t, 20*time.Second)
+	tool.ExitCode(t, 20*time.Second)
 	check(t, file("ff.ts"), m.first(playTime), 2)
 	check(t, file("tool.ts"), m.first(playTime), 2)
 	if _, err := os.Stat(file("wrong.ts")); err == nil {
@@ -190,8 +184,7 @@ func lossy(t testing.TB, units []*media.AccessUnit, latency time.Duration) (file
 	defer func() { _ = proxy.Close() }()
 	s := connect(t, "srt://"+proxy.Addr().String()+"?"+query, Options{}, load(t)).(*caller)
 	play(t, s, units)
-	peers.Run(t, 500*time.Millisecond)
-	p.Interrupt(t, 20*time.Second)
+	p.ExitCode(t, 20*time.Second)
 	return file, s.player.stats
 }
 
