@@ -110,7 +110,7 @@ func (r *receiver) all(t testing.TB) []rtmp.Message {
 		if err != nil {
 			t.Errorf("the publication ended with %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the publication does not end")
 	}
 	return r.drained()

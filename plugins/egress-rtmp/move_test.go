@@ -3,7 +3,6 @@ package egressrtmp
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +17,7 @@ import (
 // ask makes the server ask its only publisher to move.
 func (r *receiver) ask(t *testing.T, to string) {
 	t.Helper()
-	peers.Wait(t, 10*time.Second, "a publication to move", func() error {
+	peers.Wait(t, 30*time.Second, "a publication to move", func() error {
 		for _, st := range r.Stats() {
 			if st.Ended.IsZero() && r.RequestReconnect(st.ID, secret.New(to), "maintenance") == nil {
 				return nil
@@ -31,7 +30,7 @@ func (r *receiver) ask(t *testing.T, to string) {
 // waits waits until the sink has a connection that waits for a keyframe.
 func (s *sink) waits(t *testing.T) {
 	t.Helper()
-	peers.Wait(t, 10*time.Second, "a connection that waits", func() error {
+	peers.Wait(t, 30*time.Second, "a connection that waits", func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.next == nil {
@@ -107,11 +106,7 @@ func TestMoveSamePlace(t *testing.T) {
 // stays where it is.
 func TestMoveRefused(t *testing.T) {
 	r := receive(t)
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = dead.Close()
+	dead := peers.FreeAddr(t)
 	e := &egress{}
 	to := target("rtmp://" + r.addr + "/app/key")
 	sk, err := e.open(t.Context(), to, Options{}, []media.Track{h264A})
@@ -121,9 +116,9 @@ func TestMoveRefused(t *testing.T) {
 	s := sk.(*sink)
 	write(t, s, video(0, true))
 	s.move(s.current(), rtmp.ReconnectRequest{TCURL: secret.New("rtmp://127.0.0.2/SECRET")})
-	s.move(s.current(), rtmp.ReconnectRequest{TCURL: secret.New("rtmp://" + dead.Addr().String() + "/app")})
+	s.move(s.current(), rtmp.ReconnectRequest{TCURL: secret.New("rtmp://" + dead + "/app")})
 	write(t, s, video(33, true))
-	if to, ok := e.redirected(targetName{s.target.Stream, s.target.Name}); !ok || !strings.Contains(to.Reveal(), dead.Addr().String()) {
+	if to, ok := e.redirected(targetName{s.target.Stream, s.target.Name}); !ok || !strings.Contains(to.Reveal(), dead) {
 		t.Error("the next session does not try where this one could not go")
 	}
 	closeSink(t, s)

@@ -16,6 +16,7 @@ import (
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/test/peers"
 )
 
 // TestRefusals: what is told about a refusal, whose fault it is, and in which
@@ -98,18 +99,13 @@ func TestRTMPS(t *testing.T) {
 
 // TestUnreachable: tried again, the remote's fault, and quickly told.
 func TestUnreachable(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = listener.Close()
-	_, err = (&egress{}).open(t.Context(), target("rtmp://"+listener.Addr().String()+"/app/SECRETKEY"), Options{Interleave: InterleaveLow}, nil)
+	_, err := (&egress{}).open(t.Context(), target("rtmp://"+peers.FreeAddr(t)+"/app/SECRETKEY"), Options{Interleave: InterleaveLow}, nil)
 	var e *sdk.Error
 	if !errors.As(err, &e) || e.Cause != sdk.CauseRemote || sdk.IsPermanent(err) || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("%v", err)
 	}
 	// A server that accepts and says nothing: ctx bounds the opening.
-	listener, err = net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +114,7 @@ func TestUnreachable(t *testing.T) {
 	defer cancel()
 	start := time.Now()
 	_, err = (&egress{}).open(ctx, target("rtmp://"+listener.Addr().String()+"/app/SECRETKEY"), Options{Interleave: InterleaveLow}, nil)
-	if err == nil || !strings.Contains(err.Error(), "no answer in time") || time.Since(start) > 3*time.Second {
+	if err == nil || !strings.Contains(err.Error(), "no answer in time") || time.Since(start) > 9*time.Second {
 		t.Errorf("after %v: %v", time.Since(start), err)
 	}
 }

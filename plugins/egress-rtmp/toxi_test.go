@@ -81,7 +81,7 @@ func TestDeadNetwork(t *testing.T) {
 		p := toxic(t, r.addr, "")
 		s := open(t, "rtmp://"+p.Listen+"/app/key", Options{}, []media.Track{h264A})
 		write(t, s, video(0, true))
-		peers.Wait(t, 10*time.Second, "the first picture", func() error {
+		peers.Wait(t, 30*time.Second, "the first picture", func() error {
 			if len(r.Stats()) == 0 || r.Stats()[0].Video.Units == 0 {
 				return errors.New("it is not there")
 			}

@@ -26,6 +26,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/datarhei/gosrt.Dial.func1"))
 }
 
+// patience is the latency of lines on which nothing may be lost, however long a busy
+// machine holds one side up.
+const patience = 1500 * time.Millisecond
+
 // send sends the test card in real time until ctx or the connection ends.
 func send(ctx context.Context, conn *srt.Conn) {
 	c, err := clip.Load()
@@ -236,7 +240,7 @@ func TestFFmpegPublishes(t *testing.T) {
 	addr := peers.FreeAddr(t)
 	g := plugintest.Attach(t, plugintest.Connect(t, Plugin()), fmt.Appendf(nil, `{"listen": %q, "passphrases": {"studio": "correcthorse"}}`, addr))
 	url := func(pass string) string {
-		return "srt://" + addr + "?passphrase=" + pass + "&pbkeylen=32&streamid=publish:studio?token=T"
+		return "srt://" + addr + "?latency=1500000&passphrase=" + pass + "&pbkeylen=32&streamid=publish:studio?token=T"
 	}
 	publish := func(pass string) *peers.Process {
 		return peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{"-nostdin", "-v", "error", "-re",

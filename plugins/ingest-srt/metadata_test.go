@@ -246,7 +246,7 @@ func (l *lines) have(words ...string) bool {
 // call calls as an encoder does, once the port is open; nil if ctx ends before.
 func call(ctx context.Context, addr string) *srt.Conn {
 	for ctx.Err() == nil {
-		conn, err := srt.Dial(ctx, srt.Address{Mode: srt.Caller, HostPort: addr, StreamID: secret.New("studio")}, nil)
+		conn, err := srt.Dial(ctx, srt.Address{Mode: srt.Caller, HostPort: addr, StreamID: secret.New("studio"), Latency: patience}, nil)
 		if err == nil {
 			return conn
 		}
