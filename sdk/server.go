@@ -440,8 +440,11 @@ func (a *attachment) abandon() {
 	a.closeAll("the gateway is gone", false, true)
 }
 
+// closeAll ends all sessions, and Ingest.Serve behind them: an ingest that stops
+// serving loses its publishers, which must find their publications over by then and not
+// report them as lost.
 func (a *attachment) closeAll(reason string, drain, lost bool) {
-	a.stopServe()
+	defer a.stopServe()
 	a.mu.Lock()
 	if a.draining == "" {
 		a.draining = reason

@@ -417,6 +417,55 @@ func TestDrainDeadline(t *testing.T) {
 	}
 }
 
+// lossyIngest has publishers who are lost when it stops serving.
+type lossyIngest struct{ publishers int }
+
+func (i lossyIngest) Serve(ctx context.Context, h *sdk.IngestHost) error {
+	var publishers sync.WaitGroup
+	for range i.publishers {
+		publishers.Go(func() {
+			pub, err := h.Offer(context.Background(), sdk.Offer{Name: "studio"})
+			if err != nil {
+				return
+			}
+			<-ctx.Done()
+			pub.Close(errors.New("the connection was lost"))
+		})
+	}
+	publishers.Wait()
+	return nil
+}
+
+// A drain is no loss to publishers whose connections end with it.
+func TestDrainIsNoLoss(t *testing.T) {
+	const publishers = 20
+	g := plugintest.Attach(t, plugintest.Connect(t, sdk.Plugin{
+		Name: "test", Version: "1", Ingest: &sdk.IngestPlugin{Ingest: lossyIngest{publishers}, Codecs: []media.Codec{media.H264}},
+	}), nil)
+	ready := 0
+	for session := uint32(1); ready < publishers; {
+		m := g.Recv()
+		if o := m.GetOffer(); o != nil {
+			g.Send(&wire.HostMsg{M: &wire.HostMsg_Open{Open: &wire.Open{
+				Session: session, Kind: wire.SessionKind_SESSION_KIND_INGEST, StreamId: uint64(session), Stream: "studio", Offer: o.GetOffer(), InitialCreditBytes: 1 << 20,
+			}}})
+			session++
+		}
+		if m.GetState().GetState() == wire.SessionState_READY {
+			ready++
+		}
+	}
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Drain{Drain: &wire.Drain{DeadlineNs: uint64(10 * time.Second)}}})
+	for ended := 0; ended < publishers; {
+		if s := g.Recv().GetState(); s != nil {
+			ended++
+			if s.GetState() != wire.SessionState_CLOSED {
+				t.Errorf("session %d ended with %v", s.GetSession(), s)
+			}
+		}
+	}
+}
+
 // What an author panics with may quote the target's URL: neither the state nor the
 // log shows its key.
 func TestPanicIsRedacted(t *testing.T) {
