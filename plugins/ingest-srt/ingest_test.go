@@ -2,6 +2,7 @@ package ingestsrt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -114,12 +115,16 @@ func TestConformanceOfPublish(t *testing.T) {
 }
 
 // encode calls addr and sends until the connection is over. The port opens a little
-// after the plugin starts.
+// after the plugin starts; who is rejected, as a check wants it, does not come again in
+// the next check.
 func encode(ctx context.Context, addr string) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for ctx.Err() == nil {
 		conn, err := srt.Dial(ctx, srt.Address{Mode: srt.Caller, HostPort: addr, StreamID: secret.New("studio?token=x"), Passphrase: secret.New("0123456789")}, nil)
+		if rejected := (*srt.RejectedError)(nil); errors.As(err, &rejected) {
+			return
+		}
 		if err != nil {
 			continue
 		}
