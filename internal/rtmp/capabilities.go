@@ -15,6 +15,14 @@ const (
 	capsMultitrack = 2
 )
 
+// Bits of [Capabilities.Flags] that a server announces: it takes several tracks of a
+// kind, modified messages, and timestamps of nanoseconds in them.
+const (
+	CapsMultitrack    = capsMultitrack
+	CapsModEx         = 4
+	CapsTimestampNano = 8
+)
+
 // Capabilities are what a server says of itself in its answer to connect. A
 // server of before Enhanced RTMP says nothing.
 type Capabilities struct {
@@ -106,4 +114,24 @@ func appendNew(list []string, s string) []string {
 		}
 	}
 	return append(list, s)
+}
+
+// properties are those of the answer to connect that announce c.
+func (c Capabilities) properties() amf0.Object {
+	info := func(list []string) (o amf0.Object) {
+		for _, s := range list {
+			o = append(o, amf0.ObjectEntry{Key: s, Value: 1.0})
+		}
+		return o
+	}
+	var list amf0.StrictArray
+	for _, s := range append(slices.Clone(c.VideoFourCCs), c.AudioFourCCs...) {
+		list = append(list, s)
+	}
+	return amf0.Object{
+		{Key: "fourCcList", Value: list},
+		{Key: "videoFourCcInfoMap", Value: info(c.VideoFourCCs)},
+		{Key: "audioFourCcInfoMap", Value: info(c.AudioFourCCs)},
+		{Key: "capsEx", Value: float64(c.Flags)},
+	}
 }
