@@ -88,9 +88,10 @@ func (o Options) servers() ([]*rtmp.Server, error) {
 const (
 	maxConns   = 500
 	maxOpening = 64 // of one address, that do not publish yet
-	// idleTimeout ends a connection of which no byte comes. Encoders that live send
-	// something within a fraction of it.
-	idleTimeout = 10 * time.Second
+	// idleTimeout ends a connection of which no byte comes. An encoder that lives answers
+	// pings within it, even one that has no media to send: see silenceTimeout.
+	idleTimeout  = 10 * time.Second
+	pingInterval = idleTimeout / 4
 )
 
 type ingest struct{}
@@ -121,7 +122,7 @@ func (ingest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 		s.Check = func(p *rtmp.Publish) error { return d.admit(ctx, p) }
 		s.OnPublish, s.OnMessage, s.OnEnd = d.begin, d.message, d.end
 		s.Announce = announced()
-		s.MaxConns, s.MaxOpening, s.IdleTimeout = maxConns, maxOpening, idleTimeout
+		s.MaxConns, s.MaxOpening, s.IdleTimeout, s.PingInterval = maxConns, maxOpening, idleTimeout, pingInterval
 		s.Log = sdk.Logger()
 		sdk.Logger().Info("waiting for publishers", scheme(s.TLS != nil), s.Listener.Addr().String())
 		running.Go(func() {
