@@ -223,6 +223,9 @@ func (p *Publication) deliver(pt *pubTrack, u *media.AccessUnit, now time.Time, 
 	pt.discont = false
 	u.Seq += pt.seqOffset
 	tt.used, tt.seq = true, u.Seq
+	if s := p.stream; !s.started || u.DTS > s.newest {
+		s.started, s.newest, s.newestAt = true, u.DTS, u.Received
+	}
 	p.stream.deliver(u, pt.video, now, do)
 }
 

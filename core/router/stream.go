@@ -36,7 +36,8 @@ type Stream struct {
 	subs        []*Subscription
 	cache       cache
 
-	// newest is the stream's time so far, and newestAt when that unit arrived.
+	// newest is the stream's time so far, and newestAt when that unit of a publisher
+	// arrived. A derived unit is no clock: its maker holds it back.
 	started  bool
 	newest   time.Duration
 	newestAt time.Time
@@ -230,9 +231,6 @@ func (s *Stream) place(u *media.AccessUnit) *trackTime {
 // deliver hands the unit, placed and immutable from here on, to the cache and to
 // every subscription.
 func (s *Stream) deliver(u *media.AccessUnit, video bool, now time.Time, do *later) {
-	if !s.started || u.DTS > s.newest {
-		s.started, s.newest, s.newestAt = true, u.DTS, u.Received
-	}
 	s.cache.add(u, video)
 	for _, sub := range s.subs {
 		sub.offer(u, video, now, do)
