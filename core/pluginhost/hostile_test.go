@@ -220,10 +220,10 @@ func TestHostilePlugins(t *testing.T) {
 	f("bad-offers", lives, "more than 1024 offers at once", askAuthor)
 	f("bad-size", fails, "larger than the 16 MiB that the wire carries", askAuthor)
 	f("bad-bytes", fails, "it sent what is no message of the wire", askAuthor)
-	f("bad-reader", fails, "it did not answer for 3s and was killed", askAuthor)
-	f("bad-answer", fails, "it did not answer for 3s and was killed", askAuthor)
+	f("bad-reader", fails, "it did not answer for 5s and was killed", askAuthor)
+	f("bad-answer", fails, "it did not answer for 5s and was killed", askAuthor)
 	f("bad-flooder", fails, "it does not read what the gateway says", askAuthor)
-	f("bad-mute", fails, "it did not answer within 4s of its start", askAuthor)
+	f("bad-mute", fails, "it did not answer within 10s of its start", askAuthor)
 	f("bad-exit", fails, "it ended before it said hello; start it by hand", "exit status 0")
 	f("bad-hello", fails, "the first line that it printed is no handshake", "name a plugin for this gateway")
 	f("bad-version", fails, "it speaks another version of the wire, and this gateway speaks version 1", "build it with an SDK for that")
@@ -278,7 +278,7 @@ func against(t *testing.T, bad, good Spec, lives bool, wants ...string) {
 	t.Helper()
 	log := &lines{}
 	h := New([]Spec{bad, good}, undecided{}, slog.New(slog.NewTextHandler(log, nil)), WithRunDir(runDirBase(t)), withTimings(func(t *timings) {
-		t.start, t.ping, t.silence = 4*time.Second, 100*time.Millisecond, 3*time.Second
+		t.ping = 100 * time.Millisecond // the bounds are for the good plugin too, on a busy machine
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

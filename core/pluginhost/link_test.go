@@ -85,7 +85,7 @@ func TestHostileSockets(t *testing.T) {
 	f("bad-socket-size", "larger than the 16 MiB that the wire carries", askAuthor)
 	f("bad-socket-bytes", "it sent what is no message of the wire", askAuthor)
 	f("bad-socket-beside", "it sent what is no message of the wire: a message on the Attach stream", askAuthor)
-	f("bad-socket-answer", "it did not answer for 3s and was killed", askAuthor)
+	f("bad-socket-answer", "it did not answer for 5s and was killed", askAuthor)
 	f("bad-socket-closed", "it closed its socket and stays attached", askAuthor)
 	f("bad-socket-reason", "it ended the connection: the port is taken")
 }
