@@ -161,7 +161,8 @@ func TestLostAttachEndsTheProcess(t *testing.T) {
 	p.logged("main ends")
 	took := time.Since(began)
 	t.Logf("sink closed after %v, process ended after %v", closed, took)
-	if took < 2*time.Second || took > 4*time.Second {
+	// It gives the gateway attachGrace to come back; what is more is a busy machine's.
+	if took < 2*time.Second || took > 2*attachGrace {
 		t.Errorf("the process ended %v after the loss", took)
 	}
 }

@@ -26,6 +26,9 @@ const (
 	pongTime  = time.Second     // of an answer to Ping
 )
 
+// creditQuiet is how long a session without credit is watched.
+const creditQuiet = 300 * time.Millisecond
+
 // A kit is what the suites of all kinds share.
 type kit struct {
 	plugin   Plugin
@@ -118,17 +121,23 @@ func (k kit) unknownFields(t T) {
 func (k kit) ping(t T) {
 	_, g := k.attach(t)
 	k.begin(t, g, 1)
+	quickest := g.patience
 	for id := uint64(1); id <= 3; id++ {
-		answered(t, g, id)
+		began := time.Now()
+		answered(t, g, id, nil)
+		quickest = min(quickest, time.Since(began)) // a busy machine holds up one of them
+	}
+	if quickest > pongTime {
+		t.Errorf("the quickest of three Pongs took %v, more than %v", quickest.Round(time.Millisecond), pongTime)
 	}
 }
 
 // answered pings and waits for the answer: by then the plugin has taken all that was
-// sent before.
-func answered(t T, g *Gateway, id uint64) {
+// sent before. What comes meanwhile is for take, if that is not nil.
+func answered(t T, g *Gateway, id uint64, take func(*wire.PluginMsg)) {
 	t.Helper()
 	g.Send(&wire.HostMsg{M: &wire.HostMsg_Ping{Ping: &wire.Ping{Id: id}}})
-	for deadline := time.Now().Add(pongTime); ; {
+	for deadline := time.Now().Add(g.patience); ; {
 		m, err := g.next(time.Until(deadline))
 		if err != nil {
 			t.Fatalf("no answer to Ping %d: %v", id, err)
@@ -139,28 +148,50 @@ func answered(t T, g *Gateway, id uint64) {
 			}
 			return
 		}
+		if take != nil {
+			take(m)
+		}
 	}
+}
+
+// settled takes what comes for a while in which nothing should, and until the plugin has
+// shown that it was not held up all that time.
+func settled(t T, g *Gateway, d time.Duration, take func(*wire.PluginMsg)) {
+	t.Helper()
+	for deadline := time.Now().Add(d); ; {
+		m, err := g.next(time.Until(deadline))
+		if err != nil {
+			break // the ping tells whether the stream has ended
+		}
+		take(m)
+	}
+	answered(t, g, 1, take)
 }
 
 // A session that is closed without draining while nothing is sent is CLOSED
 // within 2 s.
 func (k kit) closedWhileIdle(t T) {
 	_, g := k.attach(t)
-	k.begin(t, g, 1)
-	k.closeFast(t, g, 1)
+	k.closeFast(t, g, func(session uint32) { k.begin(t, g, session) })
 }
 
-// closeFast closes a session without draining.
-func (k kit) closeFast(t T, g *Gateway, session uint32) {
+// closeFast opens a session and closes it without draining. One that takes too long does
+// so twice: a busy machine holds up one of them.
+func (k kit) closeFast(t T, g *Gateway, open func(session uint32)) {
 	t.Helper()
-	began := time.Now()
-	g.Send(closeMsg(session, false))
-	if s, _ := g.State(session); s.GetState() != wire.SessionState_CLOSED {
-		t.Errorf("the session ended with %v, not CLOSED", s)
+	var took time.Duration
+	for session := uint32(1); session <= 2; session++ {
+		open(session)
+		began := time.Now()
+		g.Send(closeMsg(session, false))
+		if s, _ := g.State(session); s.GetState() != wire.SessionState_CLOSED {
+			t.Errorf("the session ended with %v, not CLOSED", s)
+		}
+		if took = time.Since(began); took <= closeTime {
+			return
+		}
 	}
-	if took := time.Since(began); took > closeTime {
-		t.Errorf("closing took %v, more than %v", took.Round(time.Millisecond), closeTime)
-	}
+	t.Errorf("closing took %v, more than %v", took.Round(time.Millisecond), closeTime)
 }
 
 // After Drain the plugin ends all its sessions by itself; all are CLOSED within
@@ -194,7 +225,11 @@ func (k kit) lostAttach(t T) {
 	select {
 	case <-r.over:
 	case <-time.After(lostTime + time.Second): // for a busy machine
-		t.Errorf("it goes on %v after its Attach stream was lost", lostTime)
+		select {
+		case <-r.over:
+		default:
+			t.Errorf("it goes on %v after its Attach stream was lost", lostTime)
+		}
 	}
 }
 

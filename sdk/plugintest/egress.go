@@ -368,8 +368,7 @@ func (k egressKit) stalled(t T, g *Gateway, session uint32) {
 // within 2 s.
 func (k egressKit) closedWhileBlocked(t T) {
 	_, g := k.attach(t)
-	k.stalled(t, g, 1)
-	k.closeFast(t, g, 1)
+	k.closeFast(t, g, func(session uint32) { k.stalled(t, g, session) })
 }
 
 // A session whose target reads nothing does not hold up its neighbours, and gives

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/stats"
 
 	"github.com/headgate/gateway/sdk/wire"
 )
@@ -38,14 +39,31 @@ type fake struct {
 	wire.UnimplementedPluginServer
 	fault    string
 	attached atomic.Int32
+	conn     connection
 	exit     func() // of the process; nil inside a test
+}
+
+// A connection is the one that a server has, as grpc's statistics see it. Whoever lost
+// his Attach stream and goes on ends with it: that is when the check is over.
+type connection struct{ closed chan struct{} }
+
+func newConnection() connection { return connection{make(chan struct{})} }
+
+func (connection) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (connection) HandleRPC(context.Context, stats.RPCStats)                         {}
+func (connection) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (c connection) HandleConn(_ context.Context, s stats.ConnStats) {
+	if _, ended := s.(*stats.ConnEnd); ended {
+		close(c.closed)
+	}
 }
 
 func (f *fake) register(options ...grpc.ServerOption) *grpc.Server {
 	if f.fault != "large unit" {
 		options = append(options, wire.ServerOptions()...)
 	}
-	s := grpc.NewServer(options...)
+	f.conn = newConnection()
+	s := grpc.NewServer(append(options, grpc.StatsHandler(f.conn))...)
 	wire.RegisterPluginServer(s, f)
 	return s
 }
@@ -108,7 +126,7 @@ func (f *fake) Attach(stream grpc.BidiStreamingServer[wire.HostMsg, wire.PluginM
 		m, err := stream.Recv()
 		if err != nil {
 			if f.fault == "lost Attach" && len(sessions) > 0 {
-				time.Sleep(lostTime + 2*time.Second)
+				<-f.conn.closed
 			}
 			if f.exit != nil {
 				f.exit()
@@ -296,13 +314,13 @@ func serveFake(fault string, args []string) error {
 	return nil
 }
 
-func fakeOptions() EgressOptions {
+func fakeOptions(patience time.Duration) EgressOptions {
 	target := func(url string) func(T) *wire.Target {
 		return func(T) *wire.Target { return &wire.Target{Name: "fake", Url: url} }
 	}
 	return EgressOptions{
 		NewTarget: target("fake://127.0.0.1/fine"), StalledTarget: target("fake://stalled"),
-		BadTarget: &wire.Target{Name: "fake", Url: "fake://bad/s3cret"}, patience: 2 * time.Second,
+		BadTarget: &wire.Target{Name: "fake", Url: "fake://bad/s3cret"}, patience: patience,
 	}
 }
 

@@ -184,18 +184,7 @@ func (k ingestKit) credit(t T) {
 	sent := 0
 	for range 3 { // the window three times over
 		owed, largest := 0, 0
-		for {
-			wait := k.patience
-			if owed >= window {
-				wait = 300 * time.Millisecond // nothing more may come
-			}
-			m, err := g.next(wait)
-			if err != nil {
-				if owed < window {
-					t.Fatalf("after %d bytes, with credit for %d more: %v", sent, window-owed, err)
-				}
-				break
-			}
+		take := func(m *wire.PluginMsg) {
 			if s := m.GetState(); s != nil {
 				t.Fatalf("the session is %v", s)
 			}
@@ -206,10 +195,15 @@ func (k ingestKit) credit(t T) {
 			if owed > window+largest {
 				t.Fatalf("%d bytes are unacknowledged, with a window of %d", owed, window)
 			}
-			if owed >= window && m.GetMedia() == nil {
-				break // figures come for ever
-			}
 		}
+		for owed < window {
+			m, err := g.next(k.patience)
+			if err != nil {
+				t.Fatalf("after %d bytes, with credit for %d more: %v", sent, window-owed, err)
+			}
+			take(m)
+		}
+		settled(t, g, creditQuiet, take)
 		sent += owed
 		g.Send(creditMsg(1, owed))
 	}
@@ -225,7 +219,7 @@ func (k ingestKit) feedback(t T) {
 		g.Send(&wire.HostMsg{M: &wire.HostMsg_TargetBitrate{TargetBitrate: &wire.TargetBitrate{Session: 1, Bps: bps}}})
 	}
 	k.watch(t, g, 1, 10)
-	answered(t, g, 1) // the ten may have been under way before the first request was read
+	answered(t, g, 1, nil) // the ten may have been under way before the first request was read
 }
 
 // An offer that is rejected opens nothing: no session and no media follow.
@@ -236,15 +230,11 @@ func (k ingestKit) rejected(t T) {
 	g.Send(&wire.HostMsg{M: &wire.HostMsg_Reject{Reject: &wire.OfferRejected{
 		Offer: offer, Reason: wire.OfferRejected_FORBIDDEN, Message: "the check says no",
 	}}})
-	for deadline := time.Now().Add(time.Second); ; {
-		m, err := g.next(time.Until(deadline))
-		if err != nil {
-			break
-		}
+	settled(t, g, time.Second, func(m *wire.PluginMsg) {
 		if m.GetMedia() != nil || m.GetTracks() != nil || m.GetState() != nil {
 			t.Fatalf("after the rejection comes %v", m)
 		}
-	}
+	})
 }
 
 // offer waits for an offer and returns its name.

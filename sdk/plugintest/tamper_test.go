@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,12 +23,13 @@ import (
 type tamper struct {
 	fault    string
 	attached atomic.Int32
+	conn     connection
 }
 
 func (f *tamper) plugin(p sdk.Plugin) Plugin {
 	return Plugin{serve: func(o ...grpc.ServerOption) *grpc.Server {
-		own := &tamper{fault: f.fault} // each start is a plugin of its own
-		o = append(o, wire.ServerOptions()...)
+		own := &tamper{fault: f.fault, conn: newConnection()} // each start is a plugin of its own
+		o = append(append(o, wire.ServerOptions()...), grpc.StatsHandler(own.conn))
 		s := grpc.NewServer(append(o, grpc.ChainStreamInterceptor(own.stream), grpc.ChainUnaryInterceptor(own.unary))...)
 		sdk.Register(s, p)
 		return s
@@ -54,26 +56,35 @@ func (f *tamper) stream(s any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h
 		return errors.New("attached before")
 	}
 	misbehave(f.fault)
-	return h(s, &tampered{ServerStream: ss, fault: f.fault})
+	return h(s, &tampered{ServerStream: ss, fault: f.fault, conn: f.conn})
 }
 
 func isSocket(capability string) bool { return capability == wire.CapabilitySocket }
 
 type tampered struct {
 	grpc.ServerStream
-	fault  string
-	opened int // sessions
-	units  int // sent
-	slow   bool
-	future bool
-	bad    string
+	fault string
+	conn  connection
+	units int // sent
+
+	sending sync.Mutex // one message at a time
+	opened  atomic.Int32
+	slow    atomic.Bool
+	future  atomic.Bool
+	bad     atomic.Value // a URL
+}
+
+func (t *tampered) send(m any) error {
+	t.sending.Lock()
+	defer t.sending.Unlock()
+	return t.ServerStream.SendMsg(m)
 }
 
 func (t *tampered) RecvMsg(m any) error {
 	for {
 		if err := t.ServerStream.RecvMsg(m); err != nil {
-			if t.fault == "lost Attach" && t.opened > 0 {
-				time.Sleep(lostTime + 2*time.Second)
+			if t.fault == "lost Attach" && t.opened.Load() > 0 {
+				<-t.conn.closed
 			}
 			return err
 		}
@@ -92,22 +103,22 @@ func (t *tampered) RecvMsg(m any) error {
 		if h := msg.GetHello(); h != nil {
 			// The tamper stands in the stream: all must go over that.
 			h.Capabilities = slices.DeleteFunc(h.Capabilities, isSocket)
-			t.future = len(h.Capabilities) > 0
+			t.future.Store(len(h.Capabilities) > 0)
 		}
 		if o := msg.GetOpen(); o != nil {
-			t.opened++
-			t.bad = o.GetUrl()
+			t.opened.Add(1)
+			t.bad.Store(o.GetUrl())
 			if t.fault == "credit" && o.InitialCreditBytes < wire.MinWindowBytes {
 				o.InitialCreditBytes = wire.IngestWindowBytes
 			}
 		}
 		if c := msg.GetClose(); c != nil {
-			t.slow = !c.GetDrain()
+			t.slow.Store(!c.GetDrain())
 		}
 		switch {
 		case t.fault == "drain" && msg.GetDrain() != nil,
 			t.fault == "ping" && msg.GetPing().GetId() > 1, // other checks ping once
-			t.fault == "rejected" && msg.GetReject() != nil && t.ServerStream.SendMsg(state(1, wire.SessionState_READY)) == nil:
+			t.fault == "rejected" && msg.GetReject() != nil && t.send(state(1, wire.SessionState_READY)) == nil:
 			continue
 		case t.fault == "feedback" && msg.GetKeyframe() != nil,
 			t.fault == "change of the track" && msg.GetTracks() != nil:
@@ -127,29 +138,29 @@ func (t *tampered) SendMsg(m any) error {
 				media.Steps[i].Unit = u
 			}
 		}
-		return t.ServerStream.SendMsg(m)
+		return t.send(m)
 	}
 	switch a := m.(*wire.PluginMsg).GetM().(type) {
 	case *wire.PluginMsg_Hello:
-		if t.fault == "unknown fields" && t.future {
+		if t.fault == "unknown fields" && t.future.Load() {
 			a.Hello.Error = "the gateway is too new"
 		}
 	case *wire.PluginMsg_State:
-		if t.fault == "closed while idle" && t.slow && a.State.GetState() == wire.SessionState_CLOSED {
+		if t.fault == "closed while idle" && t.slow.Load() && a.State.GetState() == wire.SessionState_CLOSED {
 			time.Sleep(closeTime + time.Second/2) // the fault is that it takes longer
 		}
 		if t.fault == "bad source" && a.State.GetState() == wire.SessionState_FAILED {
-			a.State.Message = "dial " + t.bad
+			a.State.Message = "dial " + t.bad.Load().(string)
 		}
 		if t.fault == "unknown pair" {
 			a.State.Permanent = false
 		}
 	case *wire.PluginMsg_Credit:
-		if t.fault == "two at once" && t.opened == 2 && a.Credit.GetSession() == 1 {
+		if t.fault == "two at once" && t.opened.Load() == 2 && a.Credit.GetSession() == 1 {
 			return nil
 		}
 	case *wire.PluginMsg_Credits:
-		if t.fault == "two at once" && t.opened == 2 {
+		if t.fault == "two at once" && t.opened.Load() == 2 {
 			for i, id := range a.Credits.GetSessions() {
 				if id == 1 {
 					a.Credits.Bytes[i] = 0
@@ -157,7 +168,7 @@ func (t *tampered) SendMsg(m any) error {
 			}
 		}
 	}
-	return t.ServerStream.SendMsg(m)
+	return t.send(m)
 }
 
 // camera is an ingest that is pulled, or comes by itself.
@@ -202,12 +213,12 @@ func (camera) Pull(ctx context.Context, u secret.String, pub *sdk.Publication) e
 }
 
 func TestEachFaultOfAnIngest(t *testing.T) {
-	each(t, func(fault string) Suite {
+	each(t, func(fault string, patience time.Duration) Suite {
 		come := make(chan struct{})
 		p := (&tamper{fault: fault}).plugin(sdk.Plugin{Name: "camera", Version: "1", Ingest: &sdk.IngestPlugin{
 			Ingest: camera{come}, Codecs: []media.Codec{media.VP8, media.PCMA}, Schemes: []string{"cam"},
 		}})
-		o := IngestOptions{PullURL: "cam://1", BadURL: "cam://nowhere/s3cret", patience: 2 * time.Second}
+		o := IngestOptions{PullURL: "cam://1", BadURL: "cam://nowhere/s3cret", patience: patience}
 		s := IngestSuite(p, o)
 		// Whoever comes by himself is looked at in one check alone.
 		o.PullURL, o.Publish = "", func(T, *Gateway) { come <- struct{}{} }
@@ -239,13 +250,13 @@ func (e *echo) Transform(u *media.AccessUnit, emit func(*media.AccessUnit)) erro
 }
 
 func TestEachFaultOfATransform(t *testing.T) {
-	each(t, func(fault string) Suite {
+	each(t, func(fault string, patience time.Duration) Suite {
 		p := sdk.Plugin{Name: "echo", Version: "1", Transforms: []sdk.Transform{{From: media.PCMU, To: media.PCMA,
 			Open: func(_ context.Context, in media.Track, _ sdk.TransformSettings) (sdk.Transformer, error) {
 				return &echo{in}, nil
 			}}}}
 		return TransformSuite((&tamper{fault: fault}).plugin(p), TransformOptions{
-			In: media.Track{Codec: media.PCMU, SampleRateHz: 8000}, To: media.PCMA, BadPayload: []byte("bad"), patience: 2 * time.Second,
+			In: media.Track{Codec: media.PCMU, SampleRateHz: 8000}, To: media.PCMA, BadPayload: []byte("bad"), patience: patience,
 		})
 	})
 }

@@ -197,18 +197,7 @@ func (k transformKit) credit(t T) {
 	}
 	for range 3 {
 		owed, largest := 0, 0
-		for deadline := time.Now().Add(k.patience); ; {
-			wait := time.Until(deadline)
-			if owed >= window {
-				wait = 300 * time.Millisecond // nothing more may come
-			}
-			m, err := g.next(wait)
-			if err != nil {
-				if owed < window {
-					t.Fatalf("with credit for %d bytes more: %v", window-owed, err)
-				}
-				break
-			}
+		take := func(m *wire.PluginMsg) {
 			for _, u := range m.GetMedia().GetUnits() {
 				owed += len(u.GetPayload())
 				largest = max(largest, len(u.GetPayload()))
@@ -217,6 +206,14 @@ func (k transformKit) credit(t T) {
 				t.Fatalf("%d bytes are unacknowledged, with a window of %d", owed, window)
 			}
 		}
+		for deadline := time.Now().Add(k.patience); owed < window; {
+			m, err := g.next(time.Until(deadline))
+			if err != nil {
+				t.Fatalf("with credit for %d bytes more: %v", window-owed, err)
+			}
+			take(m)
+		}
+		settled(t, g, creditQuiet, take)
 		g.Send(creditMsg(1, owed))
 	}
 }
