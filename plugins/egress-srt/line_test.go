@@ -176,10 +176,14 @@ type recorder struct {
 	arrivals []time.Duration // of each packet
 	sizes    []int           // of datagrams
 	begin    time.Time
+	fullFor  time.Duration // how long it has no room, from the beginning
 }
 
 // Write implements line.
 func (r *recorder) Write(b []byte) error {
+	if time.Since(r.begin) < r.fullFor {
+		return srt.ErrFull
+	}
 	r.packets = append(r.packets, b...)
 	r.sizes = append(r.sizes, len(b))
 	for range len(b) / mpegts.PacketBytes {
@@ -219,6 +223,53 @@ func sent(t *testing.T, tracks []media.Track, units []*media.AccessUnit, rate in
 		running.Wait()
 	})
 	return r
+}
+
+// TestFullQueue: while the library has no room nothing is lost, and nobody waits for the
+// player: its figures can be asked for.
+func TestFullQueue(t *testing.T) {
+	m := load(t)
+	r := &recorder{fullFor: 3 * time.Second}
+	synctest.Test(t, func(t *testing.T) {
+		r.begin = time.Now()
+		p, err := newPlayer(r, m.tracks, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { p.run(ctx) })
+		units := m.first(500 * time.Millisecond)
+		for _, u := range units {
+			if err := p.write(ctx, u, u.Track == m.tracks[0].ID, false); err != nil {
+				t.Error(err)
+			}
+			before := time.Now()
+			p.sinkStats()
+			if d := time.Since(before); d > 0 {
+				t.Errorf("its figures come after %v", d)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		cancel()
+		running.Wait()
+		if p.full == 0 || p.bytes != uint64(len(r.packets)) {
+			t.Errorf("full %d times; %d bytes of %d", p.full, len(r.packets), p.bytes)
+		}
+		lost := 0
+		n := 0
+		d := mpegts.Demuxer{OnPES: func(p mpegts.PES) {
+			n++
+			if p.Lost {
+				lost++
+			}
+		}}
+		d.Write(r.packets)
+		d.Flush()
+		if n != len(units) || lost > 0 {
+			t.Errorf("%d of %d units came, something is missing before %d", n, len(units), lost)
+		}
+	})
 }
 
 // TestClockSamples: no more than 100 ms between two of them, whatever the frame

@@ -205,23 +205,30 @@ func (p *player) variable(since time.Duration) time.Duration {
 	if since-p.ticked >= tick {
 		p.ticked, p.spent = since, 0
 	}
-	if p.clock.Started() && (!p.clocked || since-p.lastClock >= clockEvery) {
+	free := p.hasRoom()
+	if free && p.clock.Started() && (!p.clocked || since-p.lastClock >= clockEvery) {
 		p.addClock(since)
 		p.flushAt = min(p.flushAt, since)
 	}
 	for ; p.spent < p.share && p.sent < len(p.queue); p.spent++ {
+		if free = p.hasRoom(); !free {
+			break
+		}
 		p.add(p.take())
 	}
 	left := len(p.queue) > p.sent
 	if !left {
 		p.share = 0
 		if since >= p.flushAt {
-			p.flush()
-			p.flushAt = never
+			if free = p.flush(); free {
+				p.flushAt = never
+			}
 		}
 	}
 	p.made()
 	switch {
+	case !free:
+		return tick
 	case left:
 		return max(p.ticked+tick-since, 0)
 	case len(p.datagram) > 0:
@@ -241,7 +248,7 @@ func (p *player) constant(since time.Duration) {
 		since -= behind
 	}
 	every := max(int64(clockEvery.Seconds()*float64(p.rate)/8/mpegts.PacketBytes), 1)
-	for p.slotTime(p.slots) <= since {
+	for p.slotTime(p.slots) <= since && p.hasRoom() {
 		switch {
 		case p.clock.Started() && (!p.clocked || p.slots%every == 0):
 			p.addClock(p.slotTime(p.slots))
@@ -303,29 +310,30 @@ func (p *player) sendFull() {
 	}
 }
 
-// flush sends the datagram. The library's queue is emptied by a goroutine of its own
-// within moments: when it is full, that one needs the processor.
-func (p *player) flush() {
+// flush sends the datagram, and reports false where it has to wait: the library's
+// queue is full, and the goroutine that empties it needs the processor.
+func (p *player) flush() bool {
 	if len(p.datagram) == 0 {
-		return
+		return true
 	}
-	for range 100 {
-		err := p.line.Write(p.datagram)
-		if err == nil {
-			p.bytes += uint64(len(p.datagram))
-			p.unacked.sent++
-			break
-		}
+	if err := p.line.Write(p.datagram); err != nil {
 		select {
-		case <-p.line.Done():
-			p.datagram = p.datagram[:0]
-			return
+		case <-p.line.Done(): // nobody is to be sent anything any more
 		default:
+			p.full++
+			return false
 		}
-		p.full++
-		time.Sleep(time.Millisecond)
+	} else {
+		p.bytes += uint64(len(p.datagram))
+		p.unacked.sent++
 	}
 	p.datagram = p.datagram[:0]
+	return true
+}
+
+// hasRoom reports whether there is room in the datagram for a packet.
+func (p *player) hasRoom() bool {
+	return len(p.datagram) < perDatagram*mpegts.PacketBytes || p.flush()
 }
 
 const (
