@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -45,16 +46,22 @@ type fake struct {
 
 // A connection is the one that a server has, as grpc's statistics see it. Whoever lost
 // his Attach stream and goes on ends with it: that is when the check is over.
-type connection struct{ closed chan struct{} }
+type connection struct {
+	closed chan struct{}
+	close  func() // once
+}
 
-func newConnection() connection { return connection{make(chan struct{})} }
+func newConnection() connection {
+	closed := make(chan struct{})
+	return connection{closed, sync.OnceFunc(func() { close(closed) })}
+}
 
 func (connection) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
 func (connection) HandleRPC(context.Context, stats.RPCStats)                         {}
 func (connection) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 func (c connection) HandleConn(_ context.Context, s stats.ConnStats) {
 	if _, ended := s.(*stats.ConnEnd); ended {
-		close(c.closed)
+		c.close()
 	}
 }
 
