@@ -227,9 +227,9 @@ func (c *Conn) Stats() ConnStats {
 	return ConnStats{SocketStats: c.sock.stats(), PeerAcknowledged: c.peerAcked.Load()}
 }
 
-// Close tells the server that the stream ends, waits until it has taken all
-// bytes, but a second at most, and closes the connection. The error says that
-// this farewell did not get through.
+// Close tells the server that the stream ends, waits for it to hang up, but a second
+// at most, and closes the connection. The error says that this goodbye could not be
+// sent; where the second runs out it was, and the server may not have read it.
 func (c *Conn) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, goodbyeTimeout)
 	defer cancel()
