@@ -68,6 +68,8 @@ func servePlugin(mode string) {
 		p.Shardable, p.Ingest.Mounts = true, nil
 		sdk.Serve(p)
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "old-kernel":
+		forbidLandlock()
 	case "quick": // dies soon after it is ready
 		time.AfterFunc(20*time.Millisecond, func() { os.Exit(3) })
 	}

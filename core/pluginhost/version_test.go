@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
 	"github.com/headgate/gateway/sdk/wire"
 )
 
@@ -76,9 +78,14 @@ func (future) Attach(stream grpc.BidiStreamingServer[wire.HostMsg, wire.PluginMs
 }
 
 // carries opens a session of the host's plugin and sends it a unit.
-func carries(t *testing.T, h *Host) {
+func carries(t *testing.T, h *Host, target EgressSpec) {
 	t.Helper()
-	s, r, q := open(t, h, "ok")
+	r, q := record(), &queue{}
+	s, err := h.OpenEgress("test", target, r, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get(t, r.ready)
 	q.put(Item{Tracks: twoTracks}, Item{Unit: &media.AccessUnit{Track: 1, RandomAccess: true, Payload: []byte("picture")}})
 	s.Wake()
 	until(t, "credit", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.credited == len("picture") })
@@ -92,7 +99,7 @@ func carries(t *testing.T, h *Host) {
 }
 
 // What the gateway does not know of a later version it ignores.
-func TestPluginOfTomorrow(t *testing.T) { carries(t, start(t, spec("future"), nil)) }
+func TestPluginOfTomorrow(t *testing.T) { carries(t, start(t, spec("future"), nil), egressSpec("ok")) }
 
 // A plugin that was built when this version of the wire was new still runs.
 func TestPluginOfYesterday(t *testing.T) {
@@ -101,5 +108,20 @@ func TestPluginOfYesterday(t *testing.T) {
 	if err != nil {
 		t.Fatalf("building the plugin: %v\n%s", err, out)
 	}
-	carries(t, start(t, Spec{Name: "test", Command: []string{exe}}, nil))
+	carries(t, start(t, Spec{Name: "test", Command: []string{exe}}, nil), egressSpec("ok"))
+}
+
+// A plugin in another language has none of go-plugin's services but the one that ends
+// it, and needs none.
+func TestPluginInPython(t *testing.T) {
+	if out, err := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", "import grpc, google.protobuf").CombinedOutput(); err != nil {
+		const packages = "needs python3-grpcio and python3-protobuf, Debian packages of these names"
+		if os.Getenv("HEADGATE_TEST_PEERS") == "required" {
+			t.Fatalf("%s: %s", packages, out)
+		}
+		t.Skip(packages)
+	}
+	target := egressSpec("ok")
+	target.URL = secret.New("count://anything")
+	carries(t, start(t, Spec{Name: "test", Command: []string{"../../examples/egress-count/egress-count"}}, nil), target)
 }

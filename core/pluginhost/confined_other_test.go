@@ -1,0 +1,5 @@
+//go:build !linux
+
+package pluginhost
+
+func forbidLandlock() {} // there is none
