@@ -118,8 +118,8 @@ type Sink interface {
 	// is closed without draining.
 	WriteAccessUnit(ctx context.Context, unit *media.AccessUnit) error
 	// Close ends the session politely within ctx (5 s with the draining before it, 1 s
-	// without one) and frees what it holds. It is called once, also after an
-	// error.
+	// without one, 2 s when the gateway is gone; less when the process has to end sooner)
+	// and frees what it holds. It is called once, also after an error.
 	Close(ctx context.Context) error
 }
 
