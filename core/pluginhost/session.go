@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -121,4 +122,63 @@ func (s *session) end(e End) {
 	}
 	s.over = true
 	s.handler.Ended(e)
+}
+
+// add opens the session in this process. It reports false if the process takes no
+// more.
+func (p *process) add(s *session) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead {
+		return false
+	}
+	p.lastID++
+	s.open.Session = p.lastID
+	p.sessions[p.lastID] = s
+	s.mu.Lock()
+	s.process = p
+	s.mu.Unlock()
+	p.out.Open(p.lastID, s.source, 0, &wire.HostMsg{M: &wire.HostMsg_Open{Open: s.open}})
+	p.out.Group(p.lastID, s.open.GetStreamId()) // the router queues a unit for all before it wakes one
+	return true
+}
+
+// session returns an open session. A number that was never given away is a fault
+// of the plugin; one that is over is a message that crossed the end.
+func (p *process) session(id uint32) *session {
+	p.mu.Lock()
+	s, last := p.sessions[id], p.lastID
+	p.mu.Unlock()
+	if s == nil && (id == 0 || id > last) {
+		p.complain.about(id, errors.New("a message for a session that does not exist"))
+	}
+	return s
+}
+
+// sessionCount returns how many sessions are open.
+func (p *process) sessionCount() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.sessions)
+}
+
+// end ends one session.
+func (p *process) end(s *session, e End) {
+	id := s.open.GetSession()
+	p.mu.Lock()
+	delete(p.sessions, id)
+	if len(p.sessions) == 0 && p.idle != nil {
+		close(p.idle)
+		p.idle = nil
+	}
+	p.mu.Unlock()
+	p.out.Close(id)
+	s.end(e)
+}
+
+// expel ends a session that broke the rules, here and in the plugin.
+func (p *process) expel(s *session, err error) {
+	id := s.open.GetSession()
+	p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Close{Close: &wire.Close{Session: id, Reason: err.Error()}}})
+	p.end(s, End{Failed: true, Cause: CausePlugin, Message: "plugin " + p.plugin.spec.Name + " sent " + err.Error()})
 }
