@@ -329,6 +329,38 @@ func (k kit) noGoroutines(t T) {
 	}
 }
 
+// described returns what the plugin says it is before it has options, and checks
+// what every kind of plugin says.
+func (k kit) described(t T) *wire.DescribeResponse {
+	t.Helper()
+	info, err := k.plugin.start(t).client.Describe(t.Context(), &wire.DescribeRequest{})
+	if err != nil {
+		t.Fatalf("Describe: %v", err)
+	}
+	if info.GetName() == "" || info.GetVersion() == "" {
+		t.Errorf("name %q, version %q: both are needed", info.GetName(), info.GetVersion())
+	}
+	return info
+}
+
+// Option schemas are JSON Schemas of objects, and Validate reports an option that
+// does not exist by its path.
+func (k kit) validate(t T) { k.checkOptions(t, k.plugin.start(t).client) }
+
+// checkOptions checks the schema of the options, and returns what the plugin says it
+// is.
+func (k kit) checkOptions(t T, c wire.PluginClient) *wire.DescribeResponse {
+	t.Helper()
+	info, err := c.Describe(t.Context(), &wire.DescribeRequest{})
+	if err != nil {
+		t.Fatalf("Describe: %v", err)
+	}
+	k.checkSchema(t, c, "options_schema", info.GetOptionsSchema(), func(o []byte) *wire.ValidateRequest {
+		return &wire.ValidateRequest{OptionsJson: o}
+	}, "options")
+	return info
+}
+
 // checkSchema checks that a schema is one, and that Validate refuses an unknown
 // key at path. request makes the request of options.
 func (k kit) checkSchema(t T, c wire.PluginClient, name string, schema []byte, request func(options []byte) *wire.ValidateRequest, path string) {

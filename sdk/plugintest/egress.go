@@ -109,14 +109,7 @@ type egressKit struct {
 // Before it has options a plugin says what it is; an egress names its URL schemes
 // and what its targets take.
 func (k egressKit) describe(t T) {
-	info, err := k.plugin.start(t).client.Describe(t.Context(), &wire.DescribeRequest{})
-	if err != nil {
-		t.Fatalf("Describe: %v", err)
-	}
-	if info.GetName() == "" || info.GetVersion() == "" {
-		t.Errorf("name %q, version %q: both are needed", info.GetName(), info.GetVersion())
-	}
-	e := info.GetEgress()
+	e := k.described(t).GetEgress()
 	a := e.GetAccepts()
 	if len(e.GetSchemes()) == 0 || len(a.GetCodecs()) == 0 || a.GetVideoTracks()+a.GetAudioTracks() == 0 {
 		t.Errorf("the egress says too little, want schemes, codecs and how many tracks: %v", e)
@@ -127,13 +120,7 @@ func (k egressKit) describe(t T) {
 // does not exist by its path.
 func (k egressKit) validate(t T) {
 	c := k.plugin.start(t).client
-	info, err := c.Describe(t.Context(), &wire.DescribeRequest{})
-	if err != nil {
-		t.Fatalf("Describe: %v", err)
-	}
-	k.checkSchema(t, c, "options_schema", info.GetOptionsSchema(), func(o []byte) *wire.ValidateRequest {
-		return &wire.ValidateRequest{OptionsJson: o}
-	}, "options")
+	info := k.checkOptions(t, c)
 	target := k.o.NewTarget(t)
 	k.checkSchema(t, c, "target_schema", info.GetEgress().GetTargetSchema(), func(o []byte) *wire.ValidateRequest {
 		return &wire.ValidateRequest{Targets: []*wire.Target{{Name: "x", Url: target.GetUrl(), Key: target.GetKey(), OptionsJson: o}}}

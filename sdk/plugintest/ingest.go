@@ -75,33 +75,13 @@ type ingestKit struct {
 // Before it has options a plugin says what it is; an ingest names the codecs that
 // it delivers.
 func (k ingestKit) describe(t T) {
-	info, err := k.plugin.start(t).client.Describe(t.Context(), &wire.DescribeRequest{})
-	if err != nil {
-		t.Fatalf("Describe: %v", err)
-	}
-	if info.GetName() == "" || info.GetVersion() == "" {
-		t.Errorf("name %q, version %q: both are needed", info.GetName(), info.GetVersion())
-	}
-	i := info.GetIngest()
+	i := k.described(t).GetIngest()
 	if len(i.GetCodecs()) == 0 {
 		t.Errorf("the ingest names no codecs: %v", i)
 	}
 	if k.o.PullURL != "" && len(i.GetSchemes()) == 0 {
 		t.Errorf("the ingest names no schemes of URLs that it can pull: %v", i)
 	}
-}
-
-// Option schemas are JSON Schemas of objects, and Validate reports an option that
-// does not exist by its path.
-func (k ingestKit) validate(t T) {
-	c := k.plugin.start(t).client
-	info, err := c.Describe(t.Context(), &wire.DescribeRequest{})
-	if err != nil {
-		t.Fatalf("Describe: %v", err)
-	}
-	k.checkSchema(t, c, "options_schema", info.GetOptionsSchema(), func(o []byte) *wire.ValidateRequest {
-		return &wire.ValidateRequest{OptionsJson: o}
-	}, "options")
 }
 
 // A session announces its tracks before their units, begins pictures at a random

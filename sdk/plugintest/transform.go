@@ -75,13 +75,7 @@ const outTrack = 7
 // Before it has options a plugin says what it is; a transform names the codec that
 // it takes (none: it makes silence) and the one that it makes.
 func (k transformKit) describe(t T) {
-	info, err := k.plugin.start(t).client.Describe(t.Context(), &wire.DescribeRequest{})
-	if err != nil {
-		t.Fatalf("Describe: %v", err)
-	}
-	if info.GetName() == "" || info.GetVersion() == "" {
-		t.Errorf("name %q, version %q: both are needed", info.GetName(), info.GetVersion())
-	}
+	info := k.described(t)
 	from := k.o.In.Codec
 	if from.Kind() != k.o.To.Kind() {
 		from = "" // silence
@@ -92,19 +86,6 @@ func (k transformKit) describe(t T) {
 		}
 	}
 	t.Errorf("%s to %s is not among its transforms: %v", k.o.In.Codec, k.o.To, info.GetTransforms())
-}
-
-// Option schemas are JSON Schemas of objects, and Validate reports an option that
-// does not exist by its path.
-func (k transformKit) validate(t T) {
-	c := k.plugin.start(t).client
-	info, err := c.Describe(t.Context(), &wire.DescribeRequest{})
-	if err != nil {
-		t.Fatalf("Describe: %v", err)
-	}
-	k.checkSchema(t, c, "options_schema", info.GetOptionsSchema(), func(o []byte) *wire.ValidateRequest {
-		return &wire.ValidateRequest{OptionsJson: o}
-	}, "options")
 }
 
 // A session announces the derived track, with the number that was asked for,
