@@ -94,8 +94,8 @@ type Accepts struct {
 // An Egress opens targets. Its methods are called concurrently.
 type Egress interface {
 	// Open connects to the target and returns once media can flow. tracks are
-	// what the gateway means to send. ctx bounds the opening only. Every error is
-	// tried again later, those made by [Permanent] much later.
+	// what the gateway means to send. ctx bounds the opening only, to 20 s. Every error
+	// is tried again later, those made by [Permanent] much later.
 	Open(ctx context.Context, target Target, tracks []media.Track) (Sink, error)
 }
 
@@ -109,13 +109,14 @@ type Configurer interface {
 
 // A Sink receives one stream in decoding order, from a random access point on.
 // Its methods are called from one goroutine. Sinks that implement
-// [TrackSetter], [Accepter] or [StatsReporter] can do more.
+// [TrackSetter], [Accepter], [StatsReporter] or [Failer] can do more.
 type Sink interface {
 	// WriteAccessUnit sends the unit. It may block: the gateway keeps the queue
 	// and learns from the time this takes how fast the target is. The unit is
 	// shared and must not be changed; it stays valid for as long as it is
 	// referred to. After an error only Close is called. ctx ends when the session
-	// is closed without draining.
+	// is closed without draining, and when draining takes more than half of the time
+	// that the end may take.
 	WriteAccessUnit(ctx context.Context, unit *media.AccessUnit) error
 	// Close ends the session politely within ctx (5 s with the draining before it, 1 s
 	// without one, 2 s when the gateway is gone; less when the process has to end sooner)

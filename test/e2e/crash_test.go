@@ -199,7 +199,7 @@ func TestDrain(t *testing.T) {
 			if code := g.ExitCode(t, 30*time.Second); code != 0 {
 				t.Errorf("exit code %d, want 0", code)
 			}
-			if took := time.Since(asked); took > 5*time.Second {
+			if took := time.Since(asked); took > busyMachine*5*time.Second {
 				t.Errorf("ended after %v", took)
 			}
 			for pid, line := range all {
@@ -218,8 +218,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// A plugin that dies again and again is given a rest; the gateway lives on and
-// says so.
+// A plugin that dies again and again, but not so often that it is given a rest, is back
+// each time, and so are its targets; the publisher notices nothing.
 func TestPluginThatKeepsDying(t *testing.T) {
 	peers.Need(t, "nginx")
 	cdn := peers.StartNginx(t)
