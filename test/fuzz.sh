@@ -19,11 +19,11 @@ while IFS=: read -r file name; do
 	dir=./$(dirname "$file")
 	count=$((count + 1))
 	printf '%-44s %s\n' "$name" "$dir"
-	if out=$(fuzz "$name" "$dir"); then continue; fi
-	if only_deadline "$out"; then
+	for again in 1 2 3 4 no; do
+		if out=$(fuzz "$name" "$dir"); then continue 2; fi
+		only_deadline "$out" && [ $again != no ] || break
 		echo "  its time was over in the middle of an input: once more"
-		if out=$(fuzz "$name" "$dir"); then continue; fi
-	fi
+	done
 	printf '%s\n' "$out" | tail -n 60
 	status=1
 done < <(git ls-files --cached --others --exclude-standard -- '*_test.go' | xargs -r grep -oE '^func Fuzz[A-Za-z0-9_]*' -H | sed 's/:func /:/' | sort -u)
