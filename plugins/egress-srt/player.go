@@ -45,13 +45,12 @@ type line interface {
 	Done() <-chan struct{}
 }
 
-// A player is one connection that takes the stream. Write hands units over, run
-// sends them.
+// A player is one connection that takes the stream. Write hands units over and sends
+// of them what is due; run sends the rest.
 type player struct {
 	line  line
 	rate  int // bits per second that are kept; 0: what comes
 	start time.Time
-	wake  chan struct{} // holds a token when there may be something to send
 
 	mu      sync.Mutex // guards the fields below
 	mux     *mpegts.Muxer
@@ -67,14 +66,12 @@ type player struct {
 	unacked unacked
 	units   uint64 // left out
 
-	// run's own.
-	datagram  []byte
+	datagram  []byte        // what is made up
 	lastClock time.Duration // when a sample went out
 	clocked   bool
 	counters  map[uint16]byte
 	slots     int64 // packets sent at the constant rate
-	ticked    time.Duration
-	spent     int // packets sent since then
+	spent     int   // packets sent since the last tick
 	looked    time.Duration
 }
 
@@ -84,7 +81,7 @@ func newPlayer(l line, tracks []media.Track, rate int) (*player, error) {
 		return nil, err
 	}
 	p := &player{
-		line: l, rate: rate, start: time.Now(), mux: mux, wake: make(chan struct{}, 1), flushAt: never,
+		line: l, rate: rate, start: time.Now(), mux: mux, flushAt: never,
 		clock: mpegts.Clock{Ahead: lead, MaxSlew: 100e-6}, counters: make(map[uint16]byte),
 	}
 	if rate > 0 {
@@ -118,6 +115,7 @@ func (p *player) write(ctx context.Context, u *media.AccessUnit, isVideo, alone 
 		}
 		p.flushAt = min(p.flushAt, at)
 	}
+	p.turn()
 	var room chan struct{}
 	if len(p.queue)-p.sent > bufferBytes {
 		if p.room == nil {
@@ -126,7 +124,6 @@ func (p *player) write(ctx context.Context, u *media.AccessUnit, isVideo, alone 
 		room = p.room
 	}
 	p.mu.Unlock()
-	p.signal()
 	if room == nil {
 		return nil
 	}
@@ -156,88 +153,63 @@ func (p *player) slotTime(n int64) time.Duration {
 	return time.Duration(whole)*time.Second + time.Duration(float64(rest)/float64(p.rate)*1e9)
 }
 
-func (p *player) signal() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
-}
-
-// run sends what waits until the line is over or ctx ends.
+// run sends what waits until the line is over or ctx ends. The library looks as
+// often, from the same moment on: the two share the times when the process wakes.
 func (p *player) run(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.line.Done():
 			return
-		case <-p.wake:
-		case <-timer.C:
+		case <-ticker.C:
 		}
-		timer.Reset(p.turn())
+		p.mu.Lock()
+		p.spent = 0
+		p.turn()
+		p.mu.Unlock()
 	}
 }
 
-// turn sends what is due and returns when to look again.
-func (p *player) turn() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// turn sends what is due. The caller holds mu.
+func (p *player) turn() {
 	since := time.Since(p.start)
 	if since-p.looked >= statsEvery {
 		p.looked = since
 		p.stats = p.line.Stats()
 		p.unacked.note(p.stats, since)
 	}
-	if p.unacked.age(since) > unackedLimit+p.stats.Latency {
-		return tick // the peer is to come up first
-	}
-	if p.rate > 0 {
+	switch {
+	case p.unacked.age(since) > unackedLimit+p.stats.Latency: // the peer is to come up first
+	case p.rate > 0:
 		p.constant(since)
-		return tick
+	default:
+		p.variable(since)
 	}
-	return p.variable(since)
 }
 
 // variable sends what is there, a share per tick.
-func (p *player) variable(since time.Duration) time.Duration {
-	if since-p.ticked >= tick {
-		p.ticked, p.spent = since, 0
-	}
+func (p *player) variable(since time.Duration) {
 	free := p.hasRoom()
 	if free && p.clock.Started() && (!p.clocked || since-p.lastClock >= clockEvery) {
 		p.addClock(since)
 		p.flushAt = min(p.flushAt, since)
 	}
-	for ; p.spent < p.share && p.sent < len(p.queue); p.spent++ {
-		if free = p.hasRoom(); !free {
-			break
+	for free && p.spent < p.share && p.sent < len(p.queue) {
+		if free = p.hasRoom(); free {
+			p.add(p.take())
+			p.spent++
 		}
-		p.add(p.take())
 	}
-	left := len(p.queue) > p.sent
-	if !left {
+	if p.sent == len(p.queue) {
 		p.share = 0
-		if since >= p.flushAt {
-			if free = p.flush(); free {
-				p.flushAt = never
-			}
+		if free && since >= p.flushAt && p.flush() {
+			p.flushAt = never
 		}
 	}
 	p.made()
-	switch {
-	case !free:
-		return tick
-	case left:
-		return max(p.ticked+tick-since, 0)
-	case len(p.datagram) > 0:
-		return min(p.flushAt-since, clockEvery)
-	case p.clock.Started():
-		return max(p.lastClock+clockEvery-since, 0)
-	default:
-		return clockEvery
-	}
 }
 
 // constant sends as many packets as the rate has come to, null ones where there is
