@@ -66,6 +66,8 @@ bench: build ## measure what the gateway must reach, and print asked beside meas
 	@$(GO) test ./plugins/ingest-webrtc/session -run '^$$' -bench Recovery -benchtime 1x | grep ^Benchmark
 	@echo "Chromium under a new limit, asked: 2000 under-ms, 5000 back-ms"
 	@$(GO) test ./plugins/ingest-webrtc -run '^$$' -bench REMB -benchtime 1x | grep ^Benchmark
+	@echo "3 Mb/s over SRT, asked: 4 %core, 2 x-ffmpeg"
+	@$(GO) test ./test/e2e -run '^$$' -bench SRTCost -benchtime 1x | grep ^Benchmark
 
 bench-receive: build ## measure what receiving WebRTC costs per packet, beside stock pion
 	@$(GO) build -o bin/bench-receive ./test/bench/receive && bin/bench-receive -gateway bin/gateway $(ARGS)

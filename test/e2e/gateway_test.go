@@ -36,7 +36,7 @@ func startGateway(t *testing.T, routes string) *gateway {
 }
 
 // startGatewayWith is startGateway with further entries under plugins.
-func startGatewayWith(t *testing.T, plugins, routes string) *gateway {
+func startGatewayWith(t testing.TB, plugins, routes string) *gateway {
 	t.Helper()
 	return startGatewayOf(t, "gateway", plugins, routes)
 }
@@ -48,7 +48,7 @@ func startPlainGateway(t *testing.T, routes string) *gateway {
 	return startGatewayOf(t, "gateway-plain", "", routes)
 }
 
-func startGatewayOf(t *testing.T, program, plugins, routes string, env ...string) *gateway {
+func startGatewayOf(t testing.TB, program, plugins, routes string, env ...string) *gateway {
 	t.Helper()
 	g := &gateway{listen: peers.FreeAddr(t), admin: peers.FreeAddr(t), file: filepath.Join(t.TempDir(), "gateway.yaml")}
 	udp := peers.FreePort(t)
@@ -68,7 +68,7 @@ func startBinary(t *testing.T, args ...string) *peers.Process {
 	return startBinaryWith(t, peers.Command{Args: args})
 }
 
-func startBinaryWith(t *testing.T, c peers.Command) *peers.Process {
+func startBinaryWith(t testing.TB, c peers.Command) *peers.Process {
 	t.Helper()
 	c.Name = "gateway"
 	if c.Path == "" {
@@ -93,7 +93,7 @@ func startBinaryWith(t *testing.T, c peers.Command) *peers.Process {
 	return p
 }
 
-func (g *gateway) waitReady(t *testing.T) {
+func (g *gateway) waitReady(t testing.TB) {
 	t.Helper()
 	g.WaitListening(t, 30*time.Second, g.listen)
 	peers.Wait(t, 30*time.Second, "/readyz", func() error {
@@ -163,7 +163,7 @@ func (g *gateway) target(stream, name string) (status.Target, error) {
 }
 
 // waitTarget waits until a target has a state.
-func (g *gateway) waitTarget(t *testing.T, d time.Duration, stream, name string, want status.TargetState) status.Target {
+func (g *gateway) waitTarget(t testing.TB, d time.Duration, stream, name string, want status.TargetState) status.Target {
 	t.Helper()
 	var got status.Target
 	peers.Wait(t, d, fmt.Sprintf("target %s of %s to be %s", name, stream, want), func() error {
@@ -189,7 +189,7 @@ func (g *gateway) waitStream(t *testing.T, d time.Duration, name string, want st
 }
 
 // children returns the processes whose parent is pid, with their command lines.
-func children(t *testing.T, pid int) map[int]string {
+func children(t testing.TB, pid int) map[int]string {
 	t.Helper()
 	found := map[int]string{}
 	dirs, err := filepath.Glob("/proc/[0-9]*")
@@ -221,7 +221,7 @@ func children(t *testing.T, pid int) map[int]string {
 }
 
 // plugin returns the process id of a plugin.
-func (g *gateway) plugin(t *testing.T, name string) int {
+func (g *gateway) plugin(t testing.TB, name string) int {
 	t.Helper()
 	all := children(t, g.PID())
 	for pid, line := range all {
