@@ -32,6 +32,7 @@ func newSpawner() *spawner { return &spawner{work: make(chan func())} }
 func (s *spawner) run(ctx context.Context) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer relaxTimers()()
 	for {
 		select {
 		case f := <-s.work:
