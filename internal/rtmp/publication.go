@@ -131,6 +131,7 @@ func (s *Server) end(p *publication, err error) {
 	now := time.Now()
 	st := p.meter.snapshot(now)
 	st.Publish = p.Publish
+	st.Session = nil // its owner has done with it, and it may hold much
 	st.Ended = now
 	if err != nil {
 		st.EndedBy = err.Error()

@@ -121,14 +121,14 @@ func (s *Server) Run(ctx context.Context) error {
 		select {
 		case slots <- struct{}{}:
 		default:
-			s.log().Warn("refusing an rtmp connection: too many", "remote", conn.RemoteAddr())
+			s.log().Warn("refusing an rtmp connection: too many", "remote", conn.RemoteAddr().String())
 			_ = conn.Close()
 			continue
 		}
 		opened, ok := s.open(conn.RemoteAddr())
 		if !ok {
 			<-slots
-			s.log().Warn("refusing an rtmp connection: too many of this address that do not publish", "remote", conn.RemoteAddr())
+			s.log().Warn("refusing an rtmp connection: too many of this address that do not publish", "remote", conn.RemoteAddr().String())
 			_ = conn.Close()
 			continue
 		}
@@ -174,7 +174,7 @@ func isTemporary(err error) bool {
 // serve runs one connection. It calls opened when a publication began.
 func (s *Server) serve(ctx context.Context, raw net.Conn, opened func()) {
 	c := &serverConn{server: s, raw: raw, conn: raw, opened: opened, openBy: time.Now().Add(openingTimeout)}
-	defer func() { _ = raw.Close() }()
+	defer func() { _ = c.conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
 	if s.TLS != nil {
@@ -182,12 +182,7 @@ func (s *Server) serve(ctx context.Context, raw net.Conn, opened func()) {
 		c.conn, c.secured = secured, true
 		_ = raw.SetDeadline(c.openBy)
 		if err := secured.HandshakeContext(ctx); err != nil {
-			// What TLS calls a remote error is an alert: nearly always about our certificate.
-			if alert := new(net.OpError); errors.As(err, &alert) && alert.Op == "remote error" {
-				s.log().Warn("a client does not take the certificate", "remote", raw.RemoteAddr(), "why", alert.Err)
-			} else {
-				s.log().Debug("rtmps connection", "remote", raw.RemoteAddr(), "error", err)
-			}
+			s.unsecured(c, err)
 			return
 		}
 		_ = raw.SetDeadline(time.Time{})
@@ -199,7 +194,29 @@ func (s *Server) serve(ctx context.Context, raw net.Conn, opened func()) {
 		}
 		s.end(p, err)
 	} else if err != nil && ctx.Err() == nil {
-		s.log().Debug("rtmp connection ended before it published", "remote", raw.RemoteAddr(), "error", err)
+		level := slog.LevelDebug
+		if errors.Is(err, errTLS) {
+			level = slog.LevelWarn
+		}
+		s.log().Log(ctx, level, "rtmp connection ended before it published", "remote", c.remote(), "error", err)
+	}
+	if c.goodbye {
+		// Clients hang up themselves; some take a connection that ends before for a fault.
+		c.linger()
+	}
+}
+
+// unsecured logs why a client could not be talked to over TLS: what is likely to be a
+// publisher's mistake, or ours, so that it is seen.
+func (s *Server) unsecured(c *serverConn, err error) {
+	alert, header := new(net.OpError), tls.RecordHeaderError{}
+	switch {
+	case errors.As(err, &alert) && alert.Op == "remote error": // an alert, nearly always about our certificate
+		s.log().Warn("a client does not take the certificate", "remote", c.remote(), "why", alert.Err)
+	case errors.As(err, &header) && header.RecordHeader[0] == rtmpVersion:
+		s.log().Warn("a client speaks rtmp where rtmps is awaited", "remote", c.remote())
+	default:
+		s.log().Debug("rtmps connection", "remote", c.remote(), "error", err)
 	}
 }
 

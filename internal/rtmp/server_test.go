@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -250,7 +251,7 @@ func TestServerAnnounces(t *testing.T) {
 // TestServerEnds: who is lost is told from who says goodbye, and connections are
 // closed when the server stops.
 func TestServerEnds(t *testing.T) {
-	s := &Server{}
+	s := &Server{Check: func(p *Publish) error { p.Session = "the owner's"; return nil }}
 	got := newCollector(s)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -267,6 +268,9 @@ func TestServerEnds(t *testing.T) {
 	_ = lost.sock.Close()
 	if err := <-got.ends; err == nil {
 		t.Error("a reset looks like a goodbye")
+	}
+	if st := s.Stats()[0]; st.Session != nil {
+		t.Error("what its owner made of a publication is kept when it is over")
 	}
 	_ = lost.Close(t.Context())
 
@@ -327,6 +331,75 @@ func TestIdle(t *testing.T) {
 		}
 		_, _ = silent.Close(), live.Close()
 	})
+}
+
+// TestServerAfterGoodbye: with the goodbye the publication is over, but the connection is the
+// client's to end, as long as it does not take its time.
+func TestServerAfterGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pipes := make(pipeListener)
+		s := &Server{Listener: pipes}
+		got := newCollector(s)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+
+		client := pipes.dial()
+		r := openPublication(t, client, "key")
+		hungUp := make(chan time.Time, 1)
+		go func() {
+			_, _ = io.Copy(io.Discard, r)
+			hungUp <- time.Now()
+		}()
+		synctest.Wait()
+		begin := time.Now()
+		if err := newChunkWriter(client, nil).command(3, 0, "deleteStream", 4, nil, 1.0); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-got.ends; err != nil || time.Since(begin) != 0 {
+			t.Errorf("it ended with %v after %v", err, time.Since(begin))
+		}
+		if after := (<-hungUp).Sub(begin); after != leaveTime {
+			t.Errorf("the connection ended after %v, want %v", after, leaveTime)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		_ = client.Close()
+	})
+}
+
+// TestRefusedOverTLS: the end of a connection is one of TLS, too; clients take it for cut
+// off otherwise.
+func TestRefusedOverTLS(t *testing.T) {
+	ca := peers.NewCA(t)
+	pair, err := tls.LoadX509KeyPair(ca.Issue(t, "127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := serve(t, &Server{TLS: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}})
+	conn, err := tls.Dial("tcp", addr, ca.ClientConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	br := bufio.NewReader(conn)
+	if _, _, err := handshake.DoClient(bufio.NewReadWriter(br, bufio.NewWriterSize(conn, 1)), false, false); err != nil {
+		t.Fatal(err)
+	}
+	w := newChunkWriter(conn, nil)
+	err = firstError(
+		w.command(3, 0, "connect", 1, connectObject("live", "")),
+		w.command(3, 0, "createStream", 2, nil),
+		w.command(3, 1, "play", 3, nil, "key"),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said, err := io.ReadAll(br); err != nil || !bytes.Contains(said, []byte("NetStream.Play.StreamNotFound")) {
+		t.Errorf("%d bytes, then %v", len(said), err)
+	}
 }
 
 // A pipeListener accepts connections within the process, which know no kernel and so

@@ -3,7 +3,6 @@ package rtmp
 import (
 	"encoding/binary"
 	"errors"
-	"io"
 	"strings"
 	"time"
 
@@ -90,7 +89,7 @@ func (c *serverConn) publish(cmd command, streamID uint32) error {
 			App:      printable(app),
 			AppQuery: secret.New(query),
 			Key:      secret.New(cmd.text(1)),
-			Remote:   c.raw.RemoteAddr().String(),
+			Remote:   c.remote(),
 			Agent:    printable(c.agent),
 			TLS:      c.secured,
 			Since:    time.Now(),
@@ -132,10 +131,8 @@ func (c *serverConn) refuse(streamID uint32, code, description string) error {
 	if err := c.status(streamID, "error", code, description); err != nil {
 		return err
 	}
-	// Leave the client the time to read it: a close with unread bytes resets.
 	c.closeWrite()
-	_ = c.raw.SetReadDeadline(time.Now().Add(leaveTime))
-	_, _ = io.Copy(io.Discard, c.conn)
+	c.linger()
 	return errEnough
 }
 

@@ -39,8 +39,17 @@ type serverConn struct {
 	goodbye     bool // the client ended the publication
 }
 
-// errEnough ends a connection that has nothing left to do.
-var errEnough = errors.New("connection is done")
+// What the first byte of a client says.
+const (
+	rtmpVersion  = 3
+	tlsHandshake = 22
+)
+
+var (
+	// errEnough ends a connection that has nothing left to do.
+	errEnough = errors.New("connection is done")
+	errTLS    = errors.New("the client speaks rtmps where rtmp is awaited")
+)
 
 // run serves the connection until it ends; nil if the client said goodbye.
 func (c *serverConn) run() error {
@@ -49,7 +58,11 @@ func (c *serverConn) run() error {
 	if err != nil {
 		return unexpected(err)
 	}
-	if version[0] != 3 {
+	switch version[0] {
+	case rtmpVersion:
+	case tlsHandshake:
+		return errTLS
+	default:
 		return protocolErrorf("handshake asks for version %d", version[0])
 	}
 	bw := bufio.NewWriter(c)
@@ -187,8 +200,18 @@ func (c *serverConn) dismiss(why *StatusError) {
 	}
 }
 
+func (c *serverConn) remote() string { return c.raw.RemoteAddr().String() }
+
+// closeWrite says that nothing follows.
 func (c *serverConn) closeWrite() {
-	if tcp, ok := c.raw.(*net.TCPConn); ok && !c.secured {
-		_ = tcp.CloseWrite()
+	if half, ok := c.conn.(interface{ CloseWrite() error }); ok { // TCP or TLS
+		_ = half.CloseWrite()
 	}
+}
+
+// linger leaves the client the time to read what it was told and to hang up: a close
+// with unread bytes resets.
+func (c *serverConn) linger() {
+	_ = c.raw.SetReadDeadline(time.Now().Add(leaveTime))
+	_, _ = io.Copy(io.Discard, c.conn)
 }
