@@ -64,17 +64,14 @@ func (o Options) servers() ([]*rtmp.Server, error) {
 	}
 	var list []*rtmp.Server
 	if o.Listen != "" {
-		if !isAddress(o.Listen) {
+		if _, _, err := net.SplitHostPort(o.Listen); err != nil {
 			return nil, errors.New("listen: want host:port")
 		}
 		list = append(list, &rtmp.Server{Addr: o.Listen})
 	}
 	if o.TLS != nil {
-		switch {
-		case !isAddress(o.TLS.Listen):
+		if _, _, err := net.SplitHostPort(o.TLS.Listen); err != nil {
 			return nil, errors.New("tls.listen: want host:port")
-		case o.TLS.Listen == o.Listen:
-			return nil, errors.New("tls.listen: want another address than that of listen")
 		}
 		pair, err := tls.X509KeyPair(o.TLS.Cert.Content, o.TLS.Key.Content)
 		if err != nil {
@@ -85,15 +82,6 @@ func (o Options) servers() ([]*rtmp.Server, error) {
 		})
 	}
 	return list, nil
-}
-
-func isAddress(s string) bool {
-	_, port, err := net.SplitHostPort(s)
-	if err != nil {
-		return false
-	}
-	_, err = net.LookupPort("tcp", port)
-	return err == nil
 }
 
 // Limits of each of the two addresses.

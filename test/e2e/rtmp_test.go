@@ -107,6 +107,55 @@ func TestRTMPIn(t *testing.T) {
 	checkSame(t, sources["open"], files[0])
 }
 
+// TestGStreamerIn: GStreamer publishes with its own RTMP and with librtmp, which OBS has,
+// and ends without a complaint: what arrives is what was sent. Pictures that change their
+// size go on.
+func TestGStreamerIn(t *testing.T) {
+	peers.Need(t, "ffmpeg", "ffprobe", "nginx", "gst-launch-1.0")
+	entry, rtmp, _ := rtmpIn(t)
+	nginx := peers.StartNginx(t)
+	file := filepath.Join(t.TempDir(), "in.flv")
+	peers.FFmpeg(t, "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "3", "-pix_fmt", "yuv420p",
+		"-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-g", "30", "-c:a", "aac", "-ac", "2", file)
+	const sizes = "sizes"
+	pipelines := map[string]string{
+		"own":     "filesrc location=" + file + " ! flvdemux name=d  d.video ! queue ! h264parse ! m.video  d.audio ! queue ! aacparse ! m.audio  flvmux name=m streamable=true ! rtmp2sink sync=true location=" + rtmp + "/own/" + token,
+		"librtmp": "filesrc location=" + file + " ! flvdemux name=d  d.video ! queue ! h264parse ! m.video  d.audio ! queue ! aacparse ! m.audio  flvmux name=m streamable=true ! rtmpsink sync=true location=" + rtmp + "/librtmp?token=" + token,
+		sizes: "concat name=c ! x264enc key-int-max=25 bframes=2 speed-preset=ultrafast ! h264parse ! flvmux streamable=true ! rtmp2sink sync=true location=" + rtmp + "/" + sizes + "/" + token +
+			"  videotestsrc num-buffers=50 ! video/x-raw,width=320,height=180,framerate=25/1 ! c.  videotestsrc num-buffers=50 ! video/x-raw,width=640,height=360,framerate=25/1 ! c.",
+	}
+	var routes string
+	for name := range pipelines {
+		routes += route(name, fmt.Sprintf("nginx: {url: %q}", nginx.URL("a", name)))
+	}
+	startGatewayWith(t, entry, routes)
+	publishers := map[string]*peers.Process{}
+	for name, pipeline := range pipelines {
+		publishers[name] = peers.Start(t, peers.Command{Name: "gst-launch " + name, Path: peers.Find(t, "gst-launch-1.0"), Args: append([]string{"-q"}, strings.Fields(pipeline)...)})
+	}
+	for name, p := range publishers {
+		if code := p.ExitCode(t, time.Minute); code != 0 || strings.Contains(p.Output(), "ERROR") {
+			t.Errorf("publishing %s: exit code %d\n%s", name, code, p.Output())
+		}
+		waitUnpublished(t, 30*time.Second, nginx, "a", name)
+	}
+	recording := map[string]string{}
+	for _, f := range nginx.Recordings(t, "a") {
+		name, _, _ := strings.Cut(filepath.Base(f), "-")
+		recording[name] = f
+	}
+	if len(recording) != len(pipelines) {
+		t.Fatalf("nginx recorded %q", recording)
+	}
+	checkSame(t, file, recording["own"])
+	checkSame(t, file, recording["librtmp"])
+	out, err := exec.CommandContext(t.Context(), peers.Find(t, "ffprobe"), "-v", "error", "-select_streams", "v", "-show_entries", "frame=width", "-of", "default=nw=1:nk=1", recording[sizes]).Output()
+	must(t, err)
+	if want := strings.Repeat("320\n", 50) + strings.Repeat("640\n", 50); string(out) != want {
+		t.Errorf("the widths of the pictures are %q", strings.Fields(string(out)))
+	}
+}
+
 // TestRTMPRefusals: who may not publish is told why in words, and who talks nonsense
 // costs nothing.
 func TestRTMPRefusals(t *testing.T) {
@@ -133,6 +182,13 @@ func TestRTMPRefusals(t *testing.T) {
 		must(t, err)
 		must(t, c.Close())
 	}
+	g.Match(t, 30*time.Second, `the client speaks rtmps where rtmp is awaited.*remote=127\.0\.0\.1:\d`)
+	c, err := net.Dial("tcp", strings.TrimPrefix(rtmps, "rtmps://"))
+	must(t, err)
+	_, err = c.Write([]byte("\x03" + strings.Repeat("\x00", 1536)))
+	must(t, err)
+	must(t, c.Close())
+	g.Match(t, 30*time.Second, `a client speaks rtmp where rtmps is awaited.*remote=127\.0\.0\.1:\d`)
 	if _, err := g.stream("studio"); err != nil {
 		t.Error(err)
 	}

@@ -28,8 +28,8 @@ for name, version in ("Gst", "1.0"), ("GstWebRTC", "1.0"), ("GstSdp", "1.0"):
 	gi.require_version(name, version)
 from gi.repository import Gst
 Gst.init(None)
-for element in "webrtcbin", "nicesrc", "x264enc", "opusenc", "rtph264pay":
-	assert Gst.ElementFactory.find(element), element' 2>/dev/null ||
+for element in "webrtcbin", "nicesrc", "x264enc", "opusenc", "rtph264pay", "rtmpsink", "rtmp2sink", "flvmux":
+	assert Gst.ElementFactory.find(element), element' 2>/dev/null && have gst-launch-1.0 ||
 	missing+=(python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-tools gstreamer1.0-nice gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly)
 /usr/bin/python3 -c 'import grpc, google.protobuf' 2>/dev/null || missing+=(python3-grpcio python3-protobuf)
 [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] || missing+=(libnginx-mod-rtmp)

@@ -39,6 +39,8 @@ func packages(program string) string {
 		return "chromium"
 	case "srt-live-transmit":
 		return "srt-tools"
+	case "gst-launch-1.0":
+		return "gstreamer1.0-tools and the plugins good, bad and ugly"
 	default:
 		return program
 	}
