@@ -12,8 +12,9 @@ import (
 )
 
 // TestPicturesAcross sends B-frames in closed and open groups by RTMP and RTSP to an RTMP
-// server and to a peer by SRT each. What is decoded there is the source, picture by
-// picture, from the first to the last. TestRTMPIn and TestSRTPictures do the rest.
+// server and to a peer by SRT each, and those of H.265 by Enhanced RTMP to a peer by SRT.
+// What is decoded there is the source, picture by picture, from the first to the last.
+// TestRTMPIn and TestSRTPictures do the rest.
 func TestPicturesAcross(t *testing.T) {
 	peers.Need(t, "ffmpeg", "ffprobe", "nginx")
 	n := peers.StartNginx(t)
@@ -21,14 +22,18 @@ func TestPicturesAcross(t *testing.T) {
 	rtmp, rtsp := peers.FreeAddr(t), peers.FreeAddr(t)
 	type path struct {
 		name, source, srt string
-		publish           []string
+		publish           []string // arguments of ffmpeg; nil: gortmplib publishes
 		peer              *peers.Process
 	}
 	source := map[string]string{}
 	for _, gop := range []string{"closed", "open"} {
+		open := map[string]string{"closed": "open-gop=0", "open": "open-gop=1"}[gop]
+		source["h265-"+gop] = filepath.Join(dir, gop+".mp4")
+		peers.FFmpeg(t, "-f", "lavfi", "-i", "testsrc2=size=160x90:rate=25", "-t", "4", "-pix_fmt", "yuv420p",
+			"-c:v", "libx265", "-x265-params", fmt.Sprintf("bframes=3:keyint=%d:log-level=none:", group)+open, source["h265-"+gop])
 		source[gop] = filepath.Join(dir, gop+".mkv")
 		peers.FFmpeg(t, "-f", "lavfi", "-i", "testsrc2=size=160x90:rate=25", "-t", "4", "-pix_fmt", "yuv420p", "-g", fmt.Sprint(group),
-			"-c:v", "libx264", "-bf", "3", "-x264-params", map[string]string{"closed": "open-gop=0", "open": "open-gop=1"}[gop], source[gop])
+			"-c:v", "libx264", "-bf", "3", "-x264-params", open, source[gop])
 	}
 	var paths []*path
 	var routes strings.Builder
@@ -37,21 +42,33 @@ func TestPicturesAcross(t *testing.T) {
 		p := &path{name: name, source: source[gop], srt: file, publish: publish}
 		p.peer = peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{
 			"-nostdin", "-v", "error", "-y", "-i", "srt://" + addr + "?mode=listener", "-map", "0", "-c", "copy", "-copyts", file}})
-		routes.WriteString(route(name, fmt.Sprintf("peer: {url: \"srt://%s\"}", addr), fmt.Sprintf("cdn: {url: %q}", n.URL("a", name))))
+		targets := []string{fmt.Sprintf("peer: {url: \"srt://%s\"}", addr)}
+		if publish != nil {
+			targets = append(targets, fmt.Sprintf("cdn: {url: %q}", n.URL("a", name)))
+		}
+		routes.WriteString(route(name, targets...))
 		paths = append(paths, p)
 	}
 	add("rtmp-closed", "closed", "-f", "flv", "rtmp://"+rtmp+"/rtmp-closed/"+token)
 	add("rtmp-open", "open", "-f", "flv", "rtmp://"+rtmp+"/rtmp-open/"+token)
 	add("rtsp-closed", "closed", "-f", "rtsp", "-rtsp_transport", "tcp", "rtsp://"+rtsp+"/rtsp-closed?token="+token)
 	add("rtsp-open", "open", "-f", "rtsp", "-rtsp_transport", "tcp", "rtsp://"+rtsp+"/rtsp-open?token="+token)
+	add("rtmp-h265-closed", "h265-closed")
+	add("rtmp-h265-open", "h265-open")
 	startGatewayWith(t, fmt.Sprintf("  ingest-rtmp: {options: {listen: %q}}\n  ingest-rtsp: {options: {listen: %q}}\n", rtmp, rtsp), routes.String())
 	for _, p := range paths {
+		if p.publish == nil {
+			peers.PublishRTMP(t, "rtmp://"+rtmp+"/"+p.name+"#"+token, p.source, 1)
+			continue
+		}
 		peers.Start(t, peers.Command{Name: "ffmpeg " + p.name, Path: peers.Find(t, "ffmpeg"),
 			Args: slices.Concat([]string{"-nostdin", "-v", "error", "-re", "-i", p.source, "-c", "copy"}, p.publish)})
 	}
 	for _, p := range paths {
 		p.peer.ExitCode(t, 60*time.Second)
-		waitUnpublished(t, 30*time.Second, n, "a", p.name)
+		if p.publish != nil {
+			waitUnpublished(t, 30*time.Second, n, "a", p.name)
+		}
 	}
 	for _, p := range paths {
 		files := []string{p.srt}
@@ -60,7 +77,7 @@ func TestPicturesAcross(t *testing.T) {
 				files = append(files, f)
 			}
 		}
-		if len(files) != 2 {
+		if p.publish != nil && len(files) != 2 {
 			t.Errorf("%s: recorded %q", p.name, files)
 		}
 		want := peers.Pictures(t, p.source)

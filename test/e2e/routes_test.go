@@ -146,7 +146,7 @@ func sources() map[string]source {
 			}
 			// What Enhanced RTMP is needed for ffmpeg does not know.
 			file := w.file(t, s, ".mp4")
-			return func() { peers.PublishRTMP(t, "rtmp://"+w.addr["ingest-rtmp"]+"/"+s.name()+"#"+token, file) }
+			return func() { peers.PublishRTMP(t, "rtmp://"+w.addr["ingest-rtmp"]+"/"+s.name()+"#"+token, file, 0) }
 		}},
 		"ingest-srt": {feed: func(t *testing.T, w *walk, s *routedStream) func() {
 			return w.ffmpeg(t, s, "srt://"+w.addr["ingest-srt"]+"?streamid=publish:"+s.name()+"?token="+token, "-f", "mpegts")

@@ -11,17 +11,18 @@ import (
 
 	"github.com/bluenviron/gortmplib"
 	"github.com/bluenviron/gortmplib/pkg/codecs"
+	"github.com/bluenviron/gortmplib/pkg/message"
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/av1"
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/opus"
 	mp4 "github.com/bluenviron/mediacommon/v2/pkg/formats/mp4/codecs"
 	"github.com/bluenviron/mediacommon/v2/pkg/formats/pmp4"
 )
 
-// PublishRTMP sends an MP4 file over and over in real time, until the test ends, with
-// gortmplib: over Enhanced RTMP what ffmpeg does not know there. The key is the
-// fragment of the URL. It fails the test if it is not let in; when the connection ends
-// later, so does it.
-func PublishRTMP(t testing.TB, rawURL, file string) {
+// PublishRTMP sends an MP4 file so many rounds in real time and says goodbye, but no longer
+// than the test lasts; 0 rounds are for all of it. It does so with gortmplib: over Enhanced
+// RTMP what ffmpeg does not know there. The key is the fragment of the URL. It fails the
+// test if it is not let in; when the connection ends later, so does it.
+func PublishRTMP(t testing.TB, rawURL, file string, rounds int) {
 	t.Helper()
 	at, err := url.Parse(rawURL)
 	if err != nil {
@@ -45,7 +46,11 @@ func PublishRTMP(t testing.TB, rawURL, file string) {
 		}
 		defer c.Close()
 		defer context.AfterFunc(ctx, c.Close)()
-		if err := sendMP4(ctx, c, movie.Tracks); err != nil && ctx.Err() == nil {
+		err := sendMP4(ctx, c, movie.Tracks, rounds)
+		if err == nil && ctx.Err() == nil {
+			err = c.Write(&message.CommandAMF0{ChunkStreamID: 3, Name: "deleteStream", CommandID: 6, Arguments: []any{nil, 1.0}})
+		}
+		if err != nil && ctx.Err() == nil {
 			t.Logf("publishing %s with gortmplib: %v", file, err)
 		}
 	})
@@ -61,12 +66,14 @@ type mp4Track struct {
 	*pmp4.Track
 	rtmp  *gortmplib.Track
 	next  int           // sample
+	round int           // from 0
 	begin time.Duration // of this round
 	ticks int64         // of next, in it
 }
 
-// sendMP4 sends tracks over and over until ctx ends or the connection does.
-func sendMP4(ctx context.Context, c *gortmplib.Client, tracks []*pmp4.Track) error {
+// sendMP4 sends tracks so many rounds, without end if it is 0, until ctx ends or the
+// connection does.
+func sendMP4(ctx context.Context, c *gortmplib.Client, tracks []*pmp4.Track, rounds int) error {
 	w := &gortmplib.Writer{Conn: c}
 	var list []*mp4Track
 	for _, t := range tracks {
@@ -99,6 +106,9 @@ func sendMP4(ctx context.Context, c *gortmplib.Client, tracks []*pmp4.Track) err
 			if m.dts() < first.dts() {
 				first = m
 			}
+		}
+		if rounds > 0 && first.round == rounds {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -154,6 +164,7 @@ func (m *mp4Track) write(w *gortmplib.Writer) error {
 	m.ticks += int64(s.Duration)
 	if m.next++; m.next == len(m.Samples) {
 		m.begin, m.ticks, m.next = m.dts(), 0, 0
+		m.round++
 	}
 	return err
 }
