@@ -9,7 +9,6 @@ import (
 
 	"github.com/headgate/gateway/internal/rtp/depack"
 	"github.com/headgate/gateway/internal/rtp/reorder"
-	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/media/aac"
 	"github.com/headgate/gateway/sdk/media/h264"
@@ -46,7 +45,7 @@ func (s *session) describe(m *description.Media) {
 
 func (s *session) leaveOut(kind string) {
 	s.leftOut[kind]++
-	sdk.Logger().Warn("a track is left out: the gateway does not carry it", "kind", kind)
+	s.log.Warn("a track is left out: the gateway does not carry it", "kind", kind)
 }
 
 // read makes t the track of f; if it is not carried it says what it is.

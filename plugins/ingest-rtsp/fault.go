@@ -16,6 +16,9 @@ import (
 	"github.com/headgate/gateway/sdk"
 )
 
+// errStalled: the other side is silent for longer than the timeout.
+var errStalled = &sdk.Error{Cause: sdk.CauseRemote, Class: "stalled", Err: errors.New("no media come any more")}
+
 // explain says of an error of the library whose fault it is, of which kind, and
 // whether trying again soon may help. Texts that a source wrote are not repeated.
 func explain(err error, withCredentials bool) error {
@@ -52,7 +55,7 @@ func explain(err error, withCredentials bool) error {
 	case errors.As(err, &sdp):
 		return remote("protocol", "the source's description is not understood: "+sdp.Err.Error())
 	case errors.As(err, new(liberrors.ErrClientTCPTimeout)), errors.As(err, new(liberrors.ErrClientUDPTimeout)):
-		return remote("stalled", "the source sends nothing any more")
+		return errStalled
 	case errors.As(err, new(liberrors.ErrClientRequestTimedOut)), errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return remote("timeout", "the source does not answer")
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -2,6 +2,7 @@ package ingestrtsp
 
 import (
 	"encoding/binary"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -111,7 +112,7 @@ func FuzzSession(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s := newSession(d)
+		s := newSession(d, slog.Default())
 		defer s.close()
 		now := time.Unix(1000, 0)
 		s.now = func() time.Time { return now }

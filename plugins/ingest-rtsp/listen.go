@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -51,7 +52,7 @@ func listen(ctx context.Context, host *sdk.IngestHost, o Options) error {
 		})
 	}
 	h := &handler{
-		ctx: ctx, offer: host.Offer,
+		ctx: ctx, offer: host.Offer, timeout: o.Timeout,
 		waiting: make(map[*gortsplib.ServerConn]*time.Timer), encoders: make(map[*gortsplib.ServerSession]*encoder),
 	}
 	defer h.wait()
@@ -80,6 +81,7 @@ func listen(ctx context.Context, host *sdk.IngestHost, o Options) error {
 type handler struct {
 	ctx     context.Context
 	offer   func(context.Context, sdk.Offer) (*sdk.Publication, error)
+	timeout time.Duration
 	running sync.WaitGroup
 
 	mu       sync.Mutex // guards the fields below
@@ -98,6 +100,7 @@ type encoder struct {
 var (
 	_ gortsplib.ServerHandlerOnConnOpen     = (*handler)(nil)
 	_ gortsplib.ServerHandlerOnConnClose    = (*handler)(nil)
+	_ gortsplib.ServerHandlerOnRequest      = (*handler)(nil)
 	_ gortsplib.ServerHandlerOnAnnounce     = (*handler)(nil)
 	_ gortsplib.ServerHandlerOnSetup        = (*handler)(nil)
 	_ gortsplib.ServerHandlerOnRecord       = (*handler)(nil)
@@ -123,9 +126,17 @@ func (h *handler) OnConnOpen(c *gortsplib.ServerHandlerOnConnOpenCtx) {
 
 // OnConnClose implements [gortsplib.ServerHandlerOnConnClose].
 func (h *handler) OnConnClose(c *gortsplib.ServerHandlerOnConnCloseCtx) {
-	// What TLS calls a remote error is an alert: nearly always about our certificate.
-	if alert := new(net.OpError); errors.As(c.Error, &alert) && alert.Op == "remote error" {
-		sdk.Logger().Warn("an encoder does not take the certificate", "remote", c.Conn.NetConn().RemoteAddr(), "why", alert.Err)
+	log := sdk.Logger().With("remote", c.Conn.NetConn().RemoteAddr())
+	var alert *net.OpError
+	var description liberrors.ErrServerSDPInvalid
+	switch {
+	case errors.As(c.Error, &alert) && alert.Op == "remote error":
+		// What TLS calls that is an alert: nearly always about our certificate.
+		log.Warn("an encoder does not take the certificate", "why", alert.Err)
+	case errors.As(c.Error, &description):
+		// The library refuses it before the handler hears of it. It may quote a URL.
+		why, _, _ := strings.Cut(description.Err.Error(), "?")
+		log.Warn("refused an encoder", "why", "its description is not understood: "+why)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -141,6 +152,17 @@ func (h *handler) settle(c *gortsplib.ServerConn) {
 	}
 }
 
+// sendOnly is what an encoder may say of a track that it only sends (RFC 8866, 6.7).
+var sendOnly = regexp.MustCompile(`(?m)^a=sendonly\r?\n?`)
+
+// OnRequest implements [gortsplib.ServerHandlerOnRequest]. The library takes such a track
+// for a back channel, which it is in the description of a camera, and would refuse.
+func (*handler) OnRequest(_ *gortsplib.ServerConn, r *base.Request) {
+	if r.Method == base.Announce {
+		r.Body = sendOnly.ReplaceAll(r.Body, nil)
+	}
+}
+
 // OnAnnounce implements [gortsplib.ServerHandlerOnAnnounce].
 func (h *handler) OnAnnounce(c *gortsplib.ServerHandlerOnAnnounceCtx) (*base.Response, error) {
 	remote := c.Conn.NetConn().RemoteAddr().String()
@@ -150,19 +172,25 @@ func (h *handler) OnAnnounce(c *gortsplib.ServerHandlerOnAnnounceCtx) (*base.Res
 		sdk.Logger().Warn("refused an encoder", "remote", remote, "why", err)
 		return respond(base.StatusBadRequest), nil
 	}
-	s := newSession(c.Description)
+	s := newSession(c.Description, log)
 	if len(s.tracks) == 0 {
-		log.Warn("refused an encoder", "why", "it announces nothing that the gateway carries: want H.264, H.265, AAC or Opus")
+		log.Warn("refused an encoder", "why", "it announces nothing that the gateway carries: want H.264, H.265, AAC, Opus or G.711")
 		return respond(base.StatusUnsupportedMediaType), nil
 	}
 	ctx, cancel := context.WithTimeout(h.ctx, decideWithin)
 	defer cancel()
+	given := credentials(c.Request, c.Query)
 	pub, err := h.offer(ctx, sdk.Offer{
-		Name: name, Credentials: credentials(c.Request, c.Query), Remote: remote, Agent: "rtsp", Codecs: s.codecs(),
+		Name: name, Credentials: given, Remote: remote, Agent: "rtsp", Codecs: s.codecs(),
 	})
 	if err != nil {
-		log.Warn("refused an encoder", "why", err)
-		return refuse(err)
+		answer, end := refuse(err)
+		if answer.StatusCode == base.StatusUnauthorized && given.Empty() {
+			log.Debug("an encoder is asked for its password", "why", err) // as every one is that has it
+		} else {
+			log.Warn("refused an encoder", "why", err)
+		}
+		return answer, end
 	}
 	h.mu.Lock()
 	h.encoders[c.Session] = &encoder{session: s, pub: pub, ended: make(chan error, 1)}
@@ -250,7 +278,7 @@ func (h *handler) OnRecord(c *gortsplib.ServerHandlerOnRecordCtx) (*base.Respons
 	}
 	e.session.start(e.pub)
 	h.running.Go(func() {
-		err := watchSession(h.ctx, e.session, e.pub, func() string { return by }, e.ended)
+		err := watchSession(h.ctx, e.session, e.pub, func() string { return by }, h.timeout, e.ended)
 		e.session.close()
 		e.pub.Close(err) // nothing, if the gateway ended it
 		c.Session.Close()
@@ -272,7 +300,7 @@ func (h *handler) OnSessionClose(c *gortsplib.ServerHandlerOnSessionCloseCtx) {
 	case errors.As(err, new(liberrors.ErrServerSessionTornDown)):
 		err = nil // it said goodbye
 	case errors.As(err, new(liberrors.ErrServerSessionTimedOut)):
-		err = &sdk.Error{Cause: sdk.CauseRemote, Class: "stalled", Err: errors.New("the encoder sends nothing any more")}
+		err = errStalled
 	default:
 		err = &sdk.Error{Cause: sdk.CauseRemote, Class: "closed", Err: errors.New("the encoder's connection was lost")}
 	}
@@ -284,6 +312,9 @@ func (h *handler) OnSessionClose(c *gortsplib.ServerHandlerOnSessionCloseCtx) {
 // OnPacketsLost implements [gortsplib.ServerHandlerOnPacketsLost]: the session counts.
 func (*handler) OnPacketsLost(*gortsplib.ServerHandlerOnPacketsLostCtx) {}
 
-// OnDecodeError implements [gortsplib.ServerHandlerOnDecodeError]. What cannot be read
-// is lost, and counted as such.
-func (*handler) OnDecodeError(*gortsplib.ServerHandlerOnDecodeErrorCtx) {}
+// OnDecodeError implements [gortsplib.ServerHandlerOnDecodeError].
+func (h *handler) OnDecodeError(c *gortsplib.ServerHandlerOnDecodeErrorCtx) {
+	if e := h.encoder(c.Session); e != nil {
+		e.session.unreadable(c.Error)
+	}
+}

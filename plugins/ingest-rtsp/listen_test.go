@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -146,6 +148,65 @@ func TestPassword(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSendOnly: an encoder may say of its tracks that it only sends them.
+func TestSendOnly(t *testing.T) {
+	addr := peers.FreeAddr(t)
+	g := awaitEncoders(t, `{"listen": %q}`, addr)
+	_, d, _ := testCard(t)
+	for _, m := range d.Medias {
+		m.IsBackChannel = true // which is written the same way
+	}
+	u, err := base.ParseURL("rtsp://" + addr + "/studio?token=x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &gortsplib.Client{Scheme: u.Scheme, Host: u.Host, ReadTimeout: 20 * time.Second}
+	if err := c.Start2(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Announce(u, d)
+		done <- err
+	}()
+	if o := intake.Accept(g); len(o.GetCodecs()) != 2 {
+		t.Errorf("offer of %v", o.GetCodecs())
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUnreadableDescription: an encoder whose description is not understood is told so,
+// and the log says why.
+func TestUnreadableDescription(t *testing.T) {
+	logs := logged(t)
+	addr := peers.FreeAddr(t)
+	awaitEncoders(t, `{"listen": %q}`, addr)
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	const description = "v=0\r\nm=video 0 RTP/AVP 96\r\na=mid:rtsp://host/?token=" + canary + "\r\n"
+	_, _ = fmt.Fprintf(c, "ANNOUNCE rtsp://%s/studio?token=%s RTSP/1.0\r\nCSeq: 1\r\nContent-Type: application/sdp\r\nContent-Length: %d\r\n\r\n%s",
+		addr, canary, len(description), description)
+	answer, err := io.ReadAll(c) // the connection ends
+	if err != nil || !strings.HasPrefix(string(answer), "RTSP/1.0 400") {
+		t.Errorf("%v: %s", err, answer)
+	}
+	peers.Wait(t, 20*time.Second, "the log", func() error {
+		if !strings.Contains(logs.String(), "its description is not understood: media 1 is invalid: invalid mid") {
+			return errors.New(logs.String())
+		}
+		return nil
+	})
+	if strings.Contains(logs.String(), canary) {
+		t.Error("the log holds a token")
 	}
 }
 

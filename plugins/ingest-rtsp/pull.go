@@ -3,6 +3,7 @@ package ingestrtsp
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -27,6 +28,9 @@ const (
 	// blockedFor is how long UDP is not tried again for a source from which nothing
 	// came by it.
 	blockedFor = 10 * time.Minute
+	// maxConnections is how often a source may be connected to until it plays: it may
+	// redirect, and once more for TCP.
+	maxConnections = 8
 	// udpBufferBytes is asked of the kernel for each socket: a keyframe comes at once.
 	udpBufferBytes = 2 << 20
 
@@ -36,7 +40,7 @@ const (
 // errNothing: what the source offers is not carried.
 var errNothing = sdk.Permanent(&sdk.Error{
 	Cause: sdk.CauseRemote, Class: "protocol",
-	Err: errors.New("the source offers nothing that the gateway carries: want H.264, H.265, AAC or Opus"),
+	Err: errors.New("the source offers nothing that the gateway carries: want H.264, H.265, AAC, Opus or G.711"),
 })
 
 // Pull implements [sdk.Puller].
@@ -49,14 +53,14 @@ func (in *ingest) Pull(ctx context.Context, raw secret.String, pub *sdk.Publicat
 	if err != nil {
 		return sdk.Permanent(&sdk.Error{Cause: sdk.CauseConfig, Class: "address", Err: err})
 	}
-	p := &pull{source: src, options: o, pub: pub, switched: func() { in.block(src) }}
+	p := &pull{source: src, options: o, pub: pub, log: sdk.Logger().With("source", src.address()), switched: func() { in.block(src) }}
 	p.auto = src.transport == transportAuto
 	p.udp = src.transport == transportUDP || p.auto && !in.isBlocked(src)
 	err = p.run(ctx)
 	var odd *udpError
 	if errors.As(err, &odd) && p.auto {
 		// It does not say so in the way in which the library would turn to TCP by itself.
-		sdk.Logger().Info("the source does not send by UDP; TCP is tried", "source", src.address(), "why", odd.err)
+		p.log.Info("the source does not send by UDP as it should; TCP is tried", "why", odd.err)
 		in.block(src)
 		p.udp = false
 		err = p.run(ctx)
@@ -103,16 +107,22 @@ type pull struct {
 	auto     bool // udp, and TCP if that does not work
 	udp      bool
 	switched func() // called when the library turned to TCP
+	log      *slog.Logger
 
-	local atomic.Pointer[net.TCPAddr] // this end of the connection
-	tcp   atomic.Bool                 // media come by TCP
+	connections int                         // so far; the library makes one after the other
+	local       atomic.Pointer[net.TCPAddr] // this end of the connection
+	tcp         atomic.Bool                 // media come by TCP
 	// unanswered ends a connection on which nothing has been heard so far.
 	unanswered atomic.Pointer[time.Timer]
 	late       atomic.Bool // it did
+
+	session atomic.Pointer[session] // what packets are for; nil before there is one
+	ended   chan error              // takes the first end without blocking
 }
 
 // run fetches until ctx or the publication ends, or the source does.
 func (p *pull) run(ctx context.Context) error {
+	p.connections, p.ended = 0, make(chan error, 1)
 	c, err := p.client()
 	if err != nil {
 		return err
@@ -136,18 +146,22 @@ func (p *pull) run(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
-	ended := make(chan error, 1)
-	watch.Go(func() { ended <- c.Wait() })
+	watch.Go(func() { p.end(c.Wait()) })
 	s.start(p.pub)
-	sdk.Logger().Info("the source plays", "source", p.source.address(), "transport", p.transport())
-	return watchSession(ctx, s, p.pub, p.transport, ended)
+	p.log.Info("the source plays", "transport", p.transport())
+	patience := p.options.Timeout
+	if p.udp && p.auto {
+		patience += udpPatience // until TCP is tried
+	}
+	return watchSession(ctx, s, p.pub, p.transport, patience, p.ended)
 }
 
 var errEnds = errors.New("the plugin ends")
 
 // watchSession reports on a session until ctx or the publication ends, or the session
-// does.
-func watchSession(ctx context.Context, s *session, pub *sdk.Publication, transport func() string, ended <-chan error) error {
+// does. One of which no media have come for timeout has ended: the library hears the
+// reports, too, and a camera sends them whether it has a picture or not.
+func watchSession(ctx context.Context, s *session, pub *sdk.Publication, transport func() string, timeout time.Duration, ended <-chan error) error {
 	tick := time.NewTicker(silentAfter / 2)
 	defer tick.Stop()
 	silent := false
@@ -161,6 +175,9 @@ func watchSession(ctx context.Context, s *session, pub *sdk.Publication, transpo
 		case <-pub.Done():
 			return nil
 		case <-tick.C:
+		}
+		if s.quiet() >= timeout {
+			return errStalled
 		}
 		if is := s.silent(); is != silent {
 			silent = is
@@ -194,13 +211,17 @@ func (p *pull) client() (*gortsplib.Client, error) {
 		OnRequest:       func(*base.Request) {},
 		OnResponse:      func(*base.Response) { p.answered() },
 		OnServerRequest: func(*base.Request) {}, OnServerResponse: func(*base.Response) {},
-		OnTransportSwitch: func(error) {
-			sdk.Logger().Info("nothing comes by UDP; TCP is tried", "source", p.source.address())
+		OnTransportSwitch: func(why error) {
+			if errors.As(why, new(liberrors.ErrClientSwitchToTCP)) {
+				p.log.Info("nothing comes by UDP; TCP is tried")
+			} else {
+				p.log.Info("the source does not send by UDP; TCP is tried")
+			}
 			p.tcp.Store(true)
 			p.switched()
 		},
 		OnPacketsLost: func(uint64) {}, // counted by the session
-		OnDecodeError: func(error) {},
+		OnDecodeError: p.decodeError,
 	}
 	// Without a transport the library turns from UDP to TCP by itself.
 	by := gortsplib.TransportTCP
@@ -212,6 +233,25 @@ func (p *pull) client() (*gortsplib.Client, error) {
 	}
 	p.tcp.Store(!p.udp)
 	return c, nil
+}
+
+// decodeError hears of a packet that cannot be read. Datagrams that are larger than the
+// library takes come whole by TCP.
+func (p *pull) decodeError(err error) {
+	if s := p.session.Load(); s != nil {
+		s.unreadable(err)
+	}
+	if p.auto && errors.As(err, new(liberrors.ErrClientRTPPacketTooBigUDP)) {
+		p.end(&udpError{err})
+	}
+}
+
+// end says why the session ends, unless that is known.
+func (p *pull) end(err error) {
+	select {
+	case p.ended <- err:
+	default:
+	}
 }
 
 // answered says that the source was heard, or is not to be heard any more.
@@ -229,6 +269,9 @@ func (p *pull) dial(ctx context.Context, network, address string) (net.Conn, err
 			Cause: sdk.CauseRemote, Class: "protocol",
 			Err: errors.New("the source redirects to another host, for which the user and password are not meant: write the URL of that one"),
 		}
+	}
+	if p.connections++; p.connections > maxConnections {
+		return nil, &sdk.Error{Cause: sdk.CauseRemote, Class: "protocol", Err: errors.New("the source redirects again and again")}
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
 	if err != nil {
@@ -277,7 +320,8 @@ func (p *pull) play(c *gortsplib.Client) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := newSession(d)
+	s := newSession(d, p.log)
+	p.session.Store(s)
 	if len(s.tracks) == 0 {
 		return nil, errNothing
 	}

@@ -2,18 +2,22 @@ package ingestrtsp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http/httptest"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -181,7 +185,7 @@ func receiveCard(t *testing.T, late, long time.Duration, reports func(video bool
 		t.Fatal(err)
 	}
 	d, video, audio := camera.Describe(card, camera.Script{})
-	s := newSession(d)
+	s := newSession(d, slog.Default())
 	defer s.close()
 	r := &intake.Recorder{}
 	s.start(r)
@@ -271,7 +275,7 @@ func TestLossHoldsNothingUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		d, _, audio := camera.Describe(card, camera.Script{})
-		s := newSession(d)
+		s := newSession(d, slog.Default())
 		defer s.close()
 		r := &stopwatch{}
 		s.start(r)
@@ -406,6 +410,7 @@ func TestFaults(t *testing.T) {
 	f(secretURL+says(t, "")+"/"+canary, "closed", false, remote, "ended the connection")
 	f(secretURL+play(camera.Script{UDP: false})+"/"+canary+"#transport=udp", "protocol", true, config, "transport")
 	f(secretURL+redirects(t, "rtsp://127.0.0.2:9/"+canary)+"/"+canary, "protocol", false, remote, "redirects to another host")
+	f(secretURL+redirects(t, "")+"/"+canary, "protocol", false, remote, "redirects again and again")
 	if text := logs.String(); strings.Contains(text, canary) {
 		i := strings.Index(text, canary)
 		t.Errorf("the log holds a secret: %s", text[max(0, i-200):min(len(text), i+40)])
@@ -460,7 +465,7 @@ func says(t *testing.T, text string) string {
 	})
 }
 
-// redirects answers every request with the way to another place.
+// redirects answers every request with the way to another place, or to itself.
 func redirects(t *testing.T, to string) string {
 	return serveRaw(t, func(c net.Conn) {
 		b := make([]byte, 4096)
@@ -471,7 +476,7 @@ func redirects(t *testing.T, to string) string {
 			}
 			_, rest, _ := strings.Cut(string(b[:n]), "CSeq: ")
 			seq, _, _ := strings.Cut(rest, "\r\n")
-			status := "302 Found\r\nLocation: " + to
+			status := "302 Found\r\nLocation: " + cmp.Or(to, "rtsp://"+c.LocalAddr().String()+"/")
 			if strings.HasPrefix(string(b[:n]), "OPTIONS") {
 				status = "200 OK\r\nPublic: DESCRIBE"
 			}
@@ -480,24 +485,85 @@ func redirects(t *testing.T, to string) string {
 	})
 }
 
-// TestCameraStalls: one that stops sending and stays connected is given up.
+// TestCameraStalls: one that stops sending and stays connected is given up, though its
+// reports come as before.
 func TestCameraStalls(t *testing.T) {
-	var mu sync.Mutex
-	quiet := false
-	c := camera.Start(t, peers.FreeAddr(t), camera.Script{Drop: func(uint16, bool) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return quiet
-	}})
-	g := attach(t, `{"timeout": "2s"}`)
-	intake.Pull(g, 1, "rtsp://"+c.Addr+"/stream#transport=tcp")
-	intake.Take(g, flows)
-	mu.Lock()
-	quiet = true
-	mu.Unlock()
-	r := intake.Take(g, nil)
-	if r.End.GetClass() != "stalled" || r.Silent == 0 {
-		t.Errorf("ended with %v, told %d times of silence", r.End, r.Silent)
+	f := func(name string, reports func(bool, time.Duration) (time.Time, time.Duration, bool)) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var quiet atomic.Bool
+			c := camera.Start(t, peers.FreeAddr(t), camera.Script{Drop: func(uint16, bool) bool { return quiet.Load() }, Reports: reports})
+			g := attach(t, `{"timeout": "2s"}`)
+			intake.Pull(g, 1, "rtsp://"+c.Addr+"/stream#transport=tcp")
+			intake.Take(g, flows)
+			quiet.Store(true)
+			r := intake.Take(g, nil)
+			if r.End.GetClass() != "stalled" || r.Silent == 0 {
+				t.Errorf("ended with %v, told %d times of silence", r.End, r.Silent)
+			}
+		})
+	}
+	f("altogether", nil)
+	f("reports go on", func(bool, time.Duration) (time.Time, time.Duration, bool) { return time.Time{}, 0, true })
+}
+
+// TestLargeDatagrams: a camera whose datagrams are larger than the library takes is
+// fetched by TCP.
+func TestLargeDatagrams(t *testing.T) {
+	t.Parallel()
+	c := camera.Start(t, peers.FreeAddr(t), camera.Script{UDP: true})
+	theirs, ours := regexp.MustCompile(`client_port=(\d+)-`), regexp.MustCompile(`server_port=\d+-\d+`)
+	large, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = large.Close() }()
+	var to atomic.Int64 // the port for the picture
+	addr := between(t, c.Addr, func(b []byte) []byte {
+		if port := theirs.FindSubmatch(b); port != nil && to.Load() == 0 {
+			n, _ := strconv.ParseInt(string(port[1]), 10, 64)
+			to.Store(n)
+		}
+		return b
+	}, func(b []byte) []byte {
+		return ours.ReplaceAll(b, fmt.Appendf(nil, "server_port=%d-%d", large.LocalAddr().(*net.UDPAddr).Port, large.LocalAddr().(*net.UDPAddr).Port))
+	})
+	g := attach(t, `{"timeout": "30s"}`)
+	intake.Pull(g, 1, "rtsp://"+addr+"/stream")
+	ctx, stop := context.WithCancel(t.Context())
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	defer stop()
+	sending.Go(func() {
+		for ctx.Err() == nil {
+			if port := int(to.Load()); port != 0 {
+				_, _ = large.WriteTo(make([]byte, 2000), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+	r := intake.Take(g, func(r *intake.Session) bool { return flows(r) && r.Info["transport"] == "tcp" })
+	checkCard(t, r, 3*time.Second)
+}
+
+// TestOtherPayloadType: packets that the description does not name are counted, and why
+// there is no picture is in the log.
+func TestOtherPayloadType(t *testing.T) {
+	logs := logged(t)
+	c := camera.Start(t, peers.FreeAddr(t), camera.Script{})
+	named := regexp.MustCompile(`(RTP/AVP|a=rtpmap:|a=fmtp:)( ?)96`)
+	addr := between(t, c.Addr, func(b []byte) []byte { return b }, func(b []byte) []byte { return named.ReplaceAll(b, []byte("${1}${2}99")) })
+	g := attach(t, `{}`)
+	intake.Pull(g, 1, "rtsp://"+addr+"/stream#transport=tcp")
+	r := intake.Take(g, func(r *intake.Session) bool { return r.Stats["rtsp_packets_unreadable"] > 0 && len(r.Units[2]) > 0 })
+	if len(r.Units[1]) > 0 {
+		t.Errorf("%d pictures of another payload type", len(r.Units[1]))
+	}
+	if want := "packets come that cannot be read"; strings.Count(logs.String(), want) != 1 || !strings.Contains(logs.String(), "payload type 96") {
+		t.Errorf("the log does not say once %q and why", want)
 	}
 }
 

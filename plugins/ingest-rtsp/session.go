@@ -1,11 +1,15 @@
 package ingestrtsp
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/bluenviron/gortsplib/v4/pkg/description"
 	"github.com/bluenviron/gortsplib/v4/pkg/format"
+	"github.com/bluenviron/gortsplib/v4/pkg/liberrors"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 
@@ -37,6 +41,7 @@ const sourceTimeout = time.Second
 // packet goes the whole way on the goroutine that received it. Its methods are safe
 // for concurrent use once packets come.
 type session struct {
+	log   *slog.Logger // says whose session it is
 	clock *clock.Clock
 	// now is the time; tests have their own.
 	now func() time.Time
@@ -49,13 +54,14 @@ type session struct {
 	lastAt  time.Time // of a packet
 	pause   time.Duration
 	figures figures
+	warned  bool // of packets that cannot be read
 
 	leftOut map[string]uint64 // what is not carried, by kind; not changed after describe
 }
 
 // figures are counts of a session.
 type figures struct {
-	bytes, packets, units, reports, jumps, unknown uint64
+	bytes, packets, units, reports, jumps, unknown, unreadable uint64
 }
 
 // A track is one track on its way.
@@ -79,11 +85,11 @@ type depacketizer interface {
 	Dropped() uint64
 }
 
-// newSession makes a session of what d offers. Formats that are carried are replaced
-// in d by such as hand their packets to the session.
-func newSession(d *description.Session) *session {
+// newSession makes a session of what d offers; log says whose it is. Formats that are
+// carried are replaced in d by such as hand their packets to the session.
+func newSession(d *description.Session, log *slog.Logger) *session {
 	now := time.Now()
-	s := &session{clock: clock.New(now), now: time.Now, lastAt: now, leftOut: make(map[string]uint64)}
+	s := &session{log: log, clock: clock.New(now), now: time.Now, lastAt: now, leftOut: make(map[string]uint64)}
 	for _, m := range d.Medias {
 		s.describe(m)
 	}
@@ -171,6 +177,28 @@ func (t *track) take(p *rtp.Packet) {
 	s.lastAt, t.lastAt = now, now
 	t.buffer.Push(reorder.Packet{Seq: p.SequenceNumber, Time: p.Timestamp, Marker: p.Marker, Payload: p.Payload, Arrival: now})
 	s.arm(now)
+}
+
+// unreadable notes what the library says of a packet that it did not hand over. Once it
+// is logged, for the one who looks for the picture.
+func (s *session) unreadable(err error) {
+	var unknown liberrors.ErrClientRTPPacketUnknownPayloadType
+	var why string
+	switch {
+	case errors.As(err, &unknown):
+		why = fmt.Sprintf("they are of payload type %d, which the description does not name", unknown.PayloadType)
+	case errors.As(err, new(liberrors.ErrClientRTPPacketTooBigUDP)):
+		why = "they are larger than 1472 bytes: have smaller ones sent, or send them by TCP"
+	default:
+		return // reports, and packets that the session has seen or misses
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.figures.unreadable++
+	if !s.warned {
+		s.warned = true
+		s.log.Warn("packets come that cannot be read", "why", why)
+	}
 }
 
 // comesFrom reports whether ssrc is the sender of the track. Another one takes its
@@ -272,6 +300,13 @@ func (s *session) silent() bool {
 	return s.now().Sub(s.lastAt) > max(silentAfter, 2*s.pause)
 }
 
+// quiet is how long no packet has come that could be read.
+func (s *session) quiet() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now().Sub(s.lastAt)
+}
+
 // stats are the figures of the session.
 func (s *session) stats(transport string) sdk.IngestStats {
 	s.mu.Lock()
@@ -297,6 +332,7 @@ func (s *session) stats(transport string) sdk.IngestStats {
 		"rtsp_packets_duplicate":  float64(counts.Duplicates),
 		"rtsp_packets_overtaken":  float64(counts.Overtaken),
 		"rtsp_packets_of_unknown": float64(f.unknown),
+		"rtsp_packets_unreadable": float64(f.unreadable),
 		"rtsp_sender_reports":     float64(f.reports),
 		"rtsp_tracks_left_out":    float64(left),
 		"rtsp_time_jumps":         float64(f.jumps),
