@@ -37,8 +37,8 @@ func Plugin() sdk.Plugin {
 
 // Options are those of the plugin.
 type Options struct {
-	Transport string        `json:"transport,omitempty" jsonschema:"enum=auto,enum=udp,enum=tcp,description=How media come from sources: auto (UDP, and TCP where that does not work), udp or tcp. #transport=tcp at the end of a URL says it for that one"`
-	Timeout   time.Duration `json:"timeout,omitempty" jsonschema:"description=How long a source may not answer, or source and encoder send no media, before they count as lost; 5s unless told otherwise"`
+	Transport string        `json:"transport,omitempty" jsonschema:"enum=auto,enum=udp,enum=tcp,description=How media come from sources: auto is by UDP and by TCP where that does not work. #transport=tcp at the end of a URL says it for that one"`
+	Timeout   time.Duration `json:"timeout,omitempty" jsonschema:"description=How long a source may not answer or source and encoder may send no media until they count as lost; 5s unless told otherwise"`
 	CA        sdk.File      `json:"ca,omitzero" jsonschema:"description=File of root certificates (PEM) that verify sources of rtsps instead of those of the system"`
 
 	Listen    string `json:"listen,omitempty" jsonschema:"description=Address on which encoders announce streams; none if absent"`
