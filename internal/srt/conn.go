@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -83,6 +84,7 @@ func (e *RejectedError) Permanent() bool {
 type Conn struct {
 	conn   gosrt.Conn
 	caller bool
+	relay  *relay // nil: none
 
 	closing sync.Once
 	closed  chan struct{}
@@ -106,14 +108,21 @@ func Dial(ctx context.Context, a Address, control func(network, address string, 
 	if a.Mode != Caller {
 		return nil, errors.New("the address is one to listen on")
 	}
-	remote, rtt, err := probe(ctx, a.HostPort, control)
+	there, err := probe(ctx, a.HostPort, control)
 	if err != nil {
 		return nil, err
 	}
 	config := a.config()
-	config.ConnectionTimeout = handshakeTimeout + 4*rtt
+	config.ConnectionTimeout = handshakeTimeout + 4*there.rtt
+	needsRelay := !a.Passphrase.Empty() && a.KeyBits > 128 && !there.namesKey
 	for attempt := 1; ; attempt++ {
-		conn, err := dial(ctx, remote, config)
+		var via *relay
+		if needsRelay {
+			if via, err = newRelay(ctx, there.address, a.KeyBits, control); err != nil {
+				return nil, err
+			}
+		}
+		conn, err := dial(ctx, there.address, config, via)
 		if err == nil {
 			return conn, nil
 		}
@@ -124,9 +133,13 @@ func Dial(ctx context.Context, a Address, control func(network, address string, 
 	}
 }
 
-// dial lets the library call. It cannot be interrupted, but does not take long: who
-// gives up leaves the end of the call to a goroutine.
-func dial(ctx context.Context, remote string, config gosrt.Config) (*Conn, error) {
+// dial lets the library call, over a relay unless that is nil, which it closes if it
+// fails. It cannot be interrupted, but does not take long: who gives up leaves the end
+// of the call to a goroutine.
+func dial(ctx context.Context, remote string, config gosrt.Config, via *relay) (*Conn, error) {
+	if via != nil {
+		remote = via.self.String()
+	}
 	type result struct {
 		conn gosrt.Conn
 		err  error
@@ -134,6 +147,9 @@ func dial(ctx context.Context, remote string, config gosrt.Config) (*Conn, error
 	done := make(chan result, 1)
 	go func() {
 		conn, err := gosrt.Dial("srt", remote, config)
+		if err != nil && via != nil {
+			via.close()
+		}
 		done <- result{conn, err}
 	}()
 	select {
@@ -141,11 +157,11 @@ func dial(ctx context.Context, remote string, config gosrt.Config) (*Conn, error
 		if r.err != nil {
 			return nil, explainDial(r.err)
 		}
-		return newConn(r.conn, true), nil
+		return newConn(r.conn, true, via), nil
 	case <-ctx.Done():
 		go func() {
 			if r := <-done; r.err == nil {
-				newConn(r.conn, true).Close()
+				newConn(r.conn, true, via).Close()
 			}
 		}()
 		return nil, ctx.Err()
@@ -162,16 +178,26 @@ func explainDial(err error) error {
 			return &RejectedError{Code: uint32(code)}
 		}
 	}
+	if strings.Contains(err.Error(), "connection timeout") {
+		return fmt.Errorf("the peer answers, and then does not go on with the handshake: %w", context.DeadlineExceeded)
+	}
 	return fmt.Errorf("calling: %w", err)
 }
 
-// probe finds the address that answers to the first message of a handshake, and how
-// long that takes. It repeats the message, as the library does not.
-func probe(ctx context.Context, hostPort string, control func(network, address string, c syscall.RawConn) error) (string, time.Duration, error) {
+// An answer is what a listener says to the first message of a handshake.
+type answer struct {
+	address  string
+	rtt      time.Duration
+	namesKey bool // it says how long the key has to be
+}
+
+// probe asks a listener whether it is there. It repeats the first message of the
+// handshake, as the library does not.
+func probe(ctx context.Context, hostPort string, control func(network, address string, c syscall.RawConn) error) (answer, error) {
 	d := net.Dialer{Control: control}
 	conn, err := d.DialContext(ctx, "udp", hostPort)
 	if err != nil {
-		return "", 0, err
+		return answer{}, err
 	}
 	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
@@ -181,23 +207,23 @@ func probe(ctx context.Context, hostPort string, control func(network, address s
 	for {
 		sent := time.Now()
 		if _, err := conn.Write(hello); err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
-			return "", 0, err
+			return answer{}, err
 		}
 		_ = conn.SetReadDeadline(sent.Add(probeInterval))
 		if ctx.Err() != nil {
-			return "", 0, noAnswer(ctx)
+			return answer{}, noAnswer(ctx)
 		}
 		n, err := conn.Read(buf)
 		switch {
 		case err == nil && isHandshake(buf[:n]):
-			return conn.RemoteAddr().String(), time.Since(sent), nil
+			return answer{conn.RemoteAddr().String(), time.Since(sent), keyField(buf) != 0}, nil
 		case err == nil:
 		case ctx.Err() != nil:
-			return "", 0, noAnswer(ctx)
+			return answer{}, noAnswer(ctx)
 		case errors.Is(err, syscall.ECONNREFUSED):
-			return "", 0, fmt.Errorf("nobody listens for srt there: %w", syscall.ECONNREFUSED)
+			return answer{}, fmt.Errorf("nobody listens for srt there: %w", syscall.ECONNREFUSED)
 		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return "", 0, err
+			return answer{}, err
 		}
 	}
 }
@@ -227,8 +253,8 @@ func isHandshake(b []byte) bool {
 	return len(b) >= 64 && b[0] == 0x80 && b[1] == 0
 }
 
-func newConn(c gosrt.Conn, caller bool) *Conn {
-	return &Conn{conn: c, caller: caller, closed: make(chan struct{})}
+func newConn(c gosrt.Conn, caller bool, via *relay) *Conn {
+	return &Conn{conn: c, caller: caller, relay: via, closed: make(chan struct{})}
 }
 
 // Write hands one datagram of at most [PayloadBytes] over, and does not block:
@@ -277,15 +303,15 @@ func (c *Conn) Done() <-chan struct{} { return c.closed }
 
 func (c *Conn) over() { c.closing.Do(func() { close(c.closed) }) }
 
-// RemoteAddr is the peer's address.
-func (c *Conn) RemoteAddr() string { return c.conn.RemoteAddr().String() }
-
 // Close tells the peer and ends the connection. What is not sent is lost.
 func (c *Conn) Close() {
 	_ = c.conn.Close()
 	c.over()
 	if !c.caller {
 		return
+	}
+	if c.relay != nil {
+		defer c.relay.close()
 	}
 	// The library's receiving goroutine waits to say that it is over until somebody
 	// asks. Who reads has been told by now.

@@ -19,8 +19,12 @@ type Server struct {
 	calls    sync.WaitGroup
 }
 
-// ErrInUse says that the port is taken.
-var ErrInUse = errors.New("the port is in use")
+// Errors of [Listen] that say what to change.
+var (
+	ErrInUse     = errors.New("the port is in use")
+	ErrNotOurs   = errors.New("this machine has no such address")
+	ErrForbidden = errors.New("the port needs privileges: take one above 1023")
+)
 
 // Listen opens the port of a. Its stream id and passphrase are the callers' and not
 // used here.
@@ -42,10 +46,14 @@ func Listen(a Address) (*Server, error) {
 	at := net.JoinHostPort(host, port)
 	// The library shares a port with whoever does the same: look first.
 	first, err := net.ListenPacket("udp", at)
-	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("listening on udp port %s: %w", port, ErrInUse)
-		}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listening on udp port %s: %w", port, ErrInUse)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listening on %s: %w", at, ErrNotOurs)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("listening on udp port %s: %w", port, ErrForbidden)
+	case err != nil:
 		return nil, err
 	}
 	at = first.LocalAddr().String() // with the port that the kernel chose, if it did
@@ -79,17 +87,18 @@ func (c Call) Remote() string { return c.request.RemoteAddr().String() }
 func (c Call) Reject(code uint32) { c.request.Reject(gosrt.RejectionReason(code)) }
 
 // Verify checks that the caller encrypts with passphrase; empty: that it does not
-// encrypt. Another caller is rejected, and the error is a *[RejectedError].
+// encrypt. Another caller is rejected, and the error says what is wrong with it.
 func (c Call) Verify(passphrase secret.String) error {
-	switch {
-	case passphrase.Empty() == c.request.IsEncrypted():
+	switch encrypted := c.request.IsEncrypted(); {
+	case encrypted && passphrase.Empty():
 		c.Reject(Unsecure)
-		return &RejectedError{Code: Unsecure}
-	case !passphrase.Empty():
-		if err := c.request.SetPassphrase(passphrase.Reveal()); err != nil {
-			c.Reject(BadSecret)
-			return &RejectedError{Code: BadSecret}
-		}
+		return errors.New("it encrypts, and there is no passphrase for that here")
+	case !encrypted && !passphrase.Empty():
+		c.Reject(Unsecure)
+		return errors.New("it does not encrypt, and has to: it has no passphrase")
+	case encrypted && c.request.SetPassphrase(passphrase.Reveal()) != nil:
+		c.Reject(BadSecret)
+		return errors.New("it encrypts with another passphrase")
 	}
 	return nil
 }
@@ -100,7 +109,7 @@ func (c Call) Accept() (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("answering a caller: %w", err)
 	}
-	return newConn(conn, false), nil
+	return newConn(conn, false, nil), nil
 }
 
 // Run calls answer for each caller, in a goroutine of its own, until ctx ends; it

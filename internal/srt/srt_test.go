@@ -1,7 +1,9 @@
 package srt
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"testing"
@@ -86,8 +88,9 @@ func TestConversation(t *testing.T) {
 			conn.Discard()
 		})
 	}()
+	bits := 0
 	call := func(id, pass string) (*Conn, error) {
-		return Dial(t.Context(), Address{Mode: Caller, HostPort: s.Addr(), StreamID: secret.New(id), Passphrase: secret.New(pass)}, nil)
+		return Dial(t.Context(), Address{Mode: Caller, HostPort: s.Addr(), StreamID: secret.New(id), Passphrase: secret.New(pass), KeyBits: bits}, nil)
 	}
 	code := func(id, pass string, want uint32) {
 		t.Helper()
@@ -99,9 +102,14 @@ func TestConversation(t *testing.T) {
 	code("x", "", Unsecure)
 	code("x", "0123456789xx", BadSecret)
 	code("nothing", "0123456789ab", NotFound)
+	bits = 256 // over a relay, as this listener names no length
+	code("x", "0123456789xx", BadSecret)
 	conn, err := call("x", "0123456789ab")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if conn.relay == nil {
+		t.Error("there is no relay")
 	}
 	if err := conn.Write(make([]byte, PayloadBytes+1)); err == nil {
 		t.Error("no error for a datagram that is too long")
@@ -126,4 +134,33 @@ func TestConversation(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	conn.Close()
+}
+
+// TestKeyLength: it is named where it was not, and nothing else is touched.
+func TestKeyLength(t *testing.T) {
+	message := func(kind uint32, field byte) []byte {
+		b := induction()
+		binary.BigEndian.PutUint32(b[36:], kind)
+		b[21] = field
+		return b
+	}
+	f := func(in []byte, bits int, want uint16) {
+		t.Helper()
+		out := bytes.Clone(in)
+		nameKeyLength(out, bits)
+		if got := keyField(out); got != want {
+			t.Errorf("it names %d, want %d", got, want)
+		}
+		if copy(out[20:22], in[20:22]); !bytes.Equal(out, in) {
+			t.Error("it changed more")
+		}
+	}
+	f(message(0xffffffff, 0), 256, 4)
+	f(message(0xffffffff, 0), 192, 3)
+	f(message(0xffffffff, 2), 256, 2)
+	f(message(1, 0), 256, 0)    // the first message
+	f(message(1010, 0), 256, 0) // a rejection
+	data := message(0xffffffff, 0)
+	data[0] = 0
+	f(data, 256, 0)
 }

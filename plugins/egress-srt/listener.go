@@ -2,6 +2,7 @@ package egresssrt
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -36,6 +37,7 @@ type listener struct {
 	carried
 	err     error
 	players map[*guest]bool
+	taken   int                 // places: of players, and of those who are being answered
 	group   []*media.AccessUnit // from the last random access point on
 	bytes   int
 	gone    sdk.SinkStats // figures of those who left
@@ -95,13 +97,11 @@ func (l *listener) answer(ctx context.Context, call srt.Call) {
 		refuse(srt.NotFound, "it calls for another stream id")
 		return
 	}
-	l.mu.Lock()
-	room := len(l.players) < maxPlayers
-	l.mu.Unlock()
-	if !room {
-		refuse(srt.Overload, "there are too many")
+	if !l.takePlace() {
+		refuse(srt.Overload, fmt.Sprintf("there are %d players", maxPlayers))
 		return
 	}
+	defer l.leavePlace()
 	var conn *srt.Conn
 	err := call.Verify(l.at.Passphrase)
 	if err == nil {
@@ -131,6 +131,23 @@ func (l *listener) answer(ctx context.Context, call srt.Call) {
 	wg.Wait()
 	l.leave(g)
 	sdk.Logger().Info("a player left", "remote", remote)
+}
+
+// takePlace reports whether there is a place for another player, and takes it.
+func (l *listener) takePlace() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.taken == maxPlayers {
+		return false
+	}
+	l.taken++
+	return true
+}
+
+func (l *listener) leavePlace() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.taken--
 }
 
 // enter makes a guest of a connection: what there is of the last group of pictures
@@ -249,18 +266,22 @@ func (g *guest) put(u *media.AccessUnit, isVideo bool) {
 	g.signal()
 }
 
-// drop forgets the units that wait; changes of tracks stay. The caller holds mu.
+// drop forgets the units that wait, and of the changes of tracks all but the last.
+// The caller holds mu.
 func (g *guest) drop() {
-	kept := g.queue[:0]
+	var last item
 	for _, it := range g.queue {
 		if it.unit == nil {
-			kept = append(kept, it)
+			last = it
 		} else {
 			g.dropped++
 		}
 	}
-	clear(g.queue[len(kept):])
-	g.queue, g.skip = kept, true
+	clear(g.queue)
+	g.queue, g.skip = g.queue[:0], true
+	if last.tracks != nil {
+		g.queue = append(g.queue, last)
+	}
 }
 
 func (g *guest) stats() sdk.SinkStats {

@@ -79,18 +79,21 @@ func check(t testing.TB, file string, units []*media.AccessUnit, slack int) {
 }
 
 // TestPeersListen: ffmpeg and srt-live-transmit as listeners, in the clear and with
-// each length of key. With a long latency, too, the last pictures arrive: the goodbye
+// each length of key, which the peer names or, as is its default, leaves to us. With a long latency, too, the last pictures arrive: the goodbye
 // comes when it is over.
 func TestPeersListen(t *testing.T) {
 	peers.Need(t, "ffmpeg", "ffprobe", "srt-live-transmit")
 	m := load(t)
-	f := func(program string, bits int, latency string) {
-		t.Run(fmt.Sprint(program, bits, latency), func(t *testing.T) {
+	f := func(program string, bits int, named bool, latency string) {
+		t.Run(fmt.Sprint(program, bits, named, latency), func(t *testing.T) {
 			t.Parallel()
 			query, to := "", "?streamid=publish:card&"+latency
 			if bits > 0 {
-				query = fmt.Sprintf("passphrase=%s&pbkeylen=%d", passphrase, bits/8)
-				to += "&" + query
+				query = "passphrase=" + passphrase
+				to += fmt.Sprintf("&%s&pbkeylen=%d", query, bits/8)
+			}
+			if named {
+				query += fmt.Sprintf("&pbkeylen=%d", bits/8)
 			}
 			addr, file, p := listen(t, program, query)
 			s := connect(t, "srt://"+addr+to, Options{}, m)
@@ -99,13 +102,15 @@ func TestPeersListen(t *testing.T) {
 			check(t, file, m.first(playTime), 2)
 		})
 	}
-	f("ffmpeg", 0, patient)
-	f("ffmpeg", 256, patient)
-	f("ffmpeg", 0, "latency=2500")
-	f("srt-live-transmit", 0, patient)
-	f("srt-live-transmit", 128, patient)
-	f("srt-live-transmit", 192, patient)
-	f("srt-live-transmit", 0, "latency=2500")
+	f("ffmpeg", 0, false, patient)
+	f("ffmpeg", 256, true, patient)
+	f("ffmpeg", 256, false, patient)
+	f("ffmpeg", 0, false, "latency=2500")
+	f("srt-live-transmit", 0, false, patient)
+	f("srt-live-transmit", 128, false, patient)
+	f("srt-live-transmit", 192, true, patient)
+	f("srt-live-transmit", 192, false, patient)
+	f("srt-live-transmit", 0, false, "latency=2500")
 }
 
 // TestPeersRefuse: a wrong passphrase is told as what it is.

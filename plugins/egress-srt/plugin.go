@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"syscall"
 	"time"
@@ -138,6 +139,7 @@ func configError(err error) error {
 func explain(err error) error {
 	var rejected *srt.RejectedError
 	var refused *sdk.RefusedAddressError
+	var name *net.DNSError
 	failure := func(class string) *sdk.Error { return &sdk.Error{Cause: sdk.CauseRemote, Class: class, Err: err} }
 	switch {
 	case errors.As(err, &refused):
@@ -158,6 +160,10 @@ func explain(err error) error {
 		return e
 	case errors.Is(err, srt.ErrInUse):
 		return &sdk.Error{Cause: sdk.CauseConfig, Class: "in_use", Err: err}
+	case errors.Is(err, srt.ErrNotOurs), errors.Is(err, srt.ErrForbidden):
+		return &sdk.Error{Cause: sdk.CauseConfig, Class: "address", Err: err}
+	case errors.As(err, &name):
+		return failure("dns")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return failure("refused")
 	case errors.Is(err, context.DeadlineExceeded):
