@@ -194,6 +194,7 @@ func (a *attachment) openIngest(o *wire.Open) {
 type Publication struct {
 	a          *attachment
 	id         uint32
+	stream     string
 	window     int // credit to start with
 	codecs     []media.Codec
 	onKeyframe func(media.TrackID)
@@ -227,7 +228,7 @@ type lane struct {
 const maxQueueBytes = 4 << 20
 
 func newPublication(a *attachment, o *wire.Open) *Publication {
-	p := &Publication{a: a, id: o.GetSession(), lanes: make(map[media.TrackID]*lane)}
+	p := &Publication{a: a, id: o.GetSession(), stream: o.GetStream(), lanes: make(map[media.TrackID]*lane)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.window = int(min(o.GetInitialCreditBytes(), wire.MaxMessageBytes))
 	for _, c := range o.GetCodecs() {
@@ -247,6 +248,9 @@ func (p *Publication) ready(state *wire.SessionState) {
 	state.Session, state.State = p.id, wire.SessionState_READY
 	p.a.out.Open(p.id, p, p.window, stateMsg(state))
 }
+
+// Stream is the name of the stream that is published: of a pull, that of its route.
+func (p *Publication) Stream() string { return p.stream }
 
 // Codecs are those of the offered codecs that every target of the stream can carry:
 // who can choose, receives one of them. Empty if the gateway does not know.
