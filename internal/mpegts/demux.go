@@ -56,7 +56,8 @@ type Demuxer struct {
 	pat       section
 	pmt       section
 	pmtPID    uint16
-	known     bool // pmtPID is
+	known     bool // pmtPID and number are
+	number    int  // of the program that is read
 	version   int  // of the program map; -1 before the first
 	programs  []int
 	streams   map[uint16]*demuxStream
@@ -249,8 +250,8 @@ func (d *Demuxer) association(b []byte) {
 		d.programs = append(d.programs, number)
 		if !found && (d.Program == 0 || d.Program == number) {
 			found = true
-			if !d.known || d.pmtPID != pid {
-				d.known, d.pmtPID, d.version = true, pid, -1
+			if !d.known || d.pmtPID != pid || d.number != number {
+				d.known, d.pmtPID, d.number, d.version = true, pid, number, -1
 				d.pmt = section{}
 			}
 		}
@@ -262,8 +263,8 @@ func (d *Demuxer) programMap(b []byte) {
 	if b[0] != 2 || len(b) < 16 {
 		return
 	}
-	if d.Program != 0 && int(binary.BigEndian.Uint16(b[3:])) != d.Program {
-		return
+	if int(binary.BigEndian.Uint16(b[3:])) != d.number {
+		return // several programs may have their maps on one PID
 	}
 	version := int(b[5] >> 1 & 31)
 	if version == d.version {

@@ -2,6 +2,7 @@ package mpegts
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,8 +43,7 @@ func sample(t testing.TB, n int, from time.Duration) []byte {
 	return ts
 }
 
-// TestDemuxOwn: what the muxer writes comes back, however the bytes are cut, over
-// the wrap of the timestamps.
+// TestDemuxOwn: what the muxer writes comes back, however the bytes are cut.
 func TestDemuxOwn(t *testing.T) {
 	ts := sample(t, 200, 0)
 	for _, step := range []int{1, 100, 188, 1316, 65536, len(ts)} {
@@ -91,6 +91,41 @@ func TestDemuxLoss(t *testing.T) {
 	if len(got[media.H264]) != 59 || lost != 1 || len(got[media.AAC]) != 60 {
 		t.Errorf("%d pictures, %d that say lost, %d sounds; %+v", len(got[media.H264]), lost, len(got[media.AAC]), d.Counts())
 	}
+}
+
+// TestSharedMap: two programs have their maps on one PID, which is allowed; the one that
+// is asked for is read, and without a wish the first.
+func TestSharedMap(t *testing.T) {
+	m, err := NewMuxer(tracks[:1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	section := func(pid uint16, cc *counter, table byte, id uint16, body ...byte) []byte {
+		m.section = append(m.section[:0], body...)
+		return m.appendSection(nil, pid, cc, table, id, 0)
+	}
+	var ts []byte
+	for range 3 {
+		ts = append(ts, section(patPID, &m.pat, 0, 1, 0, 1, 0xe0|pmtPID>>8, pmtPID&0xff, 0, 2, 0xe0|pmtPID>>8, pmtPID&0xff)...)
+		ts = append(ts, section(pmtPID, &m.pmt, 2, 1, 0xe1, 0, 0xf0, 0, typeH264, 0xe1, 0, 0xf0, 0)...)
+		ts = append(ts, section(pmtPID, &m.pmt, 2, 2, 0xe1, 1, 0xf0, 0, typeADTS, 0xe1, 1, 0xf0, 0)...)
+	}
+	f := func(program int, want media.Codec) {
+		t.Helper()
+		var got []media.Codec
+		d := Demuxer{Program: program, OnStreams: func(list []Stream) {
+			for _, s := range list {
+				got = append(got, s.Codec)
+			}
+		}}
+		d.Write(ts)
+		if !slices.Equal(got, []media.Codec{want}) {
+			t.Errorf("program %d of %v: %v, want %s once", program, d.Programs(), got, want)
+		}
+	}
+	f(0, media.H264)
+	f(1, media.H264)
+	f(2, media.AAC)
 }
 
 func FuzzDemux(f *testing.F) {

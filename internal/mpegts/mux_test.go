@@ -263,6 +263,34 @@ func TestClock(t *testing.T) {
 	}
 }
 
+// TestClockWrap: the program clock wraps with the timestamps, 33 bits of 90 kHz and
+// what is left of 27 MHz.
+func TestClockWrap(t *testing.T) {
+	const wrap = ClockTime(1<<33) * 300
+	f := func(at ClockTime, base, ext int64) {
+		t.Helper()
+		b := AppendClock(nil, firstPID, 0, at, false)
+		gotBase := int64(b[6])<<25 | int64(b[7])<<17 | int64(b[8])<<9 | int64(b[9])<<1 | int64(b[10])>>7
+		gotExt := int64(b[10]&1)<<8 | int64(b[11])
+		if len(b) != PacketBytes || gotBase != base || gotExt != ext {
+			t.Errorf("%d: %d and %d, want %d and %d", at, gotBase, gotExt, base, ext)
+		}
+	}
+	f(0, 0, 0)
+	f(wrap-1, 1<<33-1, 299)
+	f(wrap, 0, 0)
+	f(wrap+301, 1, 1)
+	// A clock that runs over it.
+	var c Clock
+	end := time.Duration(wrap / 27 * 1000)
+	c.Sent(end, 0)
+	before, _ := c.Sample(0)
+	after, jumped := c.Sample(40 * time.Millisecond)
+	if after-before != 40*ClockHz/1000 || jumped {
+		t.Errorf("40 ms over the wrap are %d, jumped %v", after-before, jumped)
+	}
+}
+
 func TestTicks(t *testing.T) {
 	for _, d := range []time.Duration{0, time.Second, 100 * time.Hour, 33366667, -time.Second, time.Second / 3} {
 		if want := (float64(d) * TimestampHz / 1e9); (float64(Ticks(d))-want) > 0.5001 || want-float64(Ticks(d)) > 0.5001 {

@@ -3,11 +3,12 @@ package ingestsrt
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
 	"github.com/headgate/gateway/internal/mpegts"
-	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/media/aac"
 	"github.com/headgate/gateway/sdk/media/h264"
@@ -24,9 +25,11 @@ type writer interface {
 // An assembler makes tracks and access units of a transport stream.
 type assembler struct {
 	pub   writer
+	log   *slog.Logger
 	demux mpegts.Demuxer
 
 	streams []*stream // in the order of the program map
+	mapped  bool      // there was one
 	nextID  media.TrackID
 	based   bool
 	base    int64 // timestamp that is 0 here, 90 kHz
@@ -61,21 +64,55 @@ const (
 	maxBack = mpegts.TimestampHz / 2
 )
 
-func newAssembler(pub writer, program int) *assembler {
-	a := &assembler{pub: pub, nextID: 1, leftOut: make(map[string]int)}
+func newAssembler(pub writer, program int, log *slog.Logger) *assembler {
+	a := &assembler{pub: pub, log: log, nextID: 1, leftOut: make(map[string]int)}
 	a.demux = mpegts.Demuxer{Program: program, OnStreams: a.setStreams, OnPES: a.take}
 	return a
 }
 
+// useless says why there are no pictures, or no sound of a stream without pictures, and
+// what to do; empty if there are.
+func (a *assembler) useless() string {
+	c, programs := a.demux.Counts(), a.demux.Programs()
+	switch {
+	case c.Packets == 0:
+		return "it is no MPEG transport stream: let the encoder send one (ffmpeg: -f mpegts)"
+	case len(programs) == 0:
+		return "it names no program"
+	case a.demux.Program != 0 && !slices.Contains(programs, a.demux.Program):
+		return fmt.Sprintf("it has no program %d, and has %v: name one of these in the option programs", a.demux.Program, programs)
+	case a.mapped && len(a.streams) == 0:
+		return "its program has nothing that the gateway carries: want H.264, H.265, AAC or Opus"
+	case !a.mapped:
+		return "it does not say what is in its program"
+	}
+	for _, s := range a.streams {
+		switch isVideo := s.Codec.Kind() == media.Video; {
+		case s.timed && isVideo:
+			return ""
+		case s.timed:
+		case c.Scrambled > 0:
+			return "it is scrambled"
+		case isVideo:
+			return "no keyframe with its parameter sets has come"
+		}
+	}
+	return ""
+}
+
 // setStreams takes the program map: streams that stay keep their track.
 func (a *assembler) setStreams(list []mpegts.Stream) {
+	if programs := a.demux.Programs(); !a.mapped && a.demux.Program == 0 && len(programs) > 1 {
+		a.log.Info("of several programs the first is taken; the option programs chooses another one", "programs", fmt.Sprint(programs))
+	}
+	a.mapped = true
 	var streams []*stream
 	before := a.leftOut
 	a.leftOut = make(map[string]int)
 	for _, in := range list {
 		if in.Codec == "" {
 			if a.leftOut[in.Name]++; a.leftOut[in.Name] > before[in.Name] {
-				sdk.Logger().Warn("a stream of the program is left out: the gateway does not carry it", "kind", in.Name, "pid", in.PID)
+				a.log.Warn("a stream of the program is left out: the gateway does not carry it", "kind", in.Name, "pid", in.PID)
 			}
 			continue
 		}

@@ -1,6 +1,7 @@
 package ingestsrt
 
 import (
+	"log/slog"
 	"os"
 	"testing"
 
@@ -39,7 +40,7 @@ func FuzzTransportStream(f *testing.F) {
 	f.Add(ts)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := &intake.Recorder{}
-		a := newAssembler(r, 0)
+		a := newAssembler(r, 0, slog.New(slog.DiscardHandler))
 		a.demux.Write(b)
 		a.demux.Flush()
 		for id, units := range r.Units {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,9 +17,11 @@ import (
 	"github.com/headgate/gateway/internal/clip"
 	"github.com/headgate/gateway/internal/mpegts"
 	"github.com/headgate/gateway/internal/srt"
+	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
 	"github.com/headgate/gateway/sdk/plugintest"
 	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
 	"github.com/headgate/gateway/test/intake"
 	"github.com/headgate/gateway/test/peers"
 )
@@ -171,7 +175,7 @@ func assemble(t *testing.T, program int, args ...string) (*intake.Recorder, *ass
 	file := filepath.Join(t.TempDir(), "in.ts")
 	peers.FFmpeg(t, append(args, "-f", "mpegts", file)...)
 	r := &intake.Recorder{}
-	a := newAssembler(r, program)
+	a := newAssembler(r, program, slog.New(slog.DiscardHandler))
 	a.demux.Write(readFile(t, file))
 	a.demux.Flush()
 	return r, a, file
@@ -221,10 +225,106 @@ func TestOthersAreLeftOut(t *testing.T) {
 	}
 }
 
+// TestUseless: what cannot be used is told, with what to do.
+func TestUseless(t *testing.T) {
+	peers.Need(t, "ffmpeg")
+	f := func(program int, want string, ts []byte) {
+		t.Helper()
+		a := newAssembler(&intake.Recorder{}, program, slog.New(slog.DiscardHandler))
+		a.demux.Write(ts)
+		a.demux.Flush()
+		if why := a.useless(); (why == "") != (want == "") || !strings.Contains(why, want) {
+			t.Errorf("%q, want %q", why, want)
+		}
+	}
+	c, err := clip.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// mux makes a stream of the clip's units, without those that leave says.
+	mux := func(leave func(*media.AccessUnit) bool) (ts []byte) {
+		m, err := mpegts.NewMuxer(c.Tracks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		player := c.NewPlayer()
+		for range 60 {
+			if u := player.Next(); !leave(u) {
+				if ts, err = m.AppendUnit(ts, u); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return ts
+	}
+	isVideo := func(u *media.AccessUnit) bool { return u.Track == clip.VideoTrack }
+	good := mux(func(*media.AccessUnit) bool { return false })
+	f(0, "", good)
+	f(7, "no program 7, and has [1]", good)
+	f(0, "no MPEG transport stream", []byte(strings.Repeat("FLV and nothing else ", 100)))
+	var nameless []byte
+	for b := good; len(b) > 0; b = b[mpegts.PacketBytes:] {
+		if mpegts.PID(b) != 0 {
+			nameless = append(nameless, b[:mpegts.PacketBytes]...)
+		}
+	}
+	f(0, "names no program", nameless)
+	f(0, "what is in its program", good[:mpegts.PacketBytes])
+	f(0, "no keyframe", mux(func(u *media.AccessUnit) bool { return isVideo(u) && u.RandomAccess }))
+	scrambled := slices.Clone(good)
+	for b := scrambled; len(b) > 0; b = b[mpegts.PacketBytes:] {
+		if pid := mpegts.PID(b); pid >= 0x100 && pid < 0x110 {
+			b[3] |= 0x80
+		}
+	}
+	f(0, "scrambled", scrambled)
+	_, _, file := assemble(t, 0, "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-t", "1", "-c:v", "mpeg2video")
+	f(0, "nothing that the gateway carries", readFile(t, file))
+}
+
+// TestProgramOfASource: the program that is asked for is taken of a source, too.
+func TestProgramOfASource(t *testing.T) {
+	peers.Need(t, "ffmpeg")
+	addr := peers.FreeAddr(t)
+	peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{"-nostdin", "-v", "error", "-re",
+		"-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-t", "60", "-pix_fmt", "yuv420p", "-map", "0", "-map", "0", "-c:v", "libx264", "-g", "25",
+		"-s:v:1", "640x360", "-program", "program_num=7:st=0", "-program", "program_num=9:st=1", "-f", "mpegts", "srt://" + addr + "?mode=listener"}})
+	g := plugintest.Attach(t, plugintest.Connect(t, Plugin()), []byte(`{"programs": {"studio": 9}}`))
+	session := uint32(0)
+	peers.Wait(t, 30*time.Second, "the source", func() error {
+		session++
+		intake.Pull(g, session, "srt://"+addr)
+		s := intake.Take(g, func(s *intake.Session) bool { return len(s.Units) > 0 })
+		if s.End != nil {
+			return errors.New(s.End.GetMessage())
+		}
+		if len(s.Tracks) != 1 || s.Tracks[0].Width != 640 {
+			t.Errorf("tracks %+v", s.Tracks)
+		}
+		return nil
+	})
+}
+
+// TestOptions: all that is wrong is told at once, and no passphrase.
+func TestOptions(t *testing.T) {
+	r := sdk.Validate(Plugin(), &wire.ValidateRequest{OptionsJson: []byte(
+		`{"listen": "8890", "passphrase": "SECRET", "passphrases": {"studio": "SECRET2"}, "latency": "1m", "programs": {"studio": -4, "stage": 9}}`)})
+	var paths []string
+	for _, d := range r.GetDiagnostics() {
+		paths = append(paths, d.GetPath())
+		if strings.Contains(d.String(), "SECRET") {
+			t.Errorf("it tells a secret: %v", d)
+		}
+	}
+	if want := []string{"options.listen", "options.passphrase", "options.passphrases", "options.latency", "options.programs"}; !slices.Equal(paths, want) {
+		t.Errorf("%v, want %v", r.GetDiagnostics(), want)
+	}
+}
+
 // TestSenderBeginsAnew: when its clock is set back the stream goes on.
 func TestSenderBeginsAnew(t *testing.T) {
 	r := &intake.Recorder{}
-	a := newAssembler(r, 0)
+	a := newAssembler(r, 0, slog.New(slog.DiscardHandler))
 	s := &stream{track: media.Track{ID: 1}}
 	for _, dts := range []int64{900000, 903600, 5400, 9000, 8_000_000_000, 8_000_003_600, 7_999_000_000} {
 		a.write(s, &media.AccessUnit{}, dts, dts)

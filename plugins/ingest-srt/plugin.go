@@ -10,7 +10,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"syscall"
 	"time"
 
@@ -45,27 +48,34 @@ type Options struct {
 
 // Check implements [sdk.Checker].
 func (o Options) Check() error {
-	for _, p := range o.Passphrases {
-		if err := checkPassphrase(p); err != nil {
-			return err
+	var wrong []error
+	if o.Listen != "" {
+		if _, _, err := net.SplitHostPort(o.Listen); err != nil {
+			wrong = append(wrong, errors.New("listen: want host:port"))
+		}
+	}
+	if !isPassphrase(o.Passphrase) {
+		wrong = append(wrong, errors.New("passphrase: want 10 to 79 characters"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Passphrases)) {
+		if !isPassphrase(o.Passphrases[name]) {
+			wrong = append(wrong, fmt.Errorf("passphrases: that of %s is too short or too long; want 10 to 79 characters", name))
 		}
 	}
 	if o.Latency < 0 || o.Latency > srt.MaxLatency {
-		return fmt.Errorf("latency: want at most %v", srt.MaxLatency)
+		wrong = append(wrong, fmt.Errorf("latency: want at most %v", srt.MaxLatency))
 	}
-	if o.Listen != "" {
-		if _, _, err := net.SplitHostPort(o.Listen); err != nil {
-			return errors.New("listen: want host:port")
+	for _, name := range slices.Sorted(maps.Keys(o.Programs)) {
+		if n := o.Programs[name]; n < 1 || n > 65535 {
+			wrong = append(wrong, fmt.Errorf("programs: there is no program of the number that %s has; want a number from 1 to 65535", name))
 		}
 	}
-	return checkPassphrase(o.Passphrase)
+	return errors.Join(wrong...)
 }
 
-func checkPassphrase(p secret.String) error {
-	if n := len(p.Reveal()); n != 0 && (n < 10 || n > 79) {
-		return errors.New("passphrase: want 10 to 79 characters")
-	}
-	return nil
+func isPassphrase(p secret.String) bool {
+	n := len(p.Reveal())
+	return n == 0 || n >= 10 && n <= 79
 }
 
 // passphrase is what the encoder of a stream must encrypt with.
@@ -96,6 +106,10 @@ func (ingest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 	s := &service{host: host, options: o, busy: make(chan struct{}, maxPublishers)}
 	return server.Run(ctx, func(c srt.Call) { s.answer(ctx, c) })
 }
+
+// usefulWithin is how long an encoder may send before there are pictures, or sound of
+// one that sends no pictures; then the log says why there are none.
+const usefulWithin = 5 * time.Second
 
 // maxPublishers bounds the encoders at a time.
 const maxPublishers = 500
@@ -148,7 +162,7 @@ func (s *service) answer(ctx context.Context, call srt.Call) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, conn.Close)
 	defer stop()
-	pub.Close(receive(conn, pub, s.options.Programs[want.name]))
+	pub.Close(receive(conn, pub, s.options.Programs[want.name], log))
 }
 
 // rejection is the code for a refusal by the gateway.
@@ -175,12 +189,13 @@ func rejection(err error) uint32 {
 
 // receive passes what comes on until the connection or the publication is over. It
 // returns why: SRT tells a goodbye from a loss only by what is there to hear.
-func receive(conn *srt.Conn, pub *sdk.Publication, program int) error {
+func receive(conn *srt.Conn, pub *sdk.Publication, program int, log *slog.Logger) error {
 	stop := context.AfterFunc(done{pub}, conn.Close)
 	defer stop()
-	a := newAssembler(pub, program)
+	a := newAssembler(pub, program, log)
 	b := make([]byte, 1500)
-	reported := time.Now()
+	began := time.Now()
+	reported, told := began, false
 	var bytes uint64
 	for {
 		n, err := conn.Read(b)
@@ -196,6 +211,10 @@ func receive(conn *srt.Conn, pub *sdk.Publication, program int) error {
 		if time.Since(reported) >= time.Second {
 			reported = time.Now()
 			pub.ReportStats(a.stats(conn.Stats(), bytes))
+			if why := a.useless(); !told && why != "" && time.Since(began) >= usefulWithin {
+				told = true
+				log.Warn("what the encoder sends cannot be used", "why", why)
+			}
 		}
 	}
 }
@@ -231,6 +250,7 @@ func (a *assembler) stats(st srt.Stats, bytes uint64) sdk.IngestStats {
 		"ts_continuity_errors":    float64(c.Lost),
 		"ts_damaged":              float64(c.Damaged),
 		"ts_unsynced_bytes":       float64(c.Unsynced),
+		"ts_scrambled":            float64(c.Scrambled),
 		"ts_streams_left_out":     float64(left),
 		"ts_time_jumps":           float64(a.jumps),
 	}}
@@ -238,6 +258,10 @@ func (a *assembler) stats(st srt.Stats, bytes uint64) sdk.IngestStats {
 
 // Pull implements [sdk.Puller].
 func (ingest) Pull(ctx context.Context, source secret.String, pub *sdk.Publication) error {
+	var o Options
+	if err := pub.Options(&o); err != nil {
+		return err
+	}
 	at, err := srt.ParseAddress(source)
 	if err == nil && at.Mode != srt.Caller {
 		err = errors.New("a source is called: want a host")
@@ -254,14 +278,18 @@ func (ingest) Pull(ctx context.Context, source secret.String, pub *sdk.Publicati
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, conn.Close)
 	defer stop()
-	return &sdk.Error{Cause: sdk.CauseRemote, Class: "closed", Err: receive(conn, pub, 0)}
+	program, log := o.Programs[pub.Stream()], sdk.Logger().With("stream", pub.Stream())
+	return &sdk.Error{Cause: sdk.CauseRemote, Class: "closed", Err: receive(conn, pub, program, log)}
 }
 
 // explain says whose fault err is and whether trying again soon may help.
 func explain(err error) error {
 	e := &sdk.Error{Cause: sdk.CauseRemote, Err: err}
 	var rejected *srt.RejectedError
+	var name *net.DNSError
 	switch {
+	case errors.As(err, &name):
+		e.Class = "dns"
 	case errors.As(err, &rejected):
 		if e.Class = "refused"; rejected.Permanent() {
 			e.Cause, e.Class = sdk.CauseConfig, "auth"
