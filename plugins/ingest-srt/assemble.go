@@ -75,7 +75,7 @@ func newAssembler(pub writer, program int, log *slog.Logger) *assembler {
 func (a *assembler) useless() string {
 	c, programs := a.demux.Counts(), a.demux.Programs()
 	switch {
-	case c.Packets == 0:
+	case c.Packets == 0 || c.Unsynced > c.Packets*mpegts.PacketBytes:
 		return "it is no MPEG transport stream: let the encoder send one (ffmpeg: -f mpegts)"
 	case len(programs) == 0:
 		return "it names no program"

@@ -262,6 +262,8 @@ func TestUseless(t *testing.T) {
 	f(0, "", good)
 	f(7, "no program 7, and has [1]", good)
 	f(0, "no MPEG transport stream", []byte(strings.Repeat("FLV and nothing else ", 100)))
+	// Every 188th byte of something else may be that of a packet.
+	f(0, "no MPEG transport stream", []byte(strings.Repeat("G"+strings.Repeat(".", 187)+"G"+strings.Repeat(".", 1000), 10)))
 	var nameless []byte
 	for b := good; len(b) > 0; b = b[mpegts.PacketBytes:] {
 		if mpegts.PID(b) != 0 {
