@@ -87,18 +87,20 @@ func (c Call) Remote() string { return c.request.RemoteAddr().String() }
 func (c Call) Reject(code uint32) { c.request.Reject(gosrt.RejectionReason(code)) }
 
 // Verify checks that the caller encrypts with passphrase; empty: that it does not
-// encrypt. Another caller is rejected, and the error says what is wrong with it.
+// encrypt. Another caller is rejected, and the error says why.
 func (c Call) Verify(passphrase secret.String) error {
-	switch encrypted := c.request.IsEncrypted(); {
-	case encrypted && passphrase.Empty():
+	switch {
+	case passphrase.Empty() && c.request.IsEncrypted():
 		c.Reject(Unsecure)
-		return errors.New("it encrypts, and there is no passphrase for that here")
-	case !encrypted && !passphrase.Empty():
+		return errors.New("the caller has a passphrase, and none is set here: let it call without, or set the same")
+	case !passphrase.Empty() && !c.request.IsEncrypted():
 		c.Reject(Unsecure)
-		return errors.New("it does not encrypt, and has to: it has no passphrase")
-	case encrypted && c.request.SetPassphrase(passphrase.Reveal()) != nil:
-		c.Reject(BadSecret)
-		return errors.New("it encrypts with another passphrase")
+		return errors.New("the caller has no passphrase, and must have the one that is set here")
+	case !passphrase.Empty():
+		if err := c.request.SetPassphrase(passphrase.Reveal()); err != nil {
+			c.Reject(BadSecret)
+			return errors.New("the caller has another passphrase than the one that is set here")
+		}
 	}
 	return nil
 }
