@@ -190,7 +190,9 @@ func (r *chunkReader) header(s *chunkStream, format byte, id uint32) error {
 	if s.body != nil {
 		return protocolErrorf("chunk stream %d begins a message inside another", id)
 	}
-	if format != 0 && !s.started {
+	// librtmp begins the chunk stream of its pongs and acknowledgements with type 1. The
+	// stream is 0 then, and the time counts from 0.
+	if format > 1 && !s.started {
 		return protocolErrorf("chunk stream %d begins with a chunk of type %d", id, format)
 	}
 	n := [...]int{11, 7, 3}[format]

@@ -155,6 +155,7 @@ func TestChunkReaderHeaders(t *testing.T) {
 		[]byte{0x06, 0, 0, 1, 0, 0, 3, 9, 1, 0, 0, 0, 's', 't'},                 // begins
 		[]byte{0x02, 0, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 0, 0}, []byte{0xC2, 0, 6}, // is aborted
 		[]byte{0x06, 0, 0, 2, 0, 0, 2, 9, 1, 0, 0, 0, 'u', 'v'},
+		[]byte{0x45, 0, 0, 9, 0, 0, 2, 3, 'w', 'x'}, // type 1 at the beginning of a chunk stream
 	)
 	f := func(typ MessageType, timestampMS uint32, chunkStream uint32, end string) {
 		t.Helper()
@@ -179,6 +180,7 @@ func TestChunkReaderHeaders(t *testing.T) {
 	f(1, 0, 2, "\x02")
 	f(2, 0, 2, "\x06")
 	f(9, 2, 6, "uv")
+	f(3, 9, 5, "wx")
 	if r.extendedFaults != 2 {
 		t.Errorf("%d faults of extended timestamps, want 2", r.extendedFaults)
 	}
@@ -198,7 +200,7 @@ func TestChunkReaderRefuses(t *testing.T) {
 	}
 	f("unexpected EOF", []byte{0x06, 0, 0})
 	f("chunk stream 6 begins with a chunk of type 3", []byte{0xC6, 0})
-	f("chunk stream 6 begins with a chunk of type 1", []byte{0x46, 0, 0, 0, 0, 0, 0, 0})
+	f("chunk stream 6 begins with a chunk of type 2", []byte{0x86, 0, 0, 0})
 	f("chunk stream 6 begins a message inside another",
 		[]byte{0x06, 0, 0, 0, 0, 1, 0, 9, 1, 0, 0, 0}, make([]byte, 128), []byte{0x06, 0, 0, 0})
 	f("message of type 9 announces 8388609 bytes, more than 8388608", []byte{0x06, 0, 0, 0, 0x80, 0, 1, 9, 1, 0, 0, 0})
