@@ -245,6 +245,29 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
+// TestSilence: a publisher of whom nothing came that can be used is told what is wrong.
+func TestSilence(t *testing.T) {
+	c, track, picture := testCard(t)
+	f := func(want string, list ...rtmp.Message) {
+		t.Helper()
+		s := &session{media: newAssembler(&intake.Recorder{}, slog.New(slog.DiscardHandler))}
+		for i, m := range list {
+			s.message(m, time.Unix(int64(i+1), 0))
+		}
+		if got := s.silence().Error(); !strings.Contains(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	mp3 := rtmp.Message{Type: rtmp.TypeAudio, Body: []byte{0x2f, 0xff, 0xfb}}
+	header := message(rtmp.H264HeaderTag(track.DecoderConfig), 0)
+	f("no picture and no sound came")
+	f("no picture and no sound came", header)
+	f("codecs that are not carried", mp3, mp3)
+	f("cannot be decoded", header, message(rtmp.H264Tag(c.Video[1].Payload, false, 0), 0))
+	f("cannot be decoded", message(rtmp.H264Tag(picture, true, 0), 0)) // before its header
+	f("no picture and no sound came", mp3, header, message(rtmp.H264Tag(picture, true, 0), 0))
+}
+
 // TestClock: an encoder whose clock jumps goes on; a pause that is one stays one.
 func TestClock(t *testing.T) {
 	var c clock

@@ -49,7 +49,20 @@ func publishTo(t *testing.T, addr, app, key string) *encoder {
 		_ = conn.Close()
 		e.reading.Wait()
 	})
-	e.command(t, 0, "connect", amf0.Object{{Key: "app", Value: app}, {Key: "tcUrl", Value: "rtmp://" + addr + "/" + app}})
+	// What encoders say of themselves, with and without Enhanced RTMP, and before they publish.
+	e.command(t, 0, "connect", amf0.Object{
+		{Key: "app", Value: app},
+		{Key: "type", Value: "nonprivate"},
+		{Key: "flashVer", Value: "FMLE/3.0 (compatible; FMSc/1.0)"},
+		{Key: "swfUrl", Value: "rtmp://" + addr + "/" + app},
+		{Key: "tcUrl", Value: "rtmp://" + addr + "/" + app},
+		{Key: "fourCcList", Value: amf0.StrictArray{"av01", "vp09", "hvc1", "Opus"}},
+		{Key: "videoFourCcInfoMap", Value: amf0.Object{{Key: "*", Value: 2.0}}},
+		{Key: "capsEx", Value: 15.0},
+	})
+	e.command(t, 0, "releaseStream", nil, key)
+	e.command(t, 0, "FCPublish", nil, key)
+	e.command(t, 0, "_checkbw", nil)
 	e.command(t, 0, "createStream", nil)
 	e.command(t, 1<<24, "publish", nil, key, "live")
 	return e

@@ -44,6 +44,7 @@ type session struct {
 	media  *assembler
 
 	bytes   atomic.Uint64
+	begun   int64        // as heardAt
 	heardAt atomic.Int64 // Unix nanoseconds of the last unit, at first of the beginning
 	over    chan struct{}
 	watcher sync.WaitGroup
@@ -55,7 +56,8 @@ func newSession(server *rtmp.Server, pub publication, log *slog.Logger) *session
 
 func (s *session) begin(id uint64) {
 	s.id = id
-	s.heardAt.Store(time.Now().UnixNano())
+	s.begun = time.Now().UnixNano()
+	s.heardAt.Store(s.begun)
 	s.watcher.Go(s.watch)
 }
 
@@ -107,7 +109,7 @@ func (s *session) watch() {
 				s.pub.ReportSilence(silent)
 			}
 			if quiet >= silenceTimeout {
-				s.leave("NetStream.Publish.Failed", fmt.Errorf("no picture and no sound came for %v", silenceTimeout))
+				s.leave("NetStream.Publish.Failed", s.silence())
 				<-s.over
 				return
 			}
@@ -117,6 +119,18 @@ func (s *session) watch() {
 			}
 		}
 	}
+}
+
+// silence is why a publisher of whom nothing came for silenceTimeout is sent away.
+func (s *session) silence() error {
+	switch f := &s.media.figures; {
+	case s.heardAt.Load() != s.begun: // it was well before
+	case f.early.Load() > 0:
+		return fmt.Errorf("what came for %v cannot be decoded: a keyframe or a sequence header is missing", silenceTimeout)
+	case f.leftOut.Load() > 0:
+		return fmt.Errorf("what came for %v is in codecs that are not carried: send H.264 and AAC", silenceTimeout)
+	}
+	return fmt.Errorf("no picture and no sound came for %v", silenceTimeout)
 }
 
 // leave tells the publisher why he is sent away.
