@@ -1,6 +1,7 @@
 package ingestrtsp
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
@@ -223,4 +224,66 @@ func TestPortInUse(t *testing.T) {
 func waitListening(t *testing.T, addr string) {
 	t.Helper()
 	peers.Wait(t, 20*time.Second, "the port", func() error { return peers.Listening(addr) })
+}
+
+// markEachSlice sets the marker on every packet of the picture, on channel 0, that ends a
+// NAL unit, in what a client sends over one connection.
+func markEachSlice(codec media.Codec) func([]byte) []byte {
+	var rest []byte // of a message that has not come whole
+	return func(b []byte) (out []byte) {
+		rest = append(rest, b...)
+		for len(rest) > 0 {
+			if rest[0] != '$' { // a request; ffmpeg sends none amid the packets but the last
+				out, rest = append(out, rest...), nil
+				break
+			}
+			if len(rest) < 4 || len(rest) < 4+int(binary.BigEndian.Uint16(rest[2:])) {
+				break
+			}
+			m := rest[:4+int(binary.BigEndian.Uint16(rest[2:]))]
+			if payload := m[min(len(m), 4+12):]; m[1] == 0 && len(payload) > 3 && endsUnit(codec, payload) {
+				m[5] |= 0x80
+			}
+			out, rest = append(out, m...), rest[len(m):]
+		}
+		return out
+	}
+}
+
+// endsUnit reports whether a payload is no fragment, or the last one.
+func endsUnit(codec media.Codec, payload []byte) bool {
+	const endBit = 0x40
+	if codec == media.H264 {
+		return payload[0]&0x1f != 28 || payload[1]&endBit != 0
+	}
+	return payload[0]>>1&0x3f != 49 || payload[2]&endBit != 0
+}
+
+// TestMarkerOnEachSlice: pictures in several slices, with the marker on each, are whole
+// from the second keyframe on.
+func TestMarkerOnEachSlice(t *testing.T) {
+	peers.Need(t, "ffmpeg", "ffprobe")
+	f := func(codec media.Codec, args ...string) {
+		t.Run(string(codec), func(t *testing.T) {
+			t.Parallel()
+			file := sourceFile(t, append([]string{"-c:a", "aac"}, args...)...)
+			addr := peers.FreeAddr(t)
+			g := awaitEncoders(t, `{"listen": %q}`, addr)
+			relay := between(t, addr, markEachSlice(codec), func(b []byte) []byte { return b })
+			peers.Start(t, peers.Command{Path: peers.Find(t, "ffmpeg"), Args: []string{"-nostdin", "-v", "error", "-re",
+				"-i", file, "-c", "copy", "-f", "rtsp", "-rtsp_transport", "tcp", "rtsp://" + relay + "/studio?token=x"}})
+			intake.Accept(g)
+			track, pictures := intake.Take(g, nil).Of(t, codec)
+			if len(pictures) < 70 || !pictures[1].RandomAccess || !pictures[1].Discontinuity || count(pictures[2:], func(u *media.AccessUnit) bool { return u.Discontinuity }) > 0 {
+				t.Fatalf("%d pictures, or with other cuts than at the second keyframe", len(pictures))
+			}
+			const from = 25 // the second keyframe
+			got, want := frames(t, annexB(t, track, pictures[1:])), frames(t, file)
+			if from+len(got) > len(want) || !slices.Equal(got, want[from:from+len(got)]) {
+				t.Errorf("%d pictures, and not those of the source from the %d. on", len(got), from)
+			}
+		})
+	}
+	f(media.H264, "-c:v", "libx264", "-bf", "0", "-g", "25", "-sc_threshold", "0", "-x264-params", "slices=4")
+	f(media.H265, "-c:v", "libx265", "-x265-params", "slices=2:ctu=16:bframes=0:keyint=25:min-keyint=25:scenecut=0:log-level=none")
 }

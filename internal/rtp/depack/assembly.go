@@ -11,6 +11,9 @@ type scheme interface {
 	// starts reports whether nothing of a picture can stand before payload. first: it is
 	// the first of the session, and nothing that was told beforehand is missed.
 	starts(payload []byte, first bool) bool
+	// continues reports whether payload cannot be the first of a picture, whatever the
+	// marker before it said.
+	continues(payload []byte) bool
 	// reset begins a picture.
 	reset()
 	// take takes in one payload of the picture; false if it breaks the picture.
@@ -42,6 +45,8 @@ type Assembly struct {
 	rtpTime     uint32
 	first, last time.Time
 
+	marked      bool // the picture before was whole, and a marker ended it
+	markerLies  bool // it is set within pictures: only the time of the next one ends one
 	begun       bool // the first picture was
 	contiguous  bool // the next packet follows the end of a picture
 	needKey     bool
@@ -79,7 +84,12 @@ func (a *Assembly) Push(p reorder.Packet) {
 		a.finish()
 	}
 	if !a.open {
-		a.open = true
+		if a.marked && p.Time == a.rtpTime && a.scheme.continues(p.Payload) {
+			// Some cameras set the marker on each slice (RFC 7798, 4.1, wants the last).
+			a.markerLies = true
+			a.contiguous = false // the beginning is gone
+		}
+		a.open, a.marked = true, false
 		a.whole = a.contiguous || a.scheme.starts(p.Payload, !a.begun)
 		a.begun = true
 		a.rtpTime, a.first = p.Time, p.Arrival
@@ -89,8 +99,8 @@ func (a *Assembly) Push(p reorder.Packet) {
 	if a.whole && !a.scheme.take(p.Payload) {
 		a.whole = false
 	}
-	if p.Marker {
-		a.finish()
+	if p.Marker && !a.markerLies {
+		a.marked = a.finish()
 	}
 }
 
@@ -106,23 +116,24 @@ func (a *Assembly) loss() {
 	a.lost = a.emitted
 }
 
-// finish ends the open picture and emits it if it can be decoded.
-func (a *Assembly) finish() {
+// finish ends the open picture and emits it if it can be decoded. It reports whether
+// there was a picture, and it was whole.
+func (a *Assembly) finish() (whole bool) {
 	a.contiguous = true
 	if !a.whole {
 		a.drop()
 		a.loss()
-		return
+		return false
 	}
 	p := a.scheme.finish()
 	switch {
 	case p.damaged:
 		a.drop()
 		a.loss()
-		return
+		return false
 	case !p.coded:
 		a.open = false
-		return
+		return false
 	}
 	if p.randomAccess && p.ready {
 		a.skipLeading = a.needKey
@@ -132,10 +143,10 @@ func (a *Assembly) finish() {
 	case a.needKey:
 		a.drop()
 		a.loss()
-		return
+		return true
 	case p.leading && a.skipLeading:
 		a.drop() // it refers to what was not emitted
-		return
+		return true
 	}
 	u := Unit{
 		Payload: p.payload, Time: a.rtpTime, First: a.first, Last: a.last,
@@ -143,4 +154,5 @@ func (a *Assembly) finish() {
 	}
 	a.open, a.lost, a.emitted = false, false, true
 	a.emit(u)
+	return true
 }

@@ -33,6 +33,8 @@ func (s *av1Scheme) starts(b []byte, _ bool) bool {
 	return b[0]&av1NewVideo != 0 && b[0]&av1Continues == 0
 }
 
+func (*av1Scheme) continues([]byte) bool { return false }
+
 func (s *av1Scheme) reset() { s.elements, s.ends, s.more = s.elements[:0], s.ends[:0], false }
 
 func (s *av1Scheme) take(b []byte) bool {

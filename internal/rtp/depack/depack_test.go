@@ -457,3 +457,51 @@ func BenchmarkH264(b *testing.B) {
 		}
 	}
 }
+
+// TestMarkerOnEachSlice: a camera that sets the marker on each slice loses the pictures up
+// to its next key picture, and from then on none.
+func TestMarkerOnEachSlice(t *testing.T) {
+	f := func(name string, make func(emit func(depack.Unit)) interface{ Push(reorder.Packet) }, sets [][]byte, key, other [2][]byte, want string) {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			d := make(func(u depack.Unit) {
+				nalus, err := h264.SplitLengthPrefixed(nil, u.Payload)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, fmt.Sprintf("%d: %d slices key %v cut %v", u.Time, len(nalus), u.RandomAccess, u.Discontinuity))
+			})
+			seq := uint16(0)
+			send := func(at uint32, marker bool, b []byte) {
+				seq++
+				d.Push(reorder.Packet{Seq: seq, Time: at, Marker: marker, Payload: b})
+			}
+			for at := range uint32(6) {
+				slices := other
+				if at%3 == 0 {
+					slices = key
+					for _, b := range sets {
+						send(at, true, b) // which some do on these, too
+					}
+				}
+				for _, b := range slices {
+					send(at, true, b)
+				}
+			}
+			if text := fmt.Sprint(got); text != want {
+				t.Errorf("got %s, want %s", text, want)
+			}
+		})
+	}
+	// Slices of which the first bit behind the header says whether they are the first.
+	c, err := clip.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f("h264", func(emit func(depack.Unit)) interface{ Push(reorder.Packet) } { return depack.NewH264(emit) },
+		[][]byte{c.SPS, c.PPS}, [2][]byte{{0x65, 0x88, 1}, {0x65, 0x40, 2}}, [2][]byte{{0x41, 0x9a, 3}, {0x41, 0x40, 4}},
+		"[0: 1 slices key true cut false 3: 2 slices key true cut true 4: 2 slices key false cut false]")
+	f("h265", func(emit func(depack.Unit)) interface{ Push(reorder.Packet) } { return depack.NewH265(emit) },
+		[][]byte{vps265, sps265, pps265}, [2][]byte{{0x26, 1, 0xaf, 1}, {0x26, 1, 0x2f, 2}}, [2][]byte{{0x02, 1, 0xd0, 3}, {0x02, 1, 0x50, 4}},
+		"[0: 1 slices key true cut false 3: 2 slices key true cut true 4: 2 slices key false cut false]")
+}

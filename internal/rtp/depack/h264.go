@@ -36,6 +36,8 @@ type H264 struct {
 	sideEnd     []int // ends in side of the units that do not go into the payload: SPS, PPS
 
 	// The stream.
+	marked      bool // the picture before was whole, and a marker ended it
+	markerLies  bool // it is set within pictures: only the time of the next one ends one
 	begun       bool // the first picture was
 	contiguous  bool // the next packet follows the end of a picture
 	needKey     bool
@@ -84,19 +86,26 @@ func (d *H264) Push(p reorder.Packet) {
 		d.finish()
 	}
 	if !d.open {
+		if d.marked && p.Time == d.rtpTime && continuesPicture(p.Payload) {
+			// Some cameras set the marker on each slice (RFC 6184, 5.1, wants the last).
+			d.markerLies = true
+			d.contiguous = false // the beginning is gone
+		}
 		d.begin(p)
 	}
 	d.last = p.Arrival
 	if d.whole && !d.take(p.Payload) {
 		d.whole = false
 	}
-	if p.Marker {
+	if p.Marker && !d.markerLies {
+		whole := d.whole
 		d.finish()
+		d.marked = whole && d.picture.Coded
 	}
 }
 
 func (d *H264) begin(p reorder.Packet) {
-	d.open = true
+	d.open, d.marked = true, false
 	d.whole = d.contiguous || beginsPicture(p.Payload, !d.begun)
 	d.begun = true
 	d.rtpTime, d.first = p.Time, p.Arrival
@@ -112,30 +121,48 @@ func (d *H264) begin(p reorder.Packet) {
 // begins with an access unit delimiter or an SPS. At the start of a session, where
 // parameter sets may have been told beforehand, what can follow them will do.
 func beginsPicture(payload []byte, first bool) bool {
-	const startBit, firstMacroblock = 0x80, 0x80 // the latter is first_mb_in_slice, ue(v): 0
-	n := payload
-	switch h264.TypeOf(payload) {
-	case h264.TypeSTAPA:
-		if len(payload) < 4 {
-			return false
-		}
-		n = payload[3:]
-	case h264.TypeFUA:
-		if len(payload) < 3 || payload[1]&startBit == 0 {
-			return false
-		}
-		n = []byte{payload[1] & 0x1f, payload[2]}
-	}
-	switch h264.TypeOf(n) {
+	t, next := firstUnit(payload)
+	switch t {
 	case h264.TypeSPS, h264.TypeAUD:
 		return true
 	case h264.TypePPS, h264.TypeSEI:
 		return first
 	case h264.TypeNonIDR, h264.TypeIDR:
-		return first && len(n) > 1 && n[1]&firstMacroblock != 0
+		return first && next&firstMacroblock != 0
 	default:
 		return false
 	}
+}
+
+// continuesPicture reports whether payload begins with a slice that is not the first of
+// its picture.
+func continuesPicture(payload []byte) bool {
+	t, next := firstUnit(payload)
+	return (t == h264.TypeNonIDR || t == h264.TypeIDR) && next&firstMacroblock == 0
+}
+
+// firstMacroblock is set in the byte behind the header of a slice if first_mb_in_slice,
+// ue(v), is 0.
+const firstMacroblock = 0x80
+
+// firstUnit is the type of the first NAL unit that begins in payload, and the byte that
+// follows its header; TypeUnspecified if there is none.
+func firstUnit(payload []byte) (t h264.NALUType, next byte) {
+	const startBit = 0x80
+	n := payload
+	switch h264.TypeOf(payload) {
+	case h264.TypeSTAPA:
+		n = payload[min(len(payload), 3):]
+	case h264.TypeFUA:
+		if len(payload) < 3 || payload[1]&startBit == 0 {
+			return h264.TypeUnspecified, 0
+		}
+		return h264.NALUType(payload[1] & 0x1f), payload[2]
+	}
+	if len(n) < 2 {
+		return h264.TypeUnspecified, 0
+	}
+	return h264.TypeOf(n), n[1]
 }
 
 // take adds the NAL units of one payload; false if it breaks the picture.

@@ -39,25 +39,43 @@ func NewH265(emit func(Unit), nalus ...[]byte) *Assembly {
 }
 
 func (s *h265Scheme) starts(b []byte, first bool) bool {
-	const startBit, firstSlice = 0x80, 0x80 // the latter is first_slice_segment_in_pic_flag
-	if h265.TypeOf(b) == aggregation265 {
-		if len(b) < headerBytes265+4 {
-			return false
-		}
-		b = b[headerBytes265+2:]
-	}
-	switch t := h265.TypeOf(b); {
+	switch t, next, ok := s.firstUnit(b); {
+	case !ok:
+		return false
 	case t == h265.TypeVPS, t == h265.TypeAUD:
 		return true
-	case !first || len(b) <= headerBytes265+1:
-		return false
-	case t == fragmentation:
-		return b[headerBytes265]&startBit != 0 && h265.NALUType(b[headerBytes265]&0x3f) < h265.TypeVPS && b[headerBytes265+1]&firstSlice != 0
 	case t < h265.TypeVPS:
-		return b[headerBytes265]&firstSlice != 0
+		return first && next&firstSlice != 0
 	default:
-		return t == h265.TypeSPS || t == h265.TypePPS || t == h265.TypePrefixSEI
+		return first && (t == h265.TypeSPS || t == h265.TypePPS || t == h265.TypePrefixSEI)
 	}
+}
+
+func (s *h265Scheme) continues(b []byte) bool {
+	t, next, ok := s.firstUnit(b)
+	return ok && t < h265.TypeVPS && next&firstSlice == 0
+}
+
+// firstSlice is first_slice_segment_in_pic_flag in the byte behind the header of a slice.
+const firstSlice = 0x80
+
+// firstUnit is the type of the first NAL unit that begins in payload, and the byte that
+// follows its header; not ok if there is none.
+func (*h265Scheme) firstUnit(b []byte) (t h265.NALUType, next byte, ok bool) {
+	const startBit, typeMask = 0x80, 0x3f
+	if h265.TypeOf(b) == aggregation265 {
+		b = b[min(len(b), headerBytes265+2):]
+	}
+	if len(b) <= headerBytes265 {
+		return 0, 0, false
+	}
+	if t = h265.TypeOf(b); t != fragmentation {
+		return t, b[headerBytes265], true
+	}
+	if len(b) <= headerBytes265+1 || b[headerBytes265]&startBit == 0 {
+		return 0, 0, false
+	}
+	return h265.NALUType(b[headerBytes265] & typeMask), b[headerBytes265+1], true
 }
 
 func (s *h265Scheme) reset() { s.nalus, s.ends, s.fragment = s.nalus[:0], s.ends[:0], false }

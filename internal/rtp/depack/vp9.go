@@ -95,6 +95,8 @@ func (s *vp9Scheme) starts(b []byte, _ bool) bool {
 	return ok && p.begins && p.spatial == 0
 }
 
+func (*vp9Scheme) continues([]byte) bool { return false }
+
 func (s *vp9Scheme) reset() { s.frame, s.begun, s.ended = s.frame[:0], false, false }
 
 func (s *vp9Scheme) take(b []byte) bool {
