@@ -78,8 +78,12 @@ func (o *Options) Check() error {
 		if address == "" {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(address); err != nil {
+		_, port, err := net.SplitHostPort(address)
+		if err != nil {
 			return fmt.Errorf("%s: want host:port", name)
+		}
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return fmt.Errorf("%s: want a port from 1 to 65535", name)
 		}
 	}
 	if o.ListenUDP != "" {
