@@ -49,7 +49,7 @@ func openCaller(ctx context.Context, target sdk.Target, at srt.Address, opts Opt
 	if err != nil {
 		return nil, explain(err)
 	}
-	p, err := newPlayer(conn, tracks, opts.MuxRate)
+	p, err := newPlayer(conn, tracks, opts.MuxRate, logger(target))
 	if err != nil {
 		conn.Close()
 		return nil, configError(err)

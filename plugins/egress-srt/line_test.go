@@ -1,8 +1,10 @@
 package egresssrt
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -59,7 +61,7 @@ func try(ctx context.Context, url string, opts Options, tracks []media.Track) (s
 		return nil, configError(err)
 	}
 	if at.Mode == srt.Listener {
-		return openListener(at, opts, tracks)
+		return openListener(target(url), at, opts, tracks)
 	}
 	return openCaller(ctx, target(url), at, opts, tracks)
 }
@@ -205,7 +207,7 @@ func sent(t *testing.T, tracks []media.Track, units []*media.AccessUnit, rate in
 	r := &recorder{}
 	synctest.Test(t, func(t *testing.T) {
 		r.begin = time.Now()
-		p, err := newPlayer(r, tracks, rate)
+		p, err := newPlayer(r, tracks, rate, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +234,7 @@ func TestFullQueue(t *testing.T) {
 	r := &recorder{fullFor: 3 * time.Second}
 	synctest.Test(t, func(t *testing.T) {
 		r.begin = time.Now()
-		p, err := newPlayer(r, m.tracks, 0)
+		p, err := newPlayer(r, m.tracks, 0, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -346,6 +348,40 @@ func TestConstantRate(t *testing.T) {
 			t.Errorf("a datagram of %d bytes", n)
 		}
 	}
+}
+
+// TestRateTooLow: what the stream has more than muxrate is told, once; a rate that is
+// enough says nothing.
+func TestRateTooLow(t *testing.T) {
+	m := load(t)
+	f := func(rate, want int) {
+		t.Helper()
+		var told bytes.Buffer
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{begin: time.Now()}
+			p, err := newPlayer(r, m.tracks, rate, slog.New(slog.NewTextHandler(&told, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { p.run(ctx) })
+			for _, u := range m.first(9 * time.Second) {
+				time.Sleep(time.Until(r.begin.Add(u.DTS)))
+				if err := p.write(ctx, u, u.Track == m.tracks[0].ID, false); err != nil {
+					t.Error(err)
+				}
+			}
+			cancel()
+			running.Wait()
+		})
+		if n := strings.Count(told.String(), "more than muxrate"); n != want {
+			t.Errorf("at %d b/s it is told %d times, want %d: %s", rate, n, want, told.String())
+		}
+	}
+	f(100_000, 1)
+	f(300_000, 1)
+	f(920_000, 0)
 }
 
 // TestLargeKeyframe: a picture of 300 KB at once passes whole, without an overflow

@@ -3,6 +3,7 @@ package egresssrt
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ const (
 // A listener is the session of a target that players call. Each of them has a queue
 // and a goroutine of its own.
 type listener struct {
+	log    *slog.Logger
 	opts   Options
 	takes  sdk.Accepts
 	at     srt.Address
@@ -61,13 +63,13 @@ type item struct {
 	tracks []media.Track
 }
 
-func openListener(at srt.Address, opts Options, tracks []media.Track) (sdk.Sink, error) {
+func openListener(target sdk.Target, at srt.Address, opts Options, tracks []media.Track) (sdk.Sink, error) {
 	server, err := srt.Listen(at)
 	if err != nil {
 		return nil, explain(err)
 	}
 	l := &listener{
-		opts: opts, takes: accepts(tracks), at: at, server: server, failed: make(chan struct{}),
+		log: logger(target), opts: opts, takes: accepts(tracks), at: at, server: server, failed: make(chan struct{}),
 		carried: carried{tracks}, players: make(map[*guest]bool),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -91,7 +93,7 @@ func (l *listener) answer(ctx context.Context, call srt.Call) {
 		l.mu.Lock()
 		l.refused++
 		l.mu.Unlock()
-		sdk.Logger().Warn("refused a player", "remote", remote, "why", why)
+		l.log.Warn("refused a player", "remote", remote, "why", why)
 	}
 	if !l.at.StreamID.Empty() && !l.at.StreamID.Equal(call.StreamID()) {
 		refuse(srt.NotFound, "it calls for another stream id")
@@ -111,16 +113,16 @@ func (l *listener) answer(ctx context.Context, call srt.Call) {
 		l.mu.Lock()
 		l.refused++
 		l.mu.Unlock()
-		sdk.Logger().Warn("refused a player", "remote", remote, "why", err)
+		l.log.Warn("refused a player", "remote", remote, "why", err)
 		return
 	}
 	defer conn.Close()
 	g, err := l.enter(conn)
 	if err != nil {
-		sdk.Logger().Error("serving a player", "remote", remote, "error", err)
+		l.log.Error("serving a player", "remote", remote, "error", err)
 		return
 	}
-	sdk.Logger().Info("a player came", "remote", remote)
+	l.log.Info("a player came", "remote", remote)
 	run, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(conn.Discard)
@@ -130,7 +132,7 @@ func (l *listener) answer(ctx context.Context, call srt.Call) {
 	conn.Close()
 	wg.Wait()
 	l.leave(g)
-	sdk.Logger().Info("a player left", "remote", remote)
+	l.log.Info("a player left", "remote", remote)
 }
 
 // takePlace reports whether there is a place for another player, and takes it.
@@ -155,7 +157,7 @@ func (l *listener) leavePlace() {
 func (l *listener) enter(conn *srt.Conn) (*guest, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p, err := newPlayer(conn, l.tracks, l.opts.MuxRate)
+	p, err := newPlayer(conn, l.tracks, l.opts.MuxRate, l.log)
 	if err != nil {
 		return nil, err
 	}

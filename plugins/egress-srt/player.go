@@ -2,6 +2,7 @@ package egresssrt
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -33,7 +34,10 @@ const (
 	// latency, before no more is sent: what waits then is the gateway's to drop.
 	unackedLimit = 500 * time.Millisecond
 	statsEvery   = 100 * time.Millisecond
-	never        = time.Duration(1<<63 - 1)
+	// shortAfter is for how long a constant rate may have no packet to spare, and units
+	// wait, before it is told that it is too low.
+	shortAfter = 5 * time.Second
+	never      = time.Duration(1<<63 - 1)
 	// perDatagram packets of a transport stream make a datagram.
 	perDatagram = srt.PayloadBytes / mpegts.PacketBytes
 )
@@ -49,6 +53,7 @@ type line interface {
 // of them what is due; run sends the rest.
 type player struct {
 	line  line
+	log   *slog.Logger
 	rate  int // bits per second that are kept; 0: what comes
 	start time.Time
 
@@ -71,17 +76,19 @@ type player struct {
 	clocked   bool
 	counters  map[uint16]byte
 	slots     int64 // packets sent at the constant rate
+	spare     int64 // of them the last that carried nothing
+	short     bool  // it was told that the rate is too low
 	spent     int   // packets sent since the last tick
 	looked    time.Duration
 }
 
-func newPlayer(l line, tracks []media.Track, rate int) (*player, error) {
+func newPlayer(l line, tracks []media.Track, rate int, log *slog.Logger) (*player, error) {
 	mux, err := mpegts.NewMuxer(tracks)
 	if err != nil {
 		return nil, err
 	}
 	p := &player{
-		line: l, rate: rate, start: time.Now(), mux: mux, flushAt: never,
+		line: l, log: log, rate: rate, start: time.Now(), mux: mux, flushAt: never,
 		clock: mpegts.Clock{Ahead: lead, MaxSlew: 100e-6}, counters: make(map[uint16]byte),
 	}
 	if rate > 0 {
@@ -228,9 +235,14 @@ func (p *player) constant(since time.Duration) {
 			p.add(p.take())
 		default:
 			p.datagram = mpegts.AppendNull(p.datagram)
+			p.spare = p.slots
 			p.sendFull()
 		}
 		p.slots++
+	}
+	if !p.short && p.room != nil && p.slotTime(p.slots-p.spare) > shortAfter {
+		p.short = true
+		p.log.Warn("the stream has more than muxrate: pictures come late or not at all; raise it, or send less", "muxrate", p.rate)
 	}
 	p.made()
 }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"syscall"
@@ -112,9 +113,14 @@ func (egress) Open(ctx context.Context, target sdk.Target, tracks []media.Track)
 		if target.Restricted {
 			return nil, configError(errors.New("a target given by the API may not open a port of this machine"))
 		}
-		return openListener(at, opts, tracks)
+		return openListener(target, at, opts, tracks)
 	}
 	return openCaller(ctx, target, at, opts, tracks)
+}
+
+// logger is that of a target.
+func logger(t sdk.Target) *slog.Logger {
+	return sdk.Logger().With("stream", t.Stream, "target", t.Name)
 }
 
 // checkTracks refuses what no transport stream carries.
