@@ -342,7 +342,7 @@ func TestValidate(t *testing.T) {
 		{Url: "rtmp://panic"},
 		{Url: "nothing"},
 	}
-	r, err := c.Validate(t.Context(), &wire.ValidateRequest{OptionsJson: []byte(`{"nothing": 1}`), Targets: targets})
+	r, err := c.Validate(t.Context(), &wire.ValidateRequest{OptionsJson: []byte(`{"nothing": 1}`), Targets: targets, Sources: []string{"cam://1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,6 +359,7 @@ targets.4.key: it is missing, add it
 targets.5: no good: ***, see the plugin's target options
 targets.6: the plugin panicked: in CheckTarget, see the plugin's target options
 targets.7.url: the URL has no scheme, begin it with one of [rtmp]
+sources.0: the plugin pulls no URL, use another plugin
 `
 	if got.String() != want {
 		t.Errorf("found\n%swant\n%s", got.String(), want)

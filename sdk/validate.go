@@ -21,7 +21,7 @@ import (
 //
 // The gateway shows the error to whoever wrote the options. One that begins with the
 // name of an option and a colon is shown at the line of that option; what to do
-// stands behind a semicolon, or is all there is: "latency: want at most 8s".
+// stands behind a semicolon: "latency: too long; want at most 8s".
 // [errors.Join] tells of several.
 type Checker interface {
 	Check() error
@@ -35,8 +35,15 @@ type TargetChecker interface {
 	CheckTarget(t Target) error
 }
 
-// Validate says what is wrong with options and with targets, as the plugin does on
-// the wire. It opens nothing.
+// A SourceChecker is a [Puller] that knows what is wrong with a URL before it is asked to
+// pull it. CheckSource is called as [Checker.Check] is, and its errors are shown likewise,
+// at the URL.
+type SourceChecker interface {
+	CheckSource(source secret.String) error
+}
+
+// Validate says what is wrong with options, with targets and with sources, as the plugin
+// does on the wire. It opens nothing.
 func Validate(p Plugin, r *wire.ValidateRequest) *wire.ValidateResponse {
 	schema := schemaOf(p.Options)
 	v := validation{out: &wire.ValidateResponse{}, hide: secret.Redact(secret.InOptions(schema, r.GetOptionsJson())...)}
@@ -45,6 +52,9 @@ func Validate(p Plugin, r *wire.ValidateRequest) *wire.ValidateResponse {
 	})
 	for i, t := range r.GetTargets() {
 		v.target(p.Egress, fmt.Sprintf("targets.%d", i), t)
+	}
+	for i, url := range r.GetSources() {
+		v.source(p.Ingest, fmt.Sprintf("sources.%d", i), url)
 	}
 	return v.out
 }
@@ -62,18 +72,38 @@ func (v *validation) target(e *EgressPlugin, path string, t *wire.Target) {
 	}
 	schema := schemaOf(e.TargetOptions)
 	v.hide = secret.Redact(append(secret.InOptions(schema, t.GetOptionsJson()), t.GetUrl(), t.GetKey())...)
-	// Of a URL only its scheme is looked at: the rest is as each protocol wants it.
-	if scheme, _, ok := strings.Cut(t.GetUrl(), ":"); !ok {
-		v.report(path+".url", "the URL has no scheme", fmt.Sprintf("begin it with one of %v", e.Schemes))
-	} else if !slices.Contains(e.Schemes, strings.ToLower(scheme)) {
-		v.report(path+".url", fmt.Sprintf("scheme %q is not served", scheme), fmt.Sprintf("use one of %v", e.Schemes))
-	}
+	v.scheme(path+".url", t.GetUrl(), e.Schemes)
 	sound := v.look(path, path+".options", "see the plugin's target options", schema, func() error {
 		return checkOptions(t.GetOptionsJson(), t.GetFiles(), e.TargetOptions)
 	})
 	if c, ok := e.Egress.(TargetChecker); ok && sound {
 		v.look(path, path, "see the plugin's target options", schema, func() error { return c.CheckTarget(targetOf(t)) })
 	}
+}
+
+func (v *validation) source(in *IngestPlugin, path, url string) {
+	if in == nil || len(in.Schemes) == 0 {
+		v.report(path, "the plugin pulls no URL", "use another plugin")
+		return
+	}
+	v.hide = secret.Redact(url)
+	if c, ok := in.Ingest.(SourceChecker); v.scheme(path, url, in.Schemes) && ok {
+		v.look(path, path, "see the page of the plugin", nil, func() error { return c.CheckSource(secret.New(url)) })
+	}
+}
+
+// scheme looks at the scheme of a URL: the rest is as each protocol wants it.
+func (v *validation) scheme(path, url string, served []string) bool {
+	scheme, _, ok := strings.Cut(url, ":")
+	switch {
+	case !ok:
+		v.report(path, "the URL has no scheme", fmt.Sprintf("begin it with one of %v", served))
+		return false
+	case !slices.Contains(served, strings.ToLower(scheme)):
+		v.report(path, fmt.Sprintf("scheme %q is not served", scheme), fmt.Sprintf("use one of %v", served))
+		return false
+	}
+	return true
 }
 
 // look calls the author's code and reports what that says: of an option that the

@@ -182,16 +182,52 @@ func TestOptionMistakes(t *testing.T) {
 	find("  ingest-srt:\n    options:\n      latency: 20\n", fine, `gateway.yaml:4:16: plugins.ingest-srt.options.latency: "20" is not a duration, write a number and its unit`)
 	find("  ingest-rtmp:\n    options:\n      tls: {listen: ':1936', cert: none.pem, key: none.pem}\n", fine, `gateway.yaml:4:36: plugins.ingest-rtmp.options.tls.cert: `)
 	// what they mean is the plugin's.
-	find("  ingest-srt:\n    options:\n      latency: 20m\n", fine, `gateway.yaml:4:16: plugins.ingest-srt.options.latency: the plugin cannot use this, write at most`)
-	find("  ingest-srt:\n    options:\n      passphrase: canary\n", fine, `gateway.yaml:4:19: plugins.ingest-srt.options.passphrase: the plugin cannot use this, write 10 to 79 characters`)
-	find("  ingest-rtmp:\n    options:\n      listen: 1935\n", fine, `gateway.yaml:4:15: plugins.ingest-rtmp.options.listen: the plugin cannot use this, write host:port`)
-	find("  ingest-rtsp:\n    options:\n      timeout: 1h\n", fine, `gateway.yaml:4:16: plugins.ingest-rtsp.options.timeout: the plugin cannot use this, write from 1s to 1m0s`)
+	find("  ingest-srt:\n    options:\n      latency: 20m\n", fine, `gateway.yaml:4:16: plugins.ingest-srt.options.latency: out of range, write at most 20s`)
+	find("  ingest-srt:\n    options:\n      passphrase: canary\n", fine, `gateway.yaml:4:19: plugins.ingest-srt.options.passphrase: too short or too long, write 10 to 79 characters`)
+	find("  ingest-rtmp:\n    options:\n      listen: 1935\n", fine, `gateway.yaml:4:15: plugins.ingest-rtmp.options.listen: "1935" is not an address, write host:port`)
+	find("  ingest-rtsp:\n    options:\n      timeout: 1h\n", fine, `gateway.yaml:4:16: plugins.ingest-rtsp.options.timeout: out of range, write from 1s to 1m0s`)
 	find("  ingest-webrtc:\n    options:\n      max_bitrate: 6\n", fine, `gateway.yaml:4:20: plugins.ingest-webrtc.options.max_bitrate: "6" is not a bitrate`)
 	find(none, fine+"        fingerprint: 'AA:BB'\n", `gateway.yaml:9:22: routes.studio.to.cdn.fingerprint: the target's URL is rtmp, which is not secured, write rtmps`)
-	find(none, fine+"        bind: eth0\n", `gateway.yaml:9:15: routes.studio.to.cdn.bind: the plugin cannot use this, write an address of this machine`)
+	find(none, fine+"        bind: eth0\n", `gateway.yaml:9:15: routes.studio.to.cdn.bind: not an address, write one of this machine`)
 	find(none, "        url: rtmps://h.example/canary\n", `gateway.yaml:8:14: routes.studio.to.cdn.url: target URL: names no stream key, write /app/key`)
 	find(none, "        url: srt://h.example:9000\n        passphrase: canary\n", "gateway.yaml:9:21: routes.studio.to.cdn.passphrase: ")
+	find("  ingest-srt:\n    options:\n      listen: ':65536'\n", fine, `gateway.yaml:4:15: plugins.ingest-srt.options.listen: ":65536" has no valid port, write`)
+	find("  ingest-srt:\n    options:\n      listen: ':1'\n      passphrases: {studio: canary}\n", fine, `gateway.yaml:5:29: plugins.ingest-srt.options.passphrases.studio: too short or too long, write`)
+	find("  ingest-srt:\n    options:\n      passphrase: canary-canary\n", fine, `gateway.yaml:3:5: plugins.ingest-srt.options: a passphrase is for encoders that call, and nobody can, add listen`)
+	find("  ingest-rtsp:\n    options:\n      listen: ':1'\n      listen_udp: ':8001'\n", fine, `gateway.yaml:5:19: plugins.ingest-rtsp.options.listen_udp: the port is odd or 0, write an even port`)
+	find("  ingest-webrtc:\n    options:\n      tcp: 8189\n", fine, `gateway.yaml:4:12: plugins.ingest-webrtc.options.tcp: "8189" is not an address, write host:port`)
 	find(none, "        url: srt://h.example:9000\n        streamid: canary1\n        key: canary2\n", "the stream id is in key and in streamid")
+}
+
+// TestSourceMistakes: what is wrong with the URL of a source is found before anything
+// starts, at its line.
+func TestSourceMistakes(t *testing.T) {
+	onFreePorts(t)
+	find := func(url, want string) {
+		t.Helper()
+		text := "routes:\n  camera:\n    from: {url: '" + url + "'}\n    to: {cdn: {url: 'rtmp://h.example/app/key'}}\n"
+		code, out, stderr := gateway(t, "", "validate", write(t, text))
+		if valid := want == ""; valid != (code == 0) || !valid && !strings.Contains(stderr, "gateway.yaml:3:17: routes.camera.from.url: "+want) ||
+			strings.Contains(out+stderr, "canary") {
+			t.Errorf("%s: %d\n%s%s\nwant %s", url, code, out, stderr, want)
+		}
+	}
+	find("clip:", "")
+	find("clip:canary", `a clip URL with more than the scheme, and there is one clip, write "clip:"`)
+	find("rtsp://user:canary@camera.example/1#transport=tcp", "")
+	find("rtsp:///canary", "the URL names no host, write ")
+	find("rtsp://camera.example/canary#transport=canary", "transport: there is no such transport, write auto, udp or tcp")
+	find("rtsp://camera.example/canary#fingerprnt=canary", "what follows # is not understood, write transport or fingerprint")
+	find("rtsps://camera.example/canary#fingerprint=canary", "fingerprint: not a SHA-256, write the SHA-256 of the source")
+	find("rtsp://user:ca%nary@camera.example/1", "this is no URL of a source, write ")
+	find("rtsp://camera.example:70000/canary", "the URL has no valid port, write a port")
+	find("srt://encoder.example:9000?passphrase=canary-canary&latency=200", "")
+	find("srt://encoder.example?streamid=canary", "the URL has no port, write srt://host:port")
+	find("srt://:9000?streamid=canary", "a source is called, and this is an address to listen on, write srt://host:port")
+	find("srt://encoder.example:9000?passphrase=canary", "passphrase: too short or too long, write 10 to 79 characters")
+	find("srt://encoder.example:9000?pasphrase=canary-canary", `unknown parameter "pasphrase" in the URL, write mode, `)
+	find("rtmp://server.example/live/canary", "no plugin serves rtmp://, did you mean rtsp://? Served are clip, rtsp, rtsps, srt")
+	find("whep://server.example/canary", "no plugin serves whep://, served are clip, rtsp, rtsps, srt")
 }
 
 // TestExitCodes: 0 done, 1 failed while running, 2 used wrongly; and the reason
@@ -232,7 +268,7 @@ func TestExitCodes(t *testing.T) {
 	expect(2, "want text or json", "version", "--log-format", "xml")
 	expect(2, "no plugin serves http://", "run", "--to", "http://h/canary")
 	expect(2, "names no stream key, write /app/key", "run", "--to", "rtmps://h.example/canary")
-	expect(2, "want rtmp://host/app/key", "run", "--to", "rtmp:/canary/live/key")
+	expect(2, "is none of RTMP, write rtmp://host/app/key", "run", "--to", "rtmp:/canary/live/key")
 	expect(2, "NOT_SET is not set", "run", "--to", "${env:NOT_SET}")
 	expect(2, "standard input has no URL", "run", "--to", "-")
 	expect(2, "can be given once", "run", "--to", "rtmp://h/a/k", "--to", "-", "--to", "-")
@@ -258,6 +294,19 @@ func TestExitCodes(t *testing.T) {
 	}
 	expect(1, "plugins.ingest-webrtc.options.udp: "+udp.LocalAddr().String()+" is used by another program", "run",
 		write(t, "plugins: {ingest-webrtc: {options: {udp: '"+udp.LocalAddr().String()+"'}}}\n"+good))
+	listens := func(plugins string) string { return write(t, "plugins: {"+plugins+"}\n"+good) }
+	for key, options := range map[string]string{
+		"ingest-rtmp.options.listen": "listen: '" + addr + "'",
+		"ingest-rtsp.options.listen": "listen: '" + addr + "'",
+		"ingest-srt.options.listen":  "listen: '" + udp.LocalAddr().String() + "'",
+		"ingest-webrtc.options.turn": "udp: '127.0.0.1:0', turn: '" + udp.LocalAddr().String() + "'",
+	} {
+		plugin, _, _ := strings.Cut(key, ".")
+		expect(1, " is used by another program: end it, or choose another with the key plugins."+key+" of the configuration or with GATEWAY_PLUGINS__",
+			"run", listens(plugin+": {options: {"+options+"}}"))
+	}
+	expect(1, "plugins.ingest-rtsp.options.listen: "+addr+" is the address of plugins.ingest-rtmp.options.listen already: give one of the two another port",
+		"run", listens("ingest-rtmp: {options: {listen: '"+addr+"'}}, ingest-rtsp: {options: {listen: '"+addr+"'}}"))
 	expect(1, "this machine does not have the address", "run", write(t, good), "--listen", "192.0.2.1:80")
 }
 

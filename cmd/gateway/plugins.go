@@ -37,10 +37,9 @@ const pluginCommand = "plugin"
 type builtIn struct {
 	name   string
 	plugin func() sdk.Plugin
-	// publish is the URL by which encoders reach a stream at addr, where its option
-	// listen is set, and by the protocol of that name; nil: they do not.
-	protocol string
-	publish  func(addr, stream, token string) string
+	// doors are the ports that it opens for those who come, as far as its options say
+	// so; nil: none.
+	doors func(options []byte) []door
 }
 
 // builtIns is the table of them. A plugin is in the gateway because it stands
@@ -50,50 +49,11 @@ func builtIns() []builtIn {
 		{name: "egress-rtmp", plugin: rtmpegress.Plugin},
 		{name: "egress-srt", plugin: srtegress.Plugin},
 		{name: "ingest-clip", plugin: clip.Plugin},
-		{name: "ingest-rtmp", plugin: rtmpingest.Plugin, protocol: "RTMP", publish: func(addr, stream, token string) string {
-			return strings.TrimSuffix("rtmp://"+addr+"/"+stream+"/"+token, "/")
-		}},
-		{name: "ingest-rtsp", plugin: rtspingest.Plugin, protocol: "RTSP", publish: func(addr, stream, token string) string {
-			return "rtsp://" + addr + "/" + stream + query(token)
-		}},
-		{name: "ingest-srt", plugin: srtingest.Plugin, protocol: "SRT", publish: func(addr, stream, token string) string {
-			return "srt://" + addr + "?streamid=" + stream + query(token)
-		}},
-		{name: "ingest-webrtc", plugin: webrtc.Plugin},
+		{name: "ingest-rtmp", plugin: rtmpingest.Plugin, doors: rtmpDoors},
+		{name: "ingest-rtsp", plugin: rtspingest.Plugin, doors: rtspDoors},
+		{name: "ingest-srt", plugin: srtingest.Plugin, doors: srtDoors},
+		{name: webrtcPlugin, plugin: webrtc.Plugin, doors: webrtcDoors},
 	}
-}
-
-// query is a token in the query of a URL, if there is one.
-func query(token string) string {
-	if token == "" {
-		return ""
-	}
-	return "?token=" + token
-}
-
-// An entrance is a way for encoders beside WHIP.
-type entrance struct {
-	protocol string
-	url      func(stream, token string) string
-}
-
-// entrances are those that a configuration opens.
-func entrances(cfg *config.Config) (list []entrance) {
-	for _, p := range cfg.Plugins {
-		i := slices.IndexFunc(builtIns(), func(b builtIn) bool { return b.name == p.Name && b.publish != nil })
-		var options struct {
-			Listen string `json:"listen"`
-		}
-		if i < 0 || json.Unmarshal(p.Options, &options) != nil || options.Listen == "" {
-			continue
-		}
-		b, addr := builtIns()[i], options.Listen
-		if host, port, err := net.SplitHostPort(addr); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
-			addr = net.JoinHostPort("localhost", port)
-		}
-		list = append(list, entrance{b.protocol, func(stream, token string) string { return b.publish(addr, stream, token) }})
-	}
-	return list
 }
 
 // catalog is what the built-in plugins say of themselves.

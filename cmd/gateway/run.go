@@ -4,15 +4,12 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,7 +17,6 @@ import (
 	"github.com/headgate/gateway/core"
 	"github.com/headgate/gateway/core/api"
 	"github.com/headgate/gateway/core/config"
-	"github.com/headgate/gateway/core/pluginhost"
 	"github.com/headgate/gateway/sdk/secret"
 )
 
@@ -149,47 +145,6 @@ func (l listeners) close() {
 	_ = l.admin.Close()
 }
 
-// probeMedia reports a busy media port here, with its key, rather than by a plugin
-// that cannot start.
-func probeMedia(ctx context.Context, cfg *config.Config, plugins []pluginhost.Spec) error {
-	needed := slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.From == nil })
-	for _, p := range plugins {
-		if p.Name != webrtcPlugin || !needed {
-			continue
-		}
-		var o struct {
-			UDP string `json:"udp"`
-			TCP string `json:"tcp"`
-		}
-		if err := json.Unmarshal(p.Options, &o); err != nil {
-			return fmt.Errorf("reading the options of %s: %w", p.Name, err)
-		}
-		remedy := func(option string) (key, text string) {
-			key = "plugins." + p.Name + ".options." + option
-			return key, "choose another with the key " + key + " of the configuration or with GATEWAY_PLUGINS__INGEST_WEBRTC__OPTIONS__" + strings.ToUpper(option)
-		}
-		conn, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", o.UDP)
-		if err != nil {
-			key, text := remedy("udp")
-			return listenError(key, o.UDP, text, err)
-		}
-		_ = conn.Close() // the plugin opens it again
-		if o.TCP == "" {
-			o.TCP = o.UDP
-		}
-		if o.TCP == "off" {
-			continue
-		}
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.TCP)
-		if err != nil {
-			key, text := remedy("tcp")
-			return listenError(key, o.TCP, text+", or do without by off", err)
-		}
-		_ = l.Close() // nobody was accepted on it
-	}
-	return nil
-}
-
 // listenFor listens for a key of the configuration.
 func listenFor(ctx context.Context, key, addr string) (net.Listener, error) {
 	return listenOn(ctx, key, addr,
@@ -202,20 +157,6 @@ func listenOn(ctx context.Context, what, addr, remedy string) (net.Listener, err
 		return nil, listenError(what, addr, remedy, err)
 	}
 	return l, nil
-}
-
-// listenError says in plain words why addr cannot be listened on.
-func listenError(what, addr, remedy string, err error) error {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s: %s is used by another program: end it, or %s", what, addr, remedy)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s: no permission to listen on %s: ports below 1024 need CAP_NET_BIND_SERVICE; or %s", what, addr, remedy)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%s: this machine does not have the address %s: %s", what, addr, remedy)
-	default:
-		return fmt.Errorf("%s: listening on %s: %w", what, addr, err)
-	}
 }
 
 // A companion runs beside the gateway from when it is ready until it ends.
@@ -232,7 +173,7 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, b banner, beside co
 		l.close()
 		return err
 	}
-	if err := probeMedia(ctx, cfg, plugins); err != nil {
+	if err := probe(ctx, cfg, plugins); err != nil {
 		l.close()
 		return err
 	}
@@ -367,8 +308,10 @@ func (b banner) print(out io.Writer, cfg *config.Config, at places) {
 			}
 			line("browser", at.public+"/publish/"+name+fragment)
 			line("WHIP", at.public+"/whip/"+name)
-			for _, e := range entrances(cfg) {
-				line(e.protocol, e.url(name, token))
+			for _, d := range opened(cfg) {
+				if d.publish != nil {
+					line(d.protocol, d.publish(local(d.addr), name, token))
+				}
 			}
 			if !b.token.Empty() {
 				line("token", b.token.Reveal())

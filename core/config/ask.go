@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,12 @@ type question struct {
 	backup bool // with its backup for the URL
 
 	at, url, key path
+}
+
+// A fetch is a source, about which its plugin is asked too.
+type fetch struct {
+	from *From
+	at   path // of its URL
 }
 
 // Bounds of an answer, which comes from the process of somebody else.
@@ -47,6 +54,14 @@ func (c *checker) ask(ctx context.Context, plugins []Plugin) {
 			about[name] = append(about[name], q)
 		}
 	}
+	fetched := map[string][]fetch{}
+	for _, f := range c.fetches {
+		name := f.from.Plugin
+		if _, ok := asked[name]; !ok && c.catalog[name] != nil && !c.configured[name] {
+			asked[name] = Plugin{Name: name}
+		}
+		fetched[name] = append(fetched[name], f)
+	}
 	for _, name := range slices.Sorted(maps.Keys(asked)) {
 		p := asked[name]
 		request := &wire.ValidateRequest{}
@@ -57,33 +72,43 @@ func (c *checker) ask(ctx context.Context, plugins []Plugin) {
 		for _, q := range about[name] {
 			request.Targets = append(request.Targets, q.message())
 		}
+		for _, f := range fetched[name] {
+			request.Sources = append(request.Sources, f.from.URL.Reveal())
+		}
 		answer, err := c.options.Validate(ctx, p, request)
 		if err != nil {
-			c.key(path{"plugins", name}, fault{"asking the plugin about its options and targets: " + err.Error(), "gateway plugins check says what is wrong with it"})
+			c.key(path{"plugins", name}, fault{"asking the plugin about its options, targets and sources: " + err.Error(), "gateway plugins check says what is wrong with it"})
 			continue
 		}
 		for i, d := range answer.GetDiagnostics() {
 			if i == maxFindings {
 				break
 			}
-			c.answer(name, p.Options, own, about[name], d)
+			c.answer(name, p.Options, own, about[name], fetched[name], d)
 		}
 	}
 }
 
 // answer reports one finding of a plugin.
-func (c *checker) answer(plugin string, options []byte, own bool, about []question, d *wire.Diagnostic) {
+func (c *checker) answer(plugin string, options []byte, own bool, about []question, fetched []fetch, d *wire.Diagnostic) {
 	first, rest, _ := strings.Cut(d.GetPath(), ".")
 	at, hide := path{"plugins", plugin}, secret.Redact(secret.InOptions(c.catalog[plugin].GetOptionsSchema(), options)...)
+	index, below, _ := strings.Cut(rest, ".")
+	n, err := strconv.Atoi(index)
+	if err != nil || n < 0 {
+		n = math.MaxInt // of none
+	}
 	switch first {
 	case "targets":
-		index, below, _ := strings.Cut(rest, ".")
-		n, err := strconv.Atoi(index)
-		if err != nil || n < 0 || n >= len(about) {
+		if n >= len(about) {
 			break
 		}
 		q := about[n]
 		at, hide = q.place(below), c.secretsOf(q)
+	case "sources":
+		if n < len(fetched) {
+			at, hide = fetched[n].at, secret.Redact(fetched[n].from.URL.Reveal())
+		}
 	default: // options, and what cannot be told
 		if !own {
 			return

@@ -20,6 +20,9 @@ func TestPluginsAreAsked(t *testing.T) {
 		for _, t := range r.GetTargets() {
 			text += fmt.Sprintf("; %s %s %s %s %d files %v", t.GetName(), t.GetUrl(), t.GetKey(), t.GetOptionsJson(), len(t.GetFiles()), t.GetRestricted())
 		}
+		for _, url := range r.GetSources() {
+			text += "; fetch " + url
+		}
 		asked = append(asked, text)
 		return &wire.ValidateResponse{Diagnostics: found[p.Name]}, nil
 	}
@@ -32,6 +35,8 @@ func TestPluginsAreAsked(t *testing.T) {
 	say("egress-rtmp", "targets.2.url", "no host", "add one")
 	say("egress-rtmp", "targets.3.url", "there is none of this number", "count")
 	say("egress-rtmp", "targets.x.url", "nor of this", "count")
+	say("ingest-clip", "sources.0", "there is no clip:canary", "write clip:")
+	say("ingest-clip", "sources.1", "nor one of this number", "count")
 	say("egress-rtmp", "options.ca", "it has to be given", "add it")
 	say("ingest-webrtc", "options.udp", "this is no address, canary-turn", "write host:port")
 	say("ingest-webrtc", "options.tls.roots.0", "no certificate", "write PEM")
@@ -54,6 +59,9 @@ routes:
       file: {url: "file:///x"}
       odd: {url: "rtmp://host/odd/k", interleaving: sideways}
       gone: {url: "rtmp://host/gone", key: "${env:NONE}"}
+  test:
+    from: {url: "clip:canary"}
+    to: {file: {url: "file:///z"}}
 `
 	cfg, ds := parse(t, text, o)
 	if cfg != nil {
@@ -72,6 +80,8 @@ gateway.yaml:10:60: routes.studio.to.cdn.ca: it holds no certificate, write PEM
 gateway.yaml:11:43: routes.studio.to.both.key: too short, write more
 gateway.yaml:11:56: routes.studio.to.both.backup: no host, add one
 gateway.yaml:11:7: routes.studio.to.both.ca: wrong for both, mend it
+gateway.yaml:16:17: routes.test.from.url: there is no ***, write clip:
+gateway.yaml:2:1: plugins.ingest-clip: nor one of this number, count
 gateway.yaml:12:7: warning: routes.studio.to.file.level: high, write less`
 	for line := range strings.SplitSeq(want, "\n") {
 		if !strings.Contains(ds.String(), line+"\n") {
@@ -82,8 +92,9 @@ gateway.yaml:12:7: warning: routes.studio.to.file.level: high, write less`
 		t.Errorf("found\n%s", got)
 	}
 	wantAsked := `egress-rtmp  0 files; cdn rtmp://host/app canary-key {"ca":"ca.pem"} 1 files false; both rtmp://host/app one  0 files false; both rtmp://spare/app two  0 files false
+ingest-clip  0 files; fetch clip:canary
 ingest-webrtc {"tls":{"roots":["ca.pem"]},"turn_key":"canary-turn","udp":"x"} 1 files
-mine  0 files; file file:///x   0 files false`
+mine  0 files; file file:///x   0 files false; file file:///z   0 files false`
 	if got := strings.Join(asked, "\n"); got != wantAsked {
 		t.Errorf("asked\n%s\nwant\n%s", got, wantAsked)
 	}
@@ -103,7 +114,7 @@ mine  0 files; file file:///x   0 files false`
 	o.Validate = func(context.Context, Plugin, *wire.ValidateRequest) (*wire.ValidateResponse, error) {
 		return nil, errors.New("it ended")
 	}
-	if _, ds := parse(t, text, o); !strings.Contains(ds.String(), "gateway.yaml:5:3: plugins.mine: asking the plugin about its options and targets: it ended, gateway plugins check says") {
+	if _, ds := parse(t, text, o); !strings.Contains(ds.String(), "gateway.yaml:5:3: plugins.mine: asking the plugin about its options, targets and sources: it ended, gateway plugins check says") {
 		t.Errorf("found\n%s", ds)
 	}
 }

@@ -32,6 +32,7 @@ type checker struct {
 	targets    map[string]*schema        // compiled target schemas by plugin
 	sent       map[[2]secret.String]path // where a URL and key were first seen
 	questions  []question                // to plugins, of targets
+	fetches    []fetch                   // likewise of sources
 	unfit      map[string]bool           // plugins whose options do not fit their schema
 }
 

@@ -84,7 +84,7 @@ func (c *checker) url(p path, schemes func(*wire.DescribeResponse) []string) (u 
 	if w := schemeOf.FindStringSubmatch(c.doc.places[p.key()].text); w != nil && strings.HasPrefix(s, w[0]+"//") {
 		f.finding = fmt.Sprintf("no plugin serves %s://", scheme)
 		if best := closest(scheme, served); best != "" {
-			f.remedy = fmt.Sprintf("did you mean %s://?", best)
+			f.remedy = fmt.Sprintf("did you mean %s://? Served are %s", best, c.list(served))
 		}
 	}
 	c.value(p, f)
@@ -165,6 +165,9 @@ func (c *checker) route(name, listen string) *Route {
 	if c.present(p.child("from")) {
 		u, plugin := c.url(p.child("from").child("url"), ingestSchemes)
 		r.From = &From{URL: u, Plugin: plugin, OnDemand: c.flag(p.child("from").child("on_demand"), false)}
+		if !u.Empty() {
+			c.fetches = append(c.fetches, fetch{r.From, p.child("from").child("url")})
+		}
 		if IsPattern(name) {
 			c.key(p.child("from"), fault{"a pattern stands for many streams, and a source is one", "give the route the name of one stream"})
 		}

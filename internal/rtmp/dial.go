@@ -306,7 +306,7 @@ type Fingerprint [sha256.Size]byte
 func ParseFingerprint(s string) (Fingerprint, error) {
 	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(s), ":", ""))
 	if err != nil || len(b) != sha256.Size {
-		return Fingerprint{}, errors.New("fingerprint: want the SHA-256 of the server's certificate, 64 digits in hex, as openssl x509 -noout -fingerprint -sha256 prints it")
+		return Fingerprint{}, errors.New("fingerprint: not a SHA-256; want the SHA-256 of the server's certificate, 64 digits in hex, as openssl x509 -noout -fingerprint -sha256 prints it")
 	}
 	return Fingerprint(b), nil
 }

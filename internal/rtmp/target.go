@@ -53,7 +53,7 @@ func ParseTarget(rawURL, key secret.String) (Target, error) {
 		ok = false
 	}
 	if !ok {
-		return Target{}, errors.New("target URL: want rtmp://host/app/key or rtmps://host/app/key")
+		return Target{}, errors.New("target URL: is none of RTMP; want rtmp://host/app/key or rtmps://host/app/key")
 	}
 
 	authority, path := rest, ""

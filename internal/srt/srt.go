@@ -66,19 +66,19 @@ func ParseAddress(raw secret.String) (Address, error) {
 	u, err := url.Parse(raw.Reveal())
 	switch {
 	case err != nil:
-		return Address{}, errors.New("not a URL: want srt://host:port")
+		return Address{}, errors.New("not a URL; want srt://host:port")
 	case u.Scheme != "srt":
 		return Address{}, errors.New("want srt://host:port")
 	case u.User != nil:
-		return Address{}, errors.New("srt knows no user and password: want streamid and passphrase")
+		return Address{}, errors.New("srt knows no user and password; want streamid and passphrase")
 	case u.Path != "" && u.Path != "/":
-		return Address{}, errors.New("srt knows no path: name the stream with streamid")
+		return Address{}, errors.New("an srt URL has no path; name the stream with streamid")
 	case u.Fragment != "":
-		return Address{}, errors.New("a # within an srt URL: write it as %23")
+		return Address{}, errors.New("a # within an srt URL; write it as %23")
 	}
 	port, err := strconv.ParseUint(u.Port(), 10, 16)
 	if err != nil {
-		return Address{}, errors.New("no port: want srt://host:port")
+		return Address{}, errors.New("the URL has no port; want srt://host:port")
 	}
 	a := Address{Mode: Caller, HostPort: net.JoinHostPort(u.Hostname(), strconv.FormatUint(port, 10))}
 	if u.Hostname() == "" {
@@ -86,11 +86,11 @@ func ParseAddress(raw secret.String) (Address, error) {
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return Address{}, errors.New("the query of the URL is none: write a % as %25")
+		return Address{}, errors.New("the query of the URL is none; write a % as %25")
 	}
 	for name, values := range query {
 		if len(values) != 1 {
-			return Address{}, fmt.Errorf("%s is there more than once", plain(name))
+			return Address{}, fmt.Errorf("%s is in the URL more than once; leave one", plain(name))
 		}
 		if err := a.parameter(name, values[0]); err != nil {
 			return Address{}, err
@@ -104,7 +104,7 @@ func (a *Address) parameter(name, value string) error {
 	number := func(into *int, unit string) error {
 		n, err := strconv.ParseUint(value, 10, 31)
 		if err != nil {
-			return fmt.Errorf("%s: want a number of %s", name, unit)
+			return fmt.Errorf("%s: not a number; want a number of %s", name, unit)
 		}
 		*into = int(n)
 		return nil
@@ -135,7 +135,7 @@ func (a *Address) parameter(name, value string) error {
 		a.Latency = max(a.Latency, time.Duration(ms)*time.Millisecond)
 	case "transtype":
 		if value != "live" {
-			return errors.New("transtype: only live is carried")
+			return errors.New("transtype: only live is carried; leave it out")
 		}
 	case "payloadsize", "pkt_size":
 		var bytes int
@@ -143,10 +143,10 @@ func (a *Address) parameter(name, value string) error {
 			return err
 		}
 		if bytes != PayloadBytes {
-			return fmt.Errorf("%s: only %d is sent", name, PayloadBytes)
+			return fmt.Errorf("%s: only %d is sent; leave it out", name, PayloadBytes)
 		}
 	default:
-		return fmt.Errorf("unknown parameter %s in the URL: want mode, streamid, passphrase, pbkeylen or latency", plain(name))
+		return fmt.Errorf("unknown parameter %s in the URL; want mode, streamid, passphrase, pbkeylen or latency", plain(name))
 	}
 	return nil
 }
@@ -165,19 +165,19 @@ func (a Address) check() error {
 	_, port, _ := net.SplitHostPort(a.HostPort)
 	switch {
 	case a.Mode != Caller && a.Mode != Listener:
-		return errors.New("mode: want caller or listener")
+		return errors.New("mode: there is no such mode; want caller or listener")
 	case a.Mode == Caller && strings.HasPrefix(a.HostPort, ":"):
-		return errors.New("no host to call: want srt://host:port")
+		return errors.New("no host to call; want srt://host:port")
 	case a.Mode == Caller && port == "0":
-		return errors.New("port 0 cannot be called")
+		return errors.New("port 0 cannot be called; want a port from 1 to 65535")
 	case !slices.Contains([]int{0, 128, 192, 256}, a.KeyBits):
-		return errors.New("pbkeylen: want 16, 24 or 32")
+		return errors.New("pbkeylen: not the length of an AES key; want 16, 24 or 32")
 	case !a.Passphrase.Empty() && (len(a.Passphrase.Reveal()) < minPassphrase || len(a.Passphrase.Reveal()) > maxPassphrase):
-		return fmt.Errorf("passphrase: want %d to %d characters", minPassphrase, maxPassphrase)
+		return fmt.Errorf("passphrase: too short or too long; want %d to %d characters", minPassphrase, maxPassphrase)
 	case len(a.StreamID.Reveal()) > maxStreamID:
-		return fmt.Errorf("streamid: want at most %d bytes", maxStreamID)
+		return fmt.Errorf("streamid: too long; want at most %d bytes", maxStreamID)
 	case a.Latency < 0 || a.Latency > MaxLatency:
-		return fmt.Errorf("latency: want at most %v", MaxLatency)
+		return fmt.Errorf("latency: too long; want at most %v", MaxLatency)
 	}
 	return nil
 }
@@ -185,7 +185,7 @@ func (a Address) check() error {
 // Overlay returns a with what o has and a has not. What both have and differs is
 // an error: one of the two is a mistake.
 func (a Address) Overlay(o Address) (Address, error) {
-	const twice = "is in the URL and beside it: leave one"
+	const twice = "is in the URL and beside it; leave one"
 	if !o.StreamID.Empty() {
 		if !a.StreamID.Empty() && !a.StreamID.Equal(o.StreamID) {
 			return a, errors.New("the stream id " + twice)

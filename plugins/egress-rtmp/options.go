@@ -114,21 +114,21 @@ func (o *Options) client(target sdk.Target, at rtmp.Target) (rtmp.ClientConfig, 
 	switch o.Interleave {
 	case InterleaveLow, InterleaveStrict:
 	default:
-		return cfg, errors.New("interleave: want low or strict")
+		return cfg, errors.New("interleave: not one of the values it can have; want low or strict")
 	}
 	switch o.OnChange {
 	case ChangeHeader, ChangeReconnect:
 	default:
-		return cfg, errors.New("on_change: want header or reconnect")
+		return cfg, errors.New("on_change: not one of the values it can have; want header or reconnect")
 	}
 	switch o.EarlyAudio {
 	case AudioDrop, AudioKeep:
 	default:
-		return cfg, errors.New("early_audio: want drop or keep")
+		return cfg, errors.New("early_audio: not one of the values it can have; want drop or keep")
 	}
 	for _, c := range o.Codecs {
 		if !slices.Contains(carried(), c) {
-			return cfg, fmt.Errorf("codecs: want some of %v", carried())
+			return cfg, fmt.Errorf("codecs: there is one that it does not carry; want some of %v", carried())
 		}
 	}
 	if err := o.secure(&cfg, at); err != nil {
@@ -137,13 +137,13 @@ func (o *Options) client(target sdk.Target, at rtmp.Target) (rtmp.ClientConfig, 
 	var err error
 	if o.Bind != "" {
 		if cfg.Bind, err = netip.ParseAddr(o.Bind); err != nil {
-			return cfg, errors.New("bind: want an address of this machine such as 192.0.2.1")
+			return cfg, errors.New("bind: not an address; want one of this machine such as 192.0.2.1")
 		}
 	}
 	if !o.Proxy.Empty() {
 		if target.Restricted {
 			// The proxy resolves the name, so that nothing here sees where it leads.
-			return cfg, errors.New("proxy: a target that was given by the API may not have one")
+			return cfg, errors.New("proxy: a target that was given by the API may not have one; remove it")
 		}
 		if cfg.Proxy, err = rtmp.ParseProxy(o.Proxy); err != nil {
 			return cfg, err
@@ -175,12 +175,12 @@ func (o *Options) secure(cfg *rtmp.ClientConfig, at rtmp.Target) error {
 		}
 	}
 	if given(o.Certificate) != given(o.CertificateKey) {
-		return errors.New("certificate and certificate_key: want both or neither")
+		return errors.New("certificate and certificate_key belong together; want both or neither")
 	}
 	if given(o.Certificate) {
 		pair, err := tls.X509KeyPair(o.Certificate.Content, o.CertificateKey.Content)
 		if err != nil {
-			return fmt.Errorf("certificate: %s and %s are no certificate and its key in PEM", o.Certificate.Name, o.CertificateKey.Name)
+			return fmt.Errorf("certificate: %s and %s are no certificate and its key; want both in PEM", o.Certificate.Name, o.CertificateKey.Name)
 		}
 		cfg.Certificate = &pair
 	}

@@ -77,7 +77,7 @@ func (o Options) address(url, key secret.String) (srt.Address, error) {
 	}
 	if !key.Empty() {
 		if !o.StreamID.Empty() && !o.StreamID.Equal(key) {
-			return a, errors.New("the stream id is in key and in streamid: leave one")
+			return a, errors.New("the stream id is in key and in streamid; leave one")
 		}
 		o.StreamID = key
 	}

@@ -40,6 +40,9 @@ func (ingest) Serve(ctx context.Context, _ *sdk.IngestHost) error {
 	return nil
 }
 
+// CheckSource implements [sdk.SourceChecker].
+func (ingest) CheckSource(source secret.String) error { return checkURL(source.Reveal()) }
+
 // Pull plays the clip to pub until ctx or the publication ends.
 func (ingest) Pull(ctx context.Context, source secret.String, pub *sdk.Publication) error {
 	if err := checkURL(source.Reveal()); err != nil {
@@ -58,10 +61,10 @@ func (ingest) Pull(ctx context.Context, source secret.String, pub *sdk.Publicati
 func checkURL(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return errors.New("not a URL: want \"clip:\"") // the error of url.Parse quotes it
+		return errors.New("not a URL; want \"clip:\"") // the error of url.Parse quotes it
 	}
 	if u.Scheme != "clip" || raw != "clip:" {
-		return fmt.Errorf("a %s URL with more than the scheme: there is one clip, want \"clip:\"", u.Scheme)
+		return fmt.Errorf("a %s URL with more than the scheme, and there is one clip; want \"clip:\"", u.Scheme)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headgate/gateway/internal/endpoint"
 	"github.com/headgate/gateway/internal/rtmp"
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
@@ -64,18 +65,19 @@ func (o Options) servers() ([]*rtmp.Server, error) {
 	}
 	var list []*rtmp.Server
 	if o.Listen != "" {
-		if _, _, err := net.SplitHostPort(o.Listen); err != nil {
-			return nil, errors.New("listen: want host:port")
+		if err := endpoint.Check("listen", o.Listen); err != nil {
+			return nil, err
 		}
 		list = append(list, &rtmp.Server{Addr: o.Listen})
 	}
 	if o.TLS != nil {
-		if _, _, err := net.SplitHostPort(o.TLS.Listen); err != nil {
-			return nil, errors.New("tls.listen: want host:port")
+		err := errors.Join(endpoint.Check("tls.listen", o.TLS.Listen), endpoint.Apart("tls.listen", o.TLS.Listen, "listen", o.Listen))
+		if err != nil {
+			return nil, err
 		}
 		pair, err := tls.X509KeyPair(o.TLS.Cert.Content, o.TLS.Key.Content)
 		if err != nil {
-			return nil, fmt.Errorf("tls: %s and %s are no certificate and its key in PEM", o.TLS.Cert.Name, o.TLS.Key.Name)
+			return nil, fmt.Errorf("tls: %s and %s are no certificate and its key; want both in PEM", o.TLS.Cert.Name, o.TLS.Key.Name)
 		}
 		list = append(list, &rtmp.Server{
 			Addr: o.TLS.Listen, TLS: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},

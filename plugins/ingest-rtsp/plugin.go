@@ -17,8 +17,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headgate/gateway/internal/endpoint"
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/secret"
 )
 
 // Plugin returns the plugin ingest-rtsp.
@@ -63,38 +65,34 @@ func (o *Options) Check() error {
 		o.Transport = transportAuto
 	case transportAuto, transportUDP, transportTCP:
 	default:
-		return errors.New("transport: want auto, udp or tcp")
+		return errors.New("transport: there is no such transport; want auto, udp or tcp")
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
+	var errs []error
 	if o.Timeout < minTimeout || o.Timeout > maxTimeout {
-		return fmt.Errorf("timeout: want from %v to %v", minTimeout, maxTimeout)
+		errs = append(errs, fmt.Errorf("timeout: out of range; want from %v to %v", minTimeout, maxTimeout))
 	}
-	if _, err := o.roots(); err != nil {
+	_, err := o.roots()
+	errs = append(errs, err, endpoint.Check("listen", o.Listen), o.checkUDP(), endpoint.Check("listen_tls", o.ListenTLS),
+		endpoint.Apart("listen_tls", o.ListenTLS, "listen", o.Listen))
+	_, err = o.certificate()
+	return errors.Join(append(errs, err)...)
+}
+
+// checkUDP checks where media of encoders come by UDP.
+func (o *Options) checkUDP() error {
+	if o.ListenUDP == "" {
+		return nil
+	}
+	if err := endpoint.Check("listen_udp", o.ListenUDP); err != nil {
 		return err
 	}
-	for name, address := range map[string]string{"listen": o.Listen, "listen_udp": o.ListenUDP, "listen_tls": o.ListenTLS} {
-		if address == "" {
-			continue
-		}
-		_, port, err := net.SplitHostPort(address)
-		if err != nil {
-			return fmt.Errorf("%s: want host:port", name)
-		}
-		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return fmt.Errorf("%s: want a port from 1 to 65535", name)
-		}
+	if o.Listen == "" {
+		return errors.New("listen_udp: needs listen, on which encoders announce what they send there; add listen")
 	}
-	if o.ListenUDP != "" {
-		if o.Listen == "" {
-			return errors.New("listen_udp: want listen beside it, which is where encoders say so")
-		}
-		if _, err := rtcpAddress(o.ListenUDP); err != nil {
-			return err
-		}
-	}
-	_, err := o.certificate()
+	_, err := rtcpAddress(o.ListenUDP)
 	return err
 }
 
@@ -114,14 +112,14 @@ func (o *Options) roots() (*x509.CertPool, error) {
 func (o *Options) certificate() (*tls.Certificate, error) {
 	given := len(o.Certificate.Content) > 0 && len(o.CertificateKey.Content) > 0
 	if (o.ListenTLS != "") != given {
-		return nil, errors.New("listen_tls, certificate and certificate_key: want all of them or none")
+		return nil, errors.New("listen_tls, certificate and certificate_key belong together; want all of them or none")
 	}
 	if !given {
 		return nil, nil
 	}
 	pair, err := tls.X509KeyPair(o.Certificate.Content, o.CertificateKey.Content)
 	if err != nil {
-		return nil, fmt.Errorf("certificate: %s and %s are no certificate and its key in PEM", o.Certificate.Name, o.CertificateKey.Name)
+		return nil, fmt.Errorf("certificate: %s and %s are no certificate and its key; want both in PEM", o.Certificate.Name, o.CertificateKey.Name)
 	}
 	return &pair, nil
 }
@@ -134,7 +132,7 @@ func rtcpAddress(address string) (string, error) {
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 || n%2 != 0 {
-		return "", errors.New("listen_udp: want an even port")
+		return "", errors.New("listen_udp: the port is odd or 0; want an even port, RTCP is on the one after it")
 	}
 	return net.JoinHostPort(host, strconv.FormatUint(n+1, 10)), nil
 }
@@ -144,6 +142,12 @@ type ingest struct {
 	mu sync.Mutex // guards the field below
 	// blocked are sources, by address, from which nothing came by UDP, and when.
 	blocked map[string]time.Time
+}
+
+// CheckSource implements [sdk.SourceChecker].
+func (in *ingest) CheckSource(source secret.String) error {
+	_, err := parseSource(source, transportAuto)
+	return err
 }
 
 // Serve implements [sdk.Ingest].

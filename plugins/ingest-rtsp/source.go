@@ -39,10 +39,10 @@ func parseSource(raw secret.String, transport string) (source, error) {
 	text, fragment, _ := strings.Cut(raw.Reveal(), "#")
 	u, err := base.ParseURL(text)
 	if err != nil {
-		return source{}, errors.New("this is no URL of a source: want rtsp://user:password@host:port/path, with what is special in the password written as %XX")
+		return source{}, errors.New("this is no URL of a source; want rtsp://user:password@host:port/path, with what is special in the password written as %XX")
 	}
 	if u.Hostname() == "" {
-		return source{}, errors.New("the URL names no host: want rtsp://host/path")
+		return source{}, errors.New("the URL names no host; want rtsp://host/path")
 	}
 	if u.Path == "" && u.RawQuery == "" {
 		u.Path = "/"
@@ -50,23 +50,23 @@ func parseSource(raw secret.String, transport string) (source, error) {
 	s := source{url: u, transport: transport}
 	values, err := url.ParseQuery(fragment)
 	if err != nil {
-		return source{}, errors.New("what follows # is not understood: want #transport=tcp, #fingerprint=SHA256, or both joined by &")
+		return source{}, errors.New("what follows # is not understood; want #transport=tcp, #fingerprint=SHA256, or both joined by &")
 	}
 	for key := range values {
 		switch value := values.Get(key); key {
 		case "transport":
 			if value != transportAuto && value != transportUDP && value != transportTCP {
-				return source{}, errors.New("transport: want auto, udp or tcp")
+				return source{}, errors.New("transport: there is no such transport; want auto, udp or tcp")
 			}
 			s.transport = value
 		case "fingerprint":
 			sum, err := hex.DecodeString(strings.ReplaceAll(value, ":", ""))
 			if err != nil || len(sum) != sha256.Size {
-				return source{}, errors.New("fingerprint: want the SHA-256 of the source's certificate, 64 digits in hex, as openssl x509 -noout -fingerprint -sha256 prints it")
+				return source{}, errors.New("fingerprint: not a SHA-256; want the SHA-256 of the source's certificate, 64 digits in hex, as openssl x509 -noout -fingerprint -sha256 prints it")
 			}
 			s.fingerprint = sum
 		default:
-			return source{}, errors.New("what follows # is not understood: want transport or fingerprint")
+			return source{}, errors.New("what follows # is not understood; want transport or fingerprint")
 		}
 	}
 	if s.fingerprint != nil && u.Scheme != "rtsps" {

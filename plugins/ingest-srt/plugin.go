@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/headgate/gateway/internal/endpoint"
 	"github.com/headgate/gateway/internal/srt"
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/media"
@@ -48,34 +49,33 @@ type Options struct {
 
 // Check implements [sdk.Checker].
 func (o Options) Check() error {
-	var wrong []error
-	if o.Listen != "" {
-		if _, _, err := net.SplitHostPort(o.Listen); err != nil {
-			wrong = append(wrong, errors.New("listen: want host:port"))
-		}
-	}
-	if !isPassphrase(o.Passphrase) {
-		wrong = append(wrong, errors.New("passphrase: want 10 to 79 characters"))
-	}
+	errs := []error{endpoint.Check("listen", o.Listen)}
 	for _, name := range slices.Sorted(maps.Keys(o.Passphrases)) {
-		if !isPassphrase(o.Passphrases[name]) {
-			wrong = append(wrong, fmt.Errorf("passphrases: that of %s is too short or too long; want 10 to 79 characters", name))
-		}
+		errs = append(errs, checkPassphrase("passphrases."+name, o.Passphrases[name]))
 	}
+	errs = append(errs, checkPassphrase("passphrase", o.Passphrase))
 	if o.Latency < 0 || o.Latency > srt.MaxLatency {
-		wrong = append(wrong, fmt.Errorf("latency: want at most %v", srt.MaxLatency))
+		errs = append(errs, fmt.Errorf("latency: out of range; want at most %v", srt.MaxLatency))
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Programs)) {
-		if n := o.Programs[name]; n < 1 || n > 65535 {
-			wrong = append(wrong, fmt.Errorf("programs: there is no program of the number that %s has; want a number from 1 to 65535", name))
+		if n := o.Programs[name]; n < 1 || n > maxProgram {
+			errs = append(errs, fmt.Errorf("programs.%s: no number of a program; want 1 to %d", name, maxProgram))
 		}
 	}
-	return errors.Join(wrong...)
+	if o.Listen == "" && (!o.Passphrase.Empty() || len(o.Passphrases) > 0) {
+		errs = append(errs, errors.New("a passphrase is for encoders that call, and nobody can; add listen"))
+	}
+	return errors.Join(errs...)
 }
 
-func isPassphrase(p secret.String) bool {
-	n := len(p.Reveal())
-	return n == 0 || n >= 10 && n <= 79
+// maxProgram is the largest number of a program; 0 is that of the network's table.
+const maxProgram = 1<<16 - 1
+
+func checkPassphrase(option string, p secret.String) error {
+	if n := len(p.Reveal()); n != 0 && (n < 10 || n > 79) {
+		return fmt.Errorf("%s: too short or too long; want 10 to 79 characters", option)
+	}
+	return nil
 }
 
 // passphrase is what the encoder of a stream must encrypt with.
@@ -256,16 +256,28 @@ func (a *assembler) stats(st srt.Stats, bytes uint64) sdk.IngestStats {
 	}}
 }
 
+// CheckSource implements [sdk.SourceChecker].
+func (ingest) CheckSource(source secret.String) error {
+	_, err := parseSource(source)
+	return err
+}
+
+// parseSource reads the URL of a source, which is one to call.
+func parseSource(source secret.String) (srt.Address, error) {
+	at, err := srt.ParseAddress(source)
+	if err == nil && at.Mode != srt.Caller {
+		err = errors.New("a source is called, and this is an address to listen on; want srt://host:port")
+	}
+	return at, err
+}
+
 // Pull implements [sdk.Puller].
 func (ingest) Pull(ctx context.Context, source secret.String, pub *sdk.Publication) error {
 	var o Options
 	if err := pub.Options(&o); err != nil {
 		return err
 	}
-	at, err := srt.ParseAddress(source)
-	if err == nil && at.Mode != srt.Caller {
-		err = errors.New("a source is called: want a host")
-	}
+	at, err := parseSource(source)
 	if err != nil {
 		return sdk.Permanent(&sdk.Error{Cause: sdk.CauseConfig, Err: err})
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/invopop/jsonschema"
 
+	"github.com/headgate/gateway/internal/endpoint"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/page"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/session"
 	"github.com/headgate/gateway/plugins/ingest-webrtc/whip"
@@ -109,23 +110,30 @@ func (o *Options) config() (session.Config, error) {
 		UDP: o.UDP, TCP: o.TCP, Interfaces: o.Interfaces, Networks: o.Networks,
 		PublicIPs: o.PublicIPs.IPs, TURN: servers(o.TURNServers), Publishers: servers(o.PublisherICEServers), Relay: o.TURN,
 	}
+	tcp := o.TCP
+	if tcp == "off" {
+		tcp = ""
+	}
+	if err := errors.Join(endpoint.Check("udp", o.UDP), endpoint.Check("tcp", tcp), endpoint.Check("turn", o.TURN)); err != nil {
+		return c, err
+	}
 	if c.UDP == "" {
 		c.UDP = DefaultUDP
 	}
 	if o.MaxBitrate != "" {
 		bps, err := media.ParseBitrate(o.MaxBitrate)
 		if err != nil || bps < leastMaxBPS {
-			return c, fmt.Errorf("max_bitrate: %q is not a bitrate of at least 100kbps, such as 6mbps", o.MaxBitrate)
+			return c, fmt.Errorf("max_bitrate: %q is not a bitrate of at least 100kbps; want one such as 6mbps", o.MaxBitrate)
 		}
 		c.MaxBPS = bps
 	}
 	switch {
 	case o.PublicIPs.Auto && len(o.STUNServers) == 0:
-		return c, errors.New("public_ips: auto needs stun_servers to ask, such as [\"stun.example.org:3478\"]")
+		return c, errors.New("public_ips: auto needs stun_servers to ask; add them, such as [\"stun.example.org:3478\"]")
 	case o.PublicIPs.Auto:
 		c.STUN = o.STUNServers
 	case len(o.STUNServers) > 0:
-		return c, errors.New("stun_servers are asked with public_ips: auto only")
+		return c, errors.New("stun_servers: they are asked with public_ips: auto only; add that, or remove them")
 	}
 	return c, nil
 }

@@ -52,7 +52,7 @@ func IngestSuite(p Plugin, o IngestOptions) Suite {
 	suite := Suite{Kind: "ingest"}
 	suite.Checks = []Check{
 		{"describe", "Before it has options a plugin says what it is; an ingest names the codecs that it delivers.", k.describe},
-		{"options", "Option schemas are JSON Schemas of objects, and Validate reports an option that does not exist by its path.", k.validate},
+		{"options", "Option schemas are JSON Schemas of objects, and Validate reports an option that does not exist by its path, and nothing of a source that can be pulled.", k.validate},
 		{"publish", "A session announces its tracks before their units, begins pictures at a random access point, and lets the DTS of each track rise strictly.", k.publish},
 		{"credit", "A session never has more unacknowledged than its credit and one unit, and goes on when credit is given back.", k.credit},
 		{"feedback", "Requests for key frames and target bitrates are taken at any time, also by a source that cannot follow them.", k.feedback},
@@ -81,6 +81,25 @@ func (k ingestKit) describe(t T) {
 	}
 	if k.o.PullURL != "" && len(i.GetSchemes()) == 0 {
 		t.Errorf("the ingest names no schemes of URLs that it can pull: %v", i)
+	}
+}
+
+// Option schemas are JSON Schemas of objects, and Validate reports an option that
+// does not exist by its path, and nothing of a source that can be pulled.
+func (k ingestKit) validate(t T) {
+	c := k.plugin.start(t).client
+	k.checkOptions(t, c)
+	if k.o.PullURL == "" {
+		return
+	}
+	r, err := c.Validate(t.Context(), &wire.ValidateRequest{OptionsJson: k.options, Sources: []string{k.o.PullURL}})
+	if err != nil {
+		t.Fatalf("Validate: %v", err)
+	}
+	for _, d := range r.GetDiagnostics() {
+		if !d.GetWarning() {
+			t.Errorf("Validate refuses the source that the checks use: %v", d)
+		}
 	}
 }
 

@@ -981,7 +981,9 @@ type ValidateRequest struct {
 	OptionsJson []byte    `protobuf:"bytes,1,opt,name=options_json,json=optionsJson,proto3" json:"options_json,omitempty"`
 	Targets     []*Target `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"`
 	// Contents of the files that options_json names, by option path.
-	Files         map[string][]byte `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Files map[string][]byte `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// URLs that it would be asked to pull; secrets.
+	Sources       []string `protobuf:"bytes,4,rep,name=sources,proto3" json:"sources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1037,6 +1039,13 @@ func (x *ValidateRequest) GetFiles() map[string][]byte {
 	return nil
 }
 
+func (x *ValidateRequest) GetSources() []string {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
 type ValidateResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Diagnostics   []*Diagnostic          `protobuf:"bytes,1,rep,name=diagnostics,proto3" json:"diagnostics,omitempty"`
@@ -1083,8 +1092,8 @@ func (x *ValidateResponse) GetDiagnostics() []*Diagnostic {
 
 type Diagnostic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where: "options.udp", "targets.0.url", "targets.0.options.latency"; "options" or
-	// "targets.0" as a whole.
+	// Where: "options.udp", "targets.0.url", "targets.0.options.latency", "sources.0";
+	// "options" or "targets.0" as a whole.
 	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Finding       string `protobuf:"bytes,2,opt,name=finding,proto3" json:"finding,omitempty"`  // for a person; no secrets
 	Remedy        string `protobuf:"bytes,3,opt,name=remedy,proto3" json:"remedy,omitempty"`    // what to do
@@ -3866,11 +3875,12 @@ const file_gateway_proto_rawDesc = "" +
 	"needsAudio\"3\n" +
 	"\rTransformInfo\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to\"\xe8\x01\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\x82\x02\n" +
 	"\x0fValidateRequest\x12!\n" +
 	"\foptions_json\x18\x01 \x01(\fR\voptionsJson\x123\n" +
 	"\atargets\x18\x02 \x03(\v2\x19.gateway.plugin.v1.TargetR\atargets\x12C\n" +
-	"\x05files\x18\x03 \x03(\v2-.gateway.plugin.v1.ValidateRequest.FilesEntryR\x05files\x1a8\n" +
+	"\x05files\x18\x03 \x03(\v2-.gateway.plugin.v1.ValidateRequest.FilesEntryR\x05files\x12\x18\n" +
+	"\asources\x18\x04 \x03(\tR\asources\x1a8\n" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -41,8 +41,8 @@ const (
 type PluginClient interface {
 	// Describe says what the plugin is. It needs no options and opens nothing.
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
-	// Validate says what is wrong with options and targets, beyond what their schemas
-	// tell. It opens nothing, and is called before the plugin is attached to or beside
+	// Validate says what is wrong with options, targets and sources, beyond what their
+	// schemas tell. It opens nothing, and is called before the plugin is attached to or beside
 	// that: while the configuration is read, and when the API gives a target.
 	Validate(ctx context.Context, in *ValidateRequest, opts ...grpc.CallOption) (*ValidateResponse, error)
 	// Attach is the plugin's life. The gateway sends Hello first, the plugin
@@ -97,8 +97,8 @@ type Plugin_AttachClient = grpc.BidiStreamingClient[HostMsg, PluginMsg]
 type PluginServer interface {
 	// Describe says what the plugin is. It needs no options and opens nothing.
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
-	// Validate says what is wrong with options and targets, beyond what their schemas
-	// tell. It opens nothing, and is called before the plugin is attached to or beside
+	// Validate says what is wrong with options, targets and sources, beyond what their
+	// schemas tell. It opens nothing, and is called before the plugin is attached to or beside
 	// that: while the configuration is read, and when the API gives a target.
 	Validate(context.Context, *ValidateRequest) (*ValidateResponse, error)
 	// Attach is the plugin's life. The gateway sends Hello first, the plugin
