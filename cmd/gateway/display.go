@@ -166,6 +166,9 @@ func (r row) plain() string {
 	if r.got == nil {
 		return strings.TrimSpace(r.name + " " + r.state + " " + r.note)
 	}
+	if !r.got.Measured {
+		return fmt.Sprintf("%s %s: video %s, audio %s", r.name, r.state, r.video(), r.audio())
+	}
 	return fmt.Sprintf("%s %s: video %s %.1f fps %s kb/s, audio %s %s kb/s, sound %s, lag %s", r.name, r.state,
 		r.video(), r.got.Video.UnitsPerSecond, kilobits(r.got.Video.BitsPerSecond),
 		r.audio(), kilobits(r.got.Audio.BitsPerSecond), skew(r.got.AVSkew), millis(r.got.Lag))
@@ -202,6 +205,10 @@ func tableOf(rows []row, width int, color bool) []string {
 	for _, r := range rows {
 		if r.got == nil {
 			t.add(r.name, r.state, r.note)
+			continue
+		}
+		if !r.got.Measured {
+			t.add(r.name, r.state, r.video(), "", "", r.audio(), "", "", "")
 			continue
 		}
 		t.add(r.name, r.state, r.video(), fmt.Sprintf("%.1f", r.got.Video.UnitsPerSecond), kilobits(r.got.Video.BitsPerSecond),

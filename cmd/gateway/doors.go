@@ -91,9 +91,17 @@ func nextPort(addr string) string {
 }
 
 func srtDoors(options []byte) []door {
-	o := read[struct{ Listen string }](options)
+	o := read[struct {
+		Listen      string
+		Passphrase  string
+		Passphrases map[string]string
+	}](options)
 	return []door{{network: "udp", option: "listen", addr: o.Listen, protocol: "SRT", publish: func(addr, stream, token string) string {
-		return "srt://" + addr + "?streamid=" + stream + query(token)
+		url := "srt://" + addr + "?streamid=" + stream + query(token)
+		if o.Passphrase != "" || o.Passphrases[stream] != "" {
+			url += "&passphrase=PASSPHRASE" // that of the configuration
+		}
+		return url
 	}}}
 }
 

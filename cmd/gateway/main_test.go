@@ -253,6 +253,7 @@ func TestExitCodes(t *testing.T) {
 	expect(2, "exclude each other", "run", "x.yaml", "--to", "rtmp://h/a/k")
 	expect(2, "there is no file", "run", "nothing.yaml")
 	expect(2, "did you mean validate?", "valdate")
+	expect(2, "did you mean validate?", "check")
 	expect(2, "did you mean gateway run gateway.yaml?", "gateway.yaml")
 	expect(0, "sink rtmp", "sink")
 	expect(2, `unknown command "rtmps", did you mean rtmp?`, "sink", "rtmps")

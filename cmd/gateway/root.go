@@ -218,7 +218,7 @@ func (a *app) checked(cfg *config.Config, ds config.Diagnostics) (*config.Config
 func newValidate(a *app) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "validate gateway.yaml", GroupID: groupLook, ValidArgsFunction: completeFile,
+		Use: "validate gateway.yaml", GroupID: groupLook, ValidArgsFunction: completeFile, SuggestFor: []string{"check", "lint", "test"},
 		Short: "Check a configuration and report every mistake at once",
 		Long: "Check a configuration: every mistake is reported at once, with its place, what is\n" +
 			"wrong and what to do. The exit code is 0 if it can be used and 2 if not. Nothing is\n" +

@@ -74,6 +74,16 @@ func (c *checker) presetWarnings(p path, t *Target) {
 	}
 }
 
+// presets are the names of all.
+func (c *checker) presets() (names []string) {
+	for _, info := range c.catalog {
+		for _, p := range info.GetEgress().GetPresets() {
+			names = append(names, p.GetName())
+		}
+	}
+	return names
+}
+
 // presetPlugin is the plugin that knows a preset best: one that the configuration
 // declares before a built-in one; empty if none does.
 func (c *checker) presetPlugin(name string) string {

@@ -186,7 +186,7 @@ func TestShorthand(t *testing.T) {
 	f("tube:${env:K}", true, "tube", a, "${env:K}")
 	f("tube:a:b", false, "tube", a, "a:b")
 	f("rtmp://h/app/k", false, "target1", "rtmp://h/app/k", "")
-	for text, want := range map[string]string{"tube:": "the key is empty", "own:k": "no URL of its own", "tub:k": "no plugin serves its scheme"} {
+	for text, want := range map[string]string{"tube:": "the key is empty", "own:k": "no URL of its own", "tub:k": "no plugin serves its scheme, did you mean the preset tube? Served are rtmp, rtmps"} {
 		cfg, ds := ForRun(t.Context(), Run{Stream: "live", Token: secret.New("t"), Targets: []RunTarget{{URL: text}}}, testOptions())
 		if cfg != nil || !strings.Contains(ds.String(), want) || strings.Count(ds.String(), "\n") != 1 {
 			t.Errorf("%s: %s, want %q", text, ds, want)

@@ -81,7 +81,13 @@ func (c *checker) url(p path, schemes func(*wire.DescribeResponse) []string) (u 
 	// Of a value that came by reference nothing is shown: it may be a key that
 	// stands where the URL should.
 	f := fault{"no plugin serves its scheme", "served are " + c.list(served)}
-	if w := schemeOf.FindStringSubmatch(c.doc.places[p.key()].text); w != nil && strings.HasPrefix(s, w[0]+"//") {
+	switch w := schemeOf.FindStringSubmatch(c.doc.places[p.key()].text); {
+	case w == nil:
+	case !strings.HasPrefix(s, w[0]+"//"):
+		if best := closest(scheme, c.presets()); best != "" {
+			f.remedy = fmt.Sprintf("did you mean the preset %s? Served are %s", best, c.list(served))
+		}
+	default:
 		f.finding = fmt.Sprintf("no plugin serves %s://", scheme)
 		if best := closest(scheme, served); best != "" {
 			f.remedy = fmt.Sprintf("did you mean %s://? Served are %s", best, c.list(served))

@@ -130,8 +130,11 @@ func TestMeterRates(t *testing.T) {
 		m.observe(Message{Type: TypeVideo, TimestampMS: uint32(i * 33), Body: append(body, make([]byte, 1245)...)}, start.Add(milliseconds(int64(i*33))))
 		m.observe(Message{Type: TypeAudio, TimestampMS: uint32(i*33 + 7), Body: []byte{0xAF, 1, 0}}, start.Add(milliseconds(int64(i*33+7+25))))
 	}
+	if m.snapshot(start.Add(time.Second - 1)).Measured {
+		t.Error("measured before a second is over")
+	}
 	st := m.snapshot(start.Add(time.Second))
-	if st.Video.UnitsPerSecond != 30 || st.Video.BitsPerSecond != 300_000 {
+	if !st.Measured || st.Video.UnitsPerSecond != 30 || st.Video.BitsPerSecond != 300_000 {
 		t.Errorf("%v/s, %v b/s", st.Video.UnitsPerSecond, st.Video.BitsPerSecond)
 	}
 	if st.AVSkew != 25*time.Millisecond || st.AVOffset > 0 || st.AVOffset < -60*time.Millisecond {

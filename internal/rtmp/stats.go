@@ -27,6 +27,9 @@ type StreamStats struct {
 	Encoder  string
 	Metadata uint64
 
+	// Measured says that rates, AVOffset, AVSkew and Lag are of the last second; they are
+	// zero before the first one is over.
+	Measured bool
 	// BackwardAcross counts messages with an earlier timestamp than the message
 	// before them of the other track: interleaving that is not strict.
 	BackwardAcross uint64
@@ -244,7 +247,7 @@ func (m *meter) roll(now time.Time) {
 		m.st.AVSkew = a - v
 	}
 	m.st.Lag, m.lag = m.lag, 0
-	m.windowAt = now
+	m.st.Measured, m.windowAt = true, now
 }
 
 // unit takes in the times of an audio or video unit.
