@@ -318,7 +318,7 @@ func TestOptions(t *testing.T) {
 			t.Errorf("it tells a secret: %v", d)
 		}
 	}
-	if want := []string{"options.listen", "options.passphrase", "options.passphrases", "options.latency", "options.programs"}; !slices.Equal(paths, want) {
+	if want := []string{"options.listen", "options.passphrases.studio", "options.passphrase", "options.latency", "options.programs.studio"}; !slices.Equal(paths, want) {
 		t.Errorf("%v, want %v", r.GetDiagnostics(), want)
 	}
 }
