@@ -17,9 +17,9 @@ func someRows() []row {
 	return []row{
 		{name: "cdn-a", state: "live", got: &rtmp.StreamStats{
 			Measured: true,
-			Video:  rtmp.TrackStats{Codec: "h264", Width: 1280, Height: 720, UnitsPerSecond: 29.97, BitsPerSecond: 2_103_400},
-			Audio:  rtmp.TrackStats{Codec: "aac", SampleRateHz: 44100, Channels: 1, BitsPerSecond: 127_600},
-			AVSkew: 12 * time.Millisecond, Lag: 35400 * time.Microsecond}},
+			Video:    rtmp.TrackStats{Codec: "h264", Width: 1280, Height: 720, UnitsPerSecond: 29.97, BitsPerSecond: 2_103_400},
+			Audio:    rtmp.TrackStats{Codec: "aac", SampleRateHz: 44100, Channels: 1, BitsPerSecond: 127_600},
+			AVSkew:   12 * time.Millisecond, Lag: 35400 * time.Microsecond}},
 		{name: "b", state: "waiting", note: "no connection to the server"},
 		{name: "c", state: "live", got: &rtmp.StreamStats{}},
 	}

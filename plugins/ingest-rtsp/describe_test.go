@@ -85,13 +85,13 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", o, err, want)
 		}
 	}
-	f(Options{Transport: "quic"}, "transport: want auto, udp or tcp")
-	f(Options{Timeout: time.Millisecond}, "timeout: want from 1s to 1m0s")
-	f(Options{Listen: "8554"}, "listen: want host:port")
-	f(Options{Listen: "127.0.0.1:99999"}, "listen: want a port from 1 to 65535")
-	f(Options{Listen: "127.0.0.1:8554", ListenUDP: "127.0.0.1:8001"}, "listen_udp: want an even port")
-	f(Options{ListenUDP: "127.0.0.1:8000"}, "listen_udp: want listen beside it")
-	f(Options{ListenTLS: "127.0.0.1:322"}, "listen_tls, certificate and certificate_key: want all of them or none")
+	f(Options{Transport: "quic"}, "transport: there is no such transport; want auto, udp or tcp")
+	f(Options{Timeout: time.Millisecond}, "timeout: out of range; want from 1s to 1m0s")
+	f(Options{Listen: "8554"}, `listen: "8554" is not an address; want host:port`)
+	f(Options{Listen: "127.0.0.1:99999"}, `listen: "127.0.0.1:99999" has no valid port; want a port from 1 to 65535`)
+	f(Options{Listen: "127.0.0.1:8554", ListenUDP: "127.0.0.1:8001"}, "listen_udp: the port is odd or 0; want an even port")
+	f(Options{ListenUDP: "127.0.0.1:8000"}, "listen_udp: needs listen, ")
+	f(Options{ListenTLS: "127.0.0.1:322"}, "listen_tls, certificate and certificate_key belong together; want all of them or none")
 	pem := sdk.File{Name: "x.pem", Content: []byte("x")}
 	f(Options{ListenTLS: "127.0.0.1:322", Certificate: pem, CertificateKey: pem}, "certificate: x.pem and x.pem are no certificate and its key")
 	f(Options{CA: pem}, "ca: no certificate in x.pem")
