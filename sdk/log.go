@@ -4,8 +4,10 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/headgate/gateway/sdk/wire"
 )
@@ -21,6 +23,13 @@ func newLogger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{
 		Level: level,
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			// As text they are what people know; as JSON a struct and a number.
+			switch v := a.Value.Any().(type) {
+			case net.Addr:
+				a.Value = slog.StringValue(v.String())
+			case time.Duration:
+				a.Value = slog.StringValue(v.String())
+			}
 			if len(groups) > 0 {
 				return a
 			}

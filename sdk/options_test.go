@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"reflect"
 	"strings"
 	"testing"
@@ -150,7 +151,7 @@ func TestLogLines(t *testing.T) {
 	var b bytes.Buffer
 	log := newLogger(&b)
 	log.Debug("not shown")
-	log.Warn("careful", "n", 1, slog.Group("g", "level", "inner"))
+	log.Warn("careful", "n", 1, slog.Group("g", "level", "inner"), "remote", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1935}, "after", 1500*time.Millisecond)
 	var got map[string]any
 	if err := json.Unmarshal(b.Bytes(), &got); err != nil {
 		t.Fatal(err)
@@ -160,7 +161,7 @@ func TestLogLines(t *testing.T) {
 		t.Error(err)
 	}
 	delete(got, "@timestamp")
-	want := map[string]any{"@level": "warn", "@message": "careful", "n": 1.0, "g": map[string]any{"level": "inner"}}
+	want := map[string]any{"@level": "warn", "@message": "careful", "n": 1.0, "g": map[string]any{"level": "inner"}, "remote": "192.0.2.1:1935", "after": "1.5s"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v", got)
 	}
