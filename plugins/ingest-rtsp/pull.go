@@ -53,7 +53,7 @@ func (in *ingest) Pull(ctx context.Context, raw secret.String, pub *sdk.Publicat
 	if err != nil {
 		return sdk.Permanent(&sdk.Error{Cause: sdk.CauseConfig, Class: "address", Err: err})
 	}
-	p := &pull{source: src, options: o, pub: pub, log: sdk.Logger().With("source", src.address()), switched: func() { in.block(src) }}
+	p := &pull{source: src, options: o, pub: pub, log: sdk.Logger().With("stream", pub.Stream(), "source", src.address()), switched: func() { in.block(src) }}
 	p.auto = src.transport == transportAuto
 	p.udp = src.transport == transportUDP || p.auto && !in.isBlocked(src)
 	err = p.run(ctx)

@@ -461,10 +461,10 @@ func BenchmarkH264(b *testing.B) {
 // TestMarkerOnEachSlice: a camera that sets the marker on each slice loses the pictures up
 // to its next key picture, and from then on none.
 func TestMarkerOnEachSlice(t *testing.T) {
-	f := func(name string, make func(emit func(depack.Unit)) interface{ Push(reorder.Packet) }, sets [][]byte, key, other [2][]byte, want string) {
+	f := func(name string, assembly func(emit func(depack.Unit)) interface{ Push(reorder.Packet) }, sets [][]byte, key, other [2][]byte, want string) {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			d := make(func(u depack.Unit) {
+			d := assembly(func(u depack.Unit) {
 				nalus, err := h264.SplitLengthPrefixed(nil, u.Payload)
 				if err != nil {
 					t.Fatal(err)
@@ -477,14 +477,14 @@ func TestMarkerOnEachSlice(t *testing.T) {
 				d.Push(reorder.Packet{Seq: seq, Time: at, Marker: marker, Payload: b})
 			}
 			for at := range uint32(6) {
-				slices := other
+				pair := other
 				if at%3 == 0 {
-					slices = key
+					pair = key
 					for _, b := range sets {
 						send(at, true, b) // which some do on these, too
 					}
 				}
-				for _, b := range slices {
+				for _, b := range pair {
 					send(at, true, b)
 				}
 			}
