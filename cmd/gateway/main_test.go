@@ -230,6 +230,26 @@ func TestSourceMistakes(t *testing.T) {
 	find("whep://server.example/canary", "no plugin serves whep://, served are clip, rtsp, rtsps, srt")
 }
 
+// TestTargetsThatGetNothing: a target that would lose all pictures or all sound is told
+// of with what it takes itself, where its user says that.
+func TestTargetsThatGetNothing(t *testing.T) {
+	onFreePorts(t)
+	find := func(target string, wantCode int, want string) {
+		t.Helper()
+		text := "routes:\n  card:\n    from: {url: 'clip:'}\n    to: {cdn: {" + target + "}}\n"
+		if code, _, stderr := gateway(t, "", "validate", write(t, text)); code != wantCode || !strings.Contains(stderr, "gateway.yaml:4:"+want) {
+			t.Errorf("%s: %d\n%s\nwant %s", target, code, stderr, want)
+		}
+	}
+	const rtmp = "url: 'rtmp://h.example/app/key', "
+	find(rtmp+"codecs: [h265]", exitUsage, "10: routes.card.to.cdn: nothing can ever go to this target: its codecs are h265, ingest-clip brings h264; "+
+		"its codecs hold no audio, ingest-clip brings opus; no plugin makes one of the other, correct codecs, or send the stream elsewhere, or take it from elsewhere\n")
+	find(rtmp+"codecs: [h265, aac]", exitOK, "10: warning: routes.card.to.cdn: a stream with video will be refused by this target: its codecs are h265, "+
+		"ingest-clip brings h264; no plugin makes one of the other, publish without video, or correct codecs, or send the stream elsewhere\n")
+	find(rtmp+"codecs: [h264, aac], audio: {codec: opus}", exitUsage,
+		"85: routes.card.to.cdn.audio.codec: the sound of this target can never be opus: its codecs are aac, ingest-clip brings opus, and nothing makes one of the other, remove codec\n")
+}
+
 // TestExitCodes: 0 done, 1 failed while running, 2 used wrongly; and the reason
 // in plain words.
 func TestExitCodes(t *testing.T) {

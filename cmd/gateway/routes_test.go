@@ -240,7 +240,7 @@ the stream go on.
 |---|---|
 | the configuration can never work: nothing that the ingest brings can go to the target, or ` + "`audio.codec`" + ` asks for what nobody makes | ` + "`gateway validate`" + ` and ` + "`gateway run`" + ` say where, and what to do; so does the API |
 | a publisher over WHIP offers several codecs | H.264 is chosen, or else one that every target takes for certain, or else one that some target does; where there is none he is refused by 422 |
-| no target of the stream could take what a publisher can send, even at the best | he is refused: WHIP by 422 with the message of the first target, SRT by code 1400 with the message in the log |
+| no target of the stream could take what a publisher can send, even at the best | he is refused: WHIP by 422 with the message of the first target, RTMP by ` + "`NetStream.Publish.Rejected`" + ` with it, RTSP by 415 and SRT by code 1400 with the message in the log |
 | one target of several cannot carry what comes | its state is ` + "`failed`" + ` with the message, in ` + "`/v1/streams`, `gateway top`" + ` and on the page; it is looked at again when the tracks change |
 | a second picture or sound that a target has no room for | is left out: a warning in the log, ` + "`tracks_left_out`" + ` of the target, and a metric |
 

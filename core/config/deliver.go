@@ -1,12 +1,14 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/wire"
 )
 
 // deliverable checks that something of what comes in can go to the target at p, and
@@ -28,7 +30,7 @@ func (c *checker) deliverable(p path, t *Target, from *From) {
 		if !slices.Contains(c.options.Lost(c.catalog, codecs, &plain), media.Audio) {
 			c.value(p.child("audio").child("codec"), fault{
 				fmt.Sprintf("the sound of this target can never be %s: %s, %s, and nothing makes one of the other",
-					t.Audio.Codec, c.takes(t.Plugin, media.Audio), who+" "+listOf(codecs, media.Audio)),
+					t.Audio.Codec, c.takes(t, media.Audio), who+" "+listOf(codecs, media.Audio)),
 				"remove codec",
 			})
 			return
@@ -42,17 +44,31 @@ func (c *checker) deliverable(p path, t *Target, from *From) {
 		}
 		all = append(all, have)
 		if slices.Contains(lost, k) {
-			bad = append(bad, fmt.Sprintf("%s, %s %s", c.takes(t.Plugin, k), who, have))
+			bad = append(bad, fmt.Sprintf("%s, %s %s", c.takes(t, k), who, have))
 		}
 	}
-	finding := strings.Join(bad, "; ") + "; no plugin makes one of the other"
+	finding, elsewhere := strings.Join(bad, "; ")+"; no plugin makes one of the other", "send the stream elsewhere"
+	if info := c.catalog[t.Plugin].GetEgress(); len(t.Codecs(info)) > 0 {
+		elsewhere = "correct " + info.GetCodecsOption() + ", or " + elsewhere
+	}
 	if len(bad) == len(all) {
-		c.key(p, fault{"nothing can ever go to this target: " + finding, "send the stream elsewhere, or take it from elsewhere"})
+		c.key(p, fault{"nothing can ever go to this target: " + finding, elsewhere + ", or take it from elsewhere"})
 		return
 	}
 	kind := lost[0]
 	c.warn(p, fault{fmt.Sprintf("a stream with %s will be refused by this target: %s", kind, finding),
-		fmt.Sprintf("publish without %s, or send the stream elsewhere", kind)})
+		fmt.Sprintf("publish without %s, or %s", kind, elsewhere)})
+}
+
+// Codecs are those that the user says that the target takes, by the option that its plugin
+// has for that; none if nothing is said. What is wrong with them the plugin tells.
+func (t *Target) Codecs(plugin *wire.EgressInfo) (said []media.Codec) {
+	var options map[string]json.RawMessage
+	if plugin.GetCodecsOption() == "" || json.Unmarshal(t.Options, &options) != nil ||
+		json.Unmarshal(options[plugin.GetCodecsOption()], &said) != nil {
+		return nil
+	}
+	return said
 }
 
 // effective says of settings for sound that is made, at p, that none ever will be.
@@ -94,18 +110,21 @@ func (c *checker) brings(from *From) (who string, codecs []media.Codec) {
 	return who, codecs
 }
 
-// takes says what the targets of a plugin take of a kind.
-func (c *checker) takes(plugin string, k media.Kind) string {
-	a := c.catalog[plugin].GetEgress().GetAccepts()
-	var codecs []media.Codec
-	for _, name := range slices.Concat(a.GetCodecs(), a.GetOptionalCodecs()) {
-		codecs = append(codecs, media.Codec(name))
+// takes says what a target takes of a kind: what its user says, or its plugin.
+func (c *checker) takes(t *Target, k media.Kind) string {
+	info := c.catalog[t.Plugin].GetEgress()
+	some, none, codecs := t.Plugin+" takes", t.Plugin+" takes", t.Codecs(info)
+	if len(codecs) > 0 {
+		some, none = "its "+info.GetCodecsOption()+" are", "its "+info.GetCodecsOption()+" hold"
+	} else {
+		for _, name := range slices.Concat(info.GetAccepts().GetCodecs(), info.GetAccepts().GetOptionalCodecs()) {
+			codecs = append(codecs, media.Codec(name))
+		}
 	}
-	list := listOf(codecs, k)
-	if list == "" {
-		return fmt.Sprintf("%s takes no %s", plugin, k)
+	if list := listOf(codecs, k); list != "" {
+		return some + " " + list
 	}
-	return fmt.Sprintf("%s takes %s", plugin, list)
+	return fmt.Sprintf("%s no %s", none, k)
 }
 
 func listOf(codecs []media.Codec, k media.Kind) string {

@@ -8,7 +8,6 @@
 package derive
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -353,13 +352,9 @@ func MadeOf(catalog config.Catalog, codecs []media.Codec, t *config.Target) bool
 // its plugin declares, or what its user says.
 func AcceptsOf(plugin *wire.EgressInfo, t *config.Target) pluginhost.Accepts {
 	a := pluginhost.AcceptsOf(plugin.GetAccepts())
-	var options map[string]json.RawMessage
-	var said []media.Codec
-	if plugin.GetCodecsOption() == "" || json.Unmarshal(t.Options, &options) != nil ||
-		json.Unmarshal(options[plugin.GetCodecsOption()], &said) != nil || len(said) == 0 {
-		return a // nothing is said; what is wrong with it the plugin tells
+	if said := t.Codecs(plugin); len(said) > 0 {
+		a.Codecs, a.Optional = said, nil
 	}
-	a.Codecs, a.Optional = said, nil
 	return a
 }
 
