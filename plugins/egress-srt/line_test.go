@@ -447,6 +447,9 @@ func TestRefusals(t *testing.T) {
 	check(err, "timeout", sdk.CauseRemote, false, "no answer in time")
 	_, err = try(t.Context(), "srt://"+mute.LocalAddr().String()+"?mode=listener", Options{}, m.tracks)
 	check(err, "in_use", sdk.CauseConfig, false, "in use")
+	_, err = try(t.Context(), "srt://192.0.2.7:9000?mode=listener", Options{}, m.tracks) // a documentation address
+	check(err, "address", sdk.CauseConfig, false, "no such address")
+	check(explain(&net.DNSError{Err: "no such host", Name: "cdn.example"}), "dns", sdk.CauseRemote, false, "no such host")
 
 	for url, want := range map[string]string{
 		"srt://host":                                           "no port",
