@@ -168,7 +168,7 @@ func TestPeersCall(t *testing.T) {
 // busy with other tests needs more latency than the 120 ms that BenchmarkLoss has.
 func TestLoss(t *testing.T) {
 	units := load(t).units
-	file, st := lossy(t, units, time.Second)
+	file, st := lossy(t, units, 2500*time.Millisecond)
 	check(t, file, units, 2)
 	if st.Retransmitted == 0 {
 		t.Error("nothing was lost on the way")
