@@ -67,7 +67,7 @@ type Camera struct {
 	wg     sync.WaitGroup
 
 	mu       sync.Mutex // guards the fields below
-	sessions []*gortsplib.ServerSession
+	sessions map[*gortsplib.ServerSession]gortsplib.Transport
 	plays    int
 	// keys are when key pictures were about to be sent.
 	keys []time.Time
@@ -76,7 +76,7 @@ type Camera struct {
 // Start starts a camera that ends with the test.
 func Start(t testing.TB, addr string, s Script) *Camera {
 	t.Helper()
-	c := &Camera{t: t, Addr: addr, script: s}
+	c := &Camera{t: t, Addr: addr, script: s, sessions: make(map[*gortsplib.ServerSession]gortsplib.Transport)}
 	c.start()
 	t.Cleanup(c.Stop)
 	return c
@@ -193,8 +193,8 @@ func Report(u *media.AccessUnit, packets []*rtp.Packet, wall time.Time, reports 
 func (c *Camera) byUDP() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range c.sessions {
-		if t := s.SetuppedTransport(); t != nil && *t == gortsplib.TransportUDP {
+	for _, by := range c.sessions {
+		if by == gortsplib.TransportUDP {
 			return true
 		}
 	}
@@ -226,7 +226,7 @@ func (c *Camera) OnDescribe(x *gortsplib.ServerHandlerOnDescribeCtx) (*base.Resp
 func (c *Camera) OnSetup(x *gortsplib.ServerHandlerOnSetupCtx) (*base.Response, *gortsplib.ServerStream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sessions = append(c.sessions, x.Session)
+	c.sessions[x.Session] = x.Transport
 	return respond(base.StatusOK), c.stream, nil
 }
 
@@ -242,13 +242,7 @@ func (c *Camera) OnPlay(*gortsplib.ServerHandlerOnPlayCtx) (*base.Response, erro
 func (c *Camera) OnSessionClose(x *gortsplib.ServerHandlerOnSessionCloseCtx) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var rest []*gortsplib.ServerSession
-	for _, s := range c.sessions {
-		if s != x.Session {
-			rest = append(rest, s)
-		}
-	}
-	c.sessions = rest
+	delete(c.sessions, x.Session)
 }
 
 // OnStreamWriteError keeps the library from printing that a client reads too slowly.
