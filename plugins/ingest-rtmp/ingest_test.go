@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // encode publishes the test card to addr in real time until the connection or ctx is
 // over. The port opens a little after the plugin starts.
 func encode(ctx context.Context, addr string) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	opening, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	target, err := rtmp.ParseTarget(secret.New("rtmp://"+addr+"/studio"), secret.New("?token=x"))
 	if err != nil {
@@ -33,11 +33,11 @@ func encode(ctx context.Context, addr string) {
 	if err != nil {
 		panic(err)
 	}
-	for ctx.Err() == nil {
+	for opening.Err() == nil {
 		if peers.Listening(addr) != nil {
 			continue
 		}
-		conn, err := rtmp.Dial(ctx, rtmp.ClientConfig{Target: target})
+		conn, err := rtmp.Dial(opening, rtmp.ClientConfig{Target: target})
 		if err != nil {
 			return // refused, as a check wants it, or the plugin is gone again
 		}

@@ -48,13 +48,13 @@ func TestConformanceOfPublish(t *testing.T) {
 // port opens a little after the plugin starts; who is rejected, as a check wants it, does
 // not come again in the next check.
 func record(ctx context.Context, url string, by gortsplib.Transport) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	opening, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	card, err := clip.Load()
 	if err != nil {
 		panic(err)
 	}
-	for ctx.Err() == nil {
+	for opening.Err() == nil {
 		d, video, audio := camera.Describe(card, camera.Script{})
 		c := &gortsplib.Client{Transport: &by, OnRequest: func(*base.Request) {}, OnDecodeError: func(error) {}}
 		if err := c.StartRecording(url, d); err != nil {
@@ -63,7 +63,7 @@ func record(ctx context.Context, url string, by gortsplib.Transport) {
 			}
 			select {
 			case <-time.After(20 * time.Millisecond):
-			case <-ctx.Done():
+			case <-opening.Done():
 			}
 			continue
 		}

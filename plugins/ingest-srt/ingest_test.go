@@ -122,10 +122,10 @@ func TestConformanceOfPublish(t *testing.T) {
 // after the plugin starts; who is rejected, as a check wants it, does not come again in
 // the next check.
 func encode(ctx context.Context, addr string) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	opening, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	for ctx.Err() == nil {
-		conn, err := srt.Dial(ctx, srt.Address{Mode: srt.Caller, HostPort: addr, StreamID: secret.New("studio?token=x"), Passphrase: secret.New("0123456789")}, nil)
+	for opening.Err() == nil {
+		conn, err := srt.Dial(opening, srt.Address{Mode: srt.Caller, HostPort: addr, StreamID: secret.New("studio?token=x"), Passphrase: secret.New("0123456789")}, nil)
 		if rejected := (*srt.RejectedError)(nil); errors.As(err, &rejected) {
 			return
 		}
