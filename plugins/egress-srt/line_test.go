@@ -66,9 +66,12 @@ func try(ctx context.Context, url string, opts Options, tracks []media.Track) (s
 	return openCaller(ctx, target(url), at, opts, tracks)
 }
 
-// patient is the latency of peers that a busy machine may hold up for a while: at the
-// default of 120 ms they give up what comes later.
-const patient = "latency=1500"
+// patience is the latency of peers that a busy machine may hold up for a while: at the
+// default of 120 ms they give up what comes later. patient asks for it.
+const (
+	patience = 2500 * time.Millisecond
+	patient  = "latency=2500"
+)
 
 // play writes the units in real time and closes the sink.
 func play(t testing.TB, s sdk.Sink, units []*media.AccessUnit) {

@@ -197,7 +197,9 @@ func TestRTMPRefusals(t *testing.T) {
 	must(t, os.WriteFile(second, fmt.Appendf(nil, "listen: %s\nadmin: %s\nplugins:\n  ingest-webrtc: {options: {udp: \"127.0.0.1:%d\"}}\n  ingest-rtmp: {options: {listen: %q}}\nroutes:\n%s",
 		peers.FreeAddr(t), peers.FreeAddr(t), peers.FreePort(t), strings.TrimPrefix(rtmp, "rtmp://"), route("studio", `srt: {url: "srt://127.0.0.1:9"}`)), 0o600))
 	p := startBinary(t, "run", second)
-	p.Match(t, 30*time.Second, `opening the port for publishers.*address already in use`)
+	if code := p.ExitCode(t, 30*time.Second); code != 1 || !strings.Contains(p.Output(), "plugins.ingest-rtmp.options.listen: "+strings.TrimPrefix(rtmp, "rtmp://")+" is used by another program") {
+		t.Errorf("with a port in use: exit code %d\n%s", code, p.Output())
+	}
 }
 
 // TestRTMPTakeover: who comes last has the stream, the target's connection stays, and
