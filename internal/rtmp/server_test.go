@@ -289,16 +289,29 @@ func TestServerEnds(t *testing.T) {
 	}
 }
 
+// overPipes runs a server whose clients are in this process, for a synthetic clock, until
+// stop is called.
+func overPipes(t *testing.T) (s *Server, pipes pipeListener, got *collector, stop func()) {
+	t.Helper()
+	pipes = make(pipeListener)
+	s = &Server{Listener: pipes}
+	got = newCollector(s)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	return s, pipes, got, func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestIdle: a client that answers no pings is gone after the idle timeout; one that does
 // stays.
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pipes := make(pipeListener)
-		s := &Server{Listener: pipes}
-		got := newCollector(s)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx) }()
+		s, pipes, got, stop := overPipes(t)
 		begin := time.Now()
 
 		silent := pipes.dial()
@@ -328,10 +341,7 @@ func TestIdle(t *testing.T) {
 		if !slices.Equal(there, []string{"live"}) {
 			t.Errorf("publications under way: %v", there)
 		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		stop()
 		_, _ = silent.Close(), live.Close()
 	})
 }
@@ -340,12 +350,7 @@ func TestIdle(t *testing.T) {
 // client's to end, as long as it does not take its time.
 func TestServerAfterGoodbye(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pipes := make(pipeListener)
-		s := &Server{Listener: pipes}
-		got := newCollector(s)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx) }()
+		_, pipes, got, stop := overPipes(t)
 
 		client := pipes.dial()
 		r := openPublication(t, client, "key")
@@ -365,10 +370,7 @@ func TestServerAfterGoodbye(t *testing.T) {
 		if after := (<-hungUp).Sub(begin); after != leaveTime {
 			t.Errorf("the connection ended after %v, want %v", after, leaveTime)
 		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		stop()
 		_ = client.Close()
 	})
 }
