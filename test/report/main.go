@@ -1,7 +1,8 @@
 // Command report turns the output of `go test -json` on its standard input into
 // what a person wants to read: one line per package, the whole output of what
-// failed, how many passed, and a list of what was skipped and why. It knows the test2json format
-// and nothing of the tests.
+// failed, how many passed, a list of what was skipped and why, and a list of the
+// failed tests that may be run once more. It knows the test2json format and nothing
+// of the tests.
 package main
 
 import (
@@ -12,22 +13,26 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
 func main() {
 	skipped := flag.String("skipped", "", "append the skipped tests to this file")
+	again := flag.String("again", "", "append the failed tests to this file, a package and a test a line, if all that failed may be chance")
 	flag.Parse()
-	ok, skips, err := report(os.Stdin, os.Stdout)
-	if err == nil && *skipped != "" {
-		err = appendLines(*skipped, skips)
+	r, err := report(os.Stdin, os.Stdout)
+	for name, lines := range map[string][]string{*skipped: r.skips, *again: r.again()} {
+		if err == nil && name != "" {
+			err = appendLines(name, lines)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}
-	if !ok {
+	if !r.ok {
 		os.Exit(1)
 	}
 }
@@ -45,13 +50,47 @@ type event struct {
 // slow is the time from which on a test gets a line of its own.
 const slow = 3 * time.Second
 
-// report reads events from in and writes to out until in ends. ok tells whether
-// nothing failed; skips has one line per skipped test.
-func report(in io.Reader, out io.Writer) (ok bool, skips []string, err error) {
-	type key struct{ pkg, test string }
-	output := make(map[key][]string)
+// A test is a test function, or a package where name is empty.
+type test struct{ pkg, name string }
+
+// function is the test function that t is a part of.
+func (t test) function() test {
+	name, _, _ := strings.Cut(t.name, "/")
+	return test{t.pkg, name}
+}
+
+// A result is what a run came to.
+type result struct {
+	ok     bool     // nothing failed
+	skips  []string // a line per skipped test
+	failed []test   // functions and packages
+	grave  bool     // something failed that is never chance
+}
+
+// again returns the functions that failed, a package and a name a line: if a test
+// that measures time on a busy machine can have failed so. A package that failed as
+// a whole (it did not build, leaked a goroutine or ran out of its time), a data race
+// and a panic are none of these: nothing is returned then.
+func (r *result) again() []string {
+	var out []string
+	for _, t := range r.failed {
+		if t.name != "" {
+			out = append(out, t.pkg+" "+t.name)
+		} else if !slices.ContainsFunc(r.failed, func(f test) bool { return f.name != "" && f.pkg == t.pkg }) {
+			return nil
+		}
+	}
+	if r.grave {
+		return nil
+	}
+	return out
+}
+
+// report reads events from in and writes to out until in ends.
+func report(in io.Reader, out io.Writer) (r result, err error) {
+	output := make(map[test][]string)
 	passed, failed := 0, 0
-	ok = true
+	r.ok = true
 	lines := bufio.NewReader(in)
 	for {
 		line, err := lines.ReadBytes('\n')
@@ -61,18 +100,19 @@ func report(in io.Reader, out io.Writer) (ok bool, skips []string, err error) {
 				// go vet and the linker speak plain text.
 				fmt.Fprintf(out, "%s", line)
 			} else {
-				k := key{e.Package, e.Test}
+				k := test{e.Package, e.Test}
 				took := time.Duration(e.Elapsed * float64(time.Second))
 				switch e.Action {
 				case "output":
 					output[k] = append(output[k], e.Output)
+					r.grave = r.grave || grave(e.Output)
 				case "build-output":
 					fmt.Fprint(out, e.Output)
 				case "build-fail":
-					ok = false
+					r.ok, r.grave = false, true
 				case "skip":
 					if e.Test != "" {
-						skips = append(skips, e.Test+": "+reason(output[k]))
+						r.skips = append(r.skips, e.Test+": "+reason(output[k]))
 					}
 					delete(output, k)
 				case "pass":
@@ -86,7 +126,10 @@ func report(in io.Reader, out io.Writer) (ok bool, skips []string, err error) {
 					}
 					delete(output, k)
 				case "fail":
-					ok = false
+					r.ok = false
+					if f := k.function(); !slices.Contains(r.failed, f) {
+						r.failed = append(r.failed, f)
+					}
 					name := short(e.Package)
 					if e.Test != "" {
 						failed++
@@ -101,13 +144,18 @@ func report(in io.Reader, out io.Writer) (ok bool, skips []string, err error) {
 			}
 		}
 		if err == io.EOF {
-			fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", passed, failed, len(skips))
-			return ok, skips, nil
+			fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", passed, failed, len(r.skips))
+			return r, nil
 		}
 		if err != nil {
-			return false, skips, fmt.Errorf("reading events: %w", err)
+			return result{}, fmt.Errorf("reading events: %w", err)
 		}
 	}
+}
+
+// grave reports whether a line of a test's output tells of what is never chance.
+func grave(line string) bool {
+	return strings.Contains(line, "WARNING: DATA RACE") || strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
 }
 
 // short leaves the module's name out of an import path.
@@ -137,12 +185,12 @@ func reason(lines []string) string {
 func appendLines(name string, lines []string) error {
 	f, err := os.OpenFile(filepath.Clean(name), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("noting skipped tests: %w", err)
+		return fmt.Errorf("noting tests: %w", err)
 	}
 	for _, l := range lines {
 		if _, err := fmt.Fprintln(f, l); err != nil {
 			_ = f.Close()
-			return fmt.Errorf("noting skipped tests: %w", err)
+			return fmt.Errorf("noting tests: %w", err)
 		}
 	}
 	return f.Close()
