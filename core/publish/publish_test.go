@@ -443,6 +443,41 @@ func TestPull(t *testing.T) {
 	})
 }
 
+// A source that is away is told once, again when the reason changes, and then once a
+// minute.
+func TestPullTells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		s := NewStream(router.NewStream(1, "camera"), 30*time.Second, false, slog.New(slog.NewTextHandler(&log, nil)))
+		src := &source{opened: make(chan *ingest, 10)}
+		ctx, cancel := contextOf(t)
+		done := make(chan error, 1)
+		go func() { done <- NewPull(s, config.From{Plugin: "ingest-clip"}, nil, src).Run(ctx) }()
+		message := "connection refused"
+		tries := 0
+		for begin := time.Now(); time.Since(begin) < 5*time.Minute; {
+			i := <-src.opened
+			if time.Since(begin) > 150*time.Second {
+				message = "no such stream"
+			}
+			tries++
+			i.end(pluginhost.End{Failed: true, Cause: pluginhost.CauseRemote, Message: message})
+			synctest.Wait()
+		}
+		i := <-src.opened
+		i.tracks()
+		time.Sleep(time.Second)
+		i.end(pluginhost.End{Failed: true, Cause: pluginhost.CauseRemote, Message: "no such stream"})
+		synctest.Wait()
+		cancel()
+		<-done
+		away, ended := strings.Count(log.String(), "the source is away"), strings.Count(log.String(), "delivered_for=1s")
+		if away < 6 || away > 7 || ended != 1 || tries < 20 || !strings.Contains(log.String(), " tries_since=") {
+			t.Errorf("%d tries, told %d times that it is away and %d times that it ended:\n%s", tries, away, ended, log.String())
+		}
+	})
+}
+
 func TestPullOnDemand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := router.NewStream(1, "camera")

@@ -16,8 +16,12 @@ import (
 	"github.com/headgate/gateway/sdk/secret"
 )
 
-// slowLane is the time between tries after a permanent failure.
-const slowLane = time.Minute
+const (
+	// slowLane is the time between tries after a permanent failure.
+	slowLane = time.Minute
+	// tellAgain is how often the log says that a source is still away as it was.
+	tellAgain = time.Minute
+)
 
 // A Puller opens pull sessions; see [pluginhost.Host.OpenPull].
 type Puller interface {
@@ -106,14 +110,48 @@ func (p *Pull) Run(ctx context.Context) error {
 // fetch fetches the stream until ctx ends, again and again.
 func (p *Pull) fetch(ctx context.Context) {
 	var backoff retry.Backoff
+	told := complaint{log: p.log}
 	for ctx.Err() == nil {
 		end, worked := p.once(ctx)
 		wait := backoff.Next(time.Now(), worked, rand.Float64())
 		if end.Permanent {
 			wait = slowLane
 		}
-		p.pause(ctx, max(wait, end.RetryAfter), end)
+		wait = max(wait, end.RetryAfter)
+		if ctx.Err() == nil {
+			told.about(end, worked, wait)
+		}
+		p.pause(ctx, wait, end)
 	}
+}
+
+// A complaint says in the log why a source ends: each time that it had delivered, and
+// otherwise when the reason is another one or a minute has passed.
+type complaint struct {
+	log  *slog.Logger
+	last pluginhost.End
+	at   time.Time
+	more int // tries since then that failed as the last one
+}
+
+func (c *complaint) about(end pluginhost.End, delivered, wait time.Duration) {
+	args := []any{"cause", end.Cause, "class", end.Class, "error", end.Message, "in", wait.Round(time.Millisecond)}
+	same := end.Cause == c.last.Cause && end.Class == c.last.Class && end.Message == c.last.Message
+	level := slog.LevelWarn
+	switch {
+	case delivered > 0:
+		args = append(args, "delivered_for", delivered.Round(time.Millisecond))
+	case same && time.Since(c.at) < tellAgain:
+		level = slog.LevelDebug
+		c.more++
+	case c.more > 0:
+		args = append(args, "tries_since", c.more)
+	}
+	c.log.Log(context.Background(), level, "the source is away; it is opened again", args...)
+	if level == slog.LevelDebug {
+		return
+	}
+	c.last, c.at, c.more = end, time.Now(), 0
 }
 
 // pause waits for the next try, or for the end of ctx.
@@ -130,7 +168,6 @@ func (p *Pull) pause(ctx context.Context, wait time.Duration, end pluginhost.End
 		again := now.Add(wait)
 		s.NextRetry, s.LastError = &again, &status.Error{Cause: string(end.Cause), Class: end.Class, Message: end.Message, At: now}
 	})
-	p.log.Warn("source ended; it is opened again", "cause", end.Cause, "class", end.Class, "error", end.Message, "in", wait)
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {

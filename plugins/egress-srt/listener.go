@@ -122,6 +122,7 @@ func (l *listener) answer(ctx context.Context, call srt.Call) {
 		l.log.Error("serving a player", "remote", remote, "error", err)
 		return
 	}
+	came := time.Now()
 	l.log.Info("a player came", "remote", remote)
 	run, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -132,7 +133,7 @@ func (l *listener) answer(ctx context.Context, call srt.Call) {
 	conn.Close()
 	wg.Wait()
 	l.leave(g)
-	l.log.Info("a player left", "remote", remote)
+	l.log.Info("a player left", "remote", remote, "after", time.Since(came).Round(time.Millisecond), "units_dropped", g.stats().UnitsDropped)
 }
 
 // takePlace reports whether there is a place for another player, and takes it.
