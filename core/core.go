@@ -61,6 +61,7 @@ type host interface {
 	Run(ctx context.Context) error
 	Need(plugin, route string)
 	Ready(plugin string) <-chan struct{}
+	Renew(ctx context.Context, plugin string, files map[string][]byte) error
 	Mounts() []pluginhost.Mount
 	Status() []pluginhost.Status
 }
@@ -157,6 +158,9 @@ func (g *Gateway) Run(ctx context.Context, cfg *config.Config) error {
 	}
 	hostEnded := make(chan error, 1)
 	go func() { hostEnded <- h.Run(hostCtx) }()
+	for _, r := range renewals(cfg, h, g.log) {
+		g.running.Go(func() { r.run(streamCtx) })
+	}
 	for i := range cfg.Routes {
 		if r := &cfg.Routes[i]; !config.IsPattern(r.Name) {
 			g.claim(r, r.Name, false)

@@ -72,6 +72,11 @@ func (p *plugins) Ready(string) <-chan struct{} {
 	return c
 }
 
+func (p *plugins) Renew(_ context.Context, name string, files map[string][]byte) error {
+	p.log("renew %s: %s", name, files["tls.cert"])
+	return nil
+}
+
 func (p *plugins) Mounts() []pluginhost.Mount {
 	return []pluginhost.Mount{{Prefix: "/whip/", Plugin: "ingest-webrtc"}}
 }

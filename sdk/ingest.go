@@ -23,10 +23,18 @@ type IngestHost struct {
 }
 
 // Options decodes the plugin's options into v, a pointer to the type that was
-// declared in [Plugin.Options].
-func (h *IngestHost) Options(v any) error {
-	return decodeOptions(h.a.hello.GetOptionsJson(), h.a.hello.GetFiles(), v)
-}
+// declared in [Plugin.Options], with what the gateway last read of the files that they
+// name.
+func (h *IngestHost) Options(v any) error { return h.a.renewal.options(v) }
+
+// Renew calls use, and again whenever files that the options name have new contents,
+// such as those of a renewed certificate: [IngestHost.Options] has them then. The
+// calls follow one another, and the last one that was given counts. Renew returns what
+// use does. When a later call returns an error, or Check of the options does before
+// it, the gateway logs it, and Options has what it had before. An ingest that has no
+// use for new contents does not call Renew; the gateway's log says then that they count
+// from its next start on.
+func (h *IngestHost) Renew(use func() error) error { return h.a.renewal.follow(use) }
 
 // HandleHTTP serves the declared mounts with handler from now on. The gateway
 // terminates TLS, limits headers and bodies, and passes the request on with its
@@ -286,7 +294,7 @@ func (p *Publication) setTargets(m *wire.TargetStates) {
 // Options decodes the plugin's options into v, as [IngestHost.Options] does: for
 // pulls, which come without a host.
 func (p *Publication) Options(v any) error {
-	return decodeOptions(p.a.hello.GetOptionsJson(), p.a.hello.GetFiles(), v)
+	return p.a.renewal.options(v)
 }
 
 // SetTracks announces the tracks, or their change, before the first unit that

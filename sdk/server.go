@@ -153,6 +153,7 @@ type attachment struct {
 	// not for the gateway's log, whoever quotes them.
 	secrets []string
 	hide    secret.Redaction
+	renewal *renewal
 
 	credits creditor
 
@@ -186,6 +187,7 @@ func newAttachment(p Plugin, hello *wire.Hello) *attachment {
 	}
 	a.secrets = secret.InOptions(schemaOf(p.Options), hello.GetOptionsJson())
 	a.hide = secret.Redact(a.secrets...)
+	a.renewal = newRenewal(p.Options, hello, a.hide)
 	a.credits.out = a.out
 	a.serveCtx, a.stopServe = context.WithCancel(context.Background())
 	a.host = &IngestHost{a: a}
@@ -226,6 +228,9 @@ func (a *attachment) run(stream grpc.BidiStreamingServer[wire.HostMsg, wire.Plug
 	}()
 	received := make(chan error, 1)
 	go func() { received <- a.receive(link) }()
+	a.wg.Go(func() {
+		a.renewal.run(sendCtx, func(m *wire.Configured) { a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Configured{Configured: m}}) })
+	})
 	if a.plugin.Ingest != nil {
 		a.wg.Go(a.serveIngest)
 	}
@@ -248,10 +253,7 @@ func (a *attachment) run(stream grpc.BidiStreamingServer[wire.HostMsg, wire.Plug
 
 // configure hands the options to the plugin's parts.
 func (a *attachment) configure() error {
-	err := guard(context.Background(), 0, a.hide, func() error {
-		return checkOptions(a.hello.GetOptionsJson(), a.hello.GetFiles(), a.plugin.Options)
-	})
-	if err != nil {
+	if err := a.renewal.check(a.hello.GetFiles()); err != nil {
 		return err
 	}
 	if a.plugin.Egress != nil {
@@ -345,8 +347,10 @@ func (a *attachment) receive(stream wire.Stream) error {
 		case *wire.HostMsg_Ping:
 			a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Pong{Pong: &wire.Pong{Id: m.Ping.GetId()}}})
 		case *wire.HostMsg_Configure:
-			// Options are read once, at the start.
-			a.out.Control(&wire.PluginMsg{M: &wire.PluginMsg_Configured{Configured: &wire.Configured{}}})
+			select {
+			case a.renewal.changes <- m.Configure:
+			default: // the gateway's mistake: it has no answer to the one before
+			}
 		case *wire.HostMsg_Drain:
 			a.drain("the gateway is shutting down", wire.Duration(m.Drain.GetDeadlineNs()))
 		}

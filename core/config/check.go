@@ -186,7 +186,8 @@ func (c *checker) config(ctx context.Context, doc *document) *Config {
 		}
 	}
 	c.ask(ctx, cfg.Plugins)
-	cfg.Catalog, cfg.validate, cfg.lost, cfg.made = c.catalog, c.options.Validate, c.options.Lost, c.options.Made
+	cfg.Catalog, cfg.read = c.catalog, c.options.ReadFile
+	cfg.validate, cfg.lost, cfg.made = c.options.Validate, c.options.Lost, c.options.Made
 	return cfg
 }
 

@@ -33,6 +33,8 @@ type Config struct {
 	// Catalog has the built-in plugins and those of Plugins.
 	Catalog Catalog
 
+	read func(name string) ([]byte, error) // a file; nil: as in Options
+
 	// For targets that come later; see [Options].
 	validate func(context.Context, Plugin, *wire.ValidateRequest) (*wire.ValidateResponse, error)
 	lost     func(c Catalog, codecs []media.Codec, t *Target) []media.Kind
@@ -61,8 +63,10 @@ type Plugin struct {
 	Env  []string
 	// Options as JSON, references resolved; nil if none.
 	Options []byte
-	// Files are the contents of the files that the options name, by option path.
-	Files map[string][]byte
+	// Files are the contents of the files that the options name, by option path, and
+	// FileNames their paths, which can be opened.
+	Files     map[string][]byte
+	FileNames map[string]string
 }
 
 // A Route says who may publish a stream and where it goes.

@@ -406,6 +406,34 @@ func TestDiagnosticsJSON(t *testing.T) {
 	}
 }
 
+// TestReadFiles: files that the options of a plugin name can be read again.
+func TestReadFiles(t *testing.T) {
+	content, gone := "PEM", false
+	o := testOptions()
+	o.ReadFile = func(name string) ([]byte, error) {
+		if filepath.ToSlash(name) != "ca.pem" || gone {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		}
+		return []byte(content), nil
+	}
+	cfg := mustParse(t, `
+plugins: {ingest-webrtc: {options: {tls: {roots: [ca.pem]}}}}
+routes: {a: {to: {x: {url: "rtmp://h/a/b"}}}}
+`, o)
+	p := &cfg.Plugins[0]
+	if len(p.FileNames) != 1 || filepath.ToSlash(p.FileNames["tls.roots.0"]) != "ca.pem" || string(p.Files["tls.roots.0"]) != "PEM" {
+		t.Errorf("%v, %v", p.FileNames, p.Files)
+	}
+	content = "another"
+	if files, err := cfg.ReadFiles(p); err != nil || len(files) != 1 || string(files["tls.roots.0"]) != "another" {
+		t.Errorf("%q, %v", files, err)
+	}
+	gone = true
+	if _, err := cfg.ReadFiles(p); err == nil || !strings.Contains(err.Error(), "tls.roots.0: there is no file ca.pem; create it") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // FuzzParse: whatever the text, a configuration or an error with a place, and a
 // configuration that came out comes out again.
 func FuzzParse(f *testing.F) {

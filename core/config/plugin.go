@@ -95,7 +95,8 @@ func (c *checker) plugin(ctx context.Context, name string) *Plugin {
 		return out
 	}
 	errs := c.errors()
-	out.Options, out.Files = c.pluginOptions(p.child("options"), options, s)
+	own := c.pluginOptions(p.child("options"), options, s)
+	out.Options, out.Files, out.FileNames = own.text, own.files, own.names
 	c.unfit[name] = c.errors() != errs
 	return out
 }
@@ -307,9 +308,16 @@ func (c *checker) describe(ctx context.Context, p path, out *Plugin) bool {
 	return true
 }
 
+// ownOptions are options that are a plugin's own.
+type ownOptions struct {
+	text  []byte            // JSON
+	files map[string][]byte // contents of the files that they name, by option path
+	names map[string]string // paths of those
+}
+
 // pluginOptions checks options against the plugin's own schema, and reads the
 // files that they name.
-func (c *checker) pluginOptions(p path, options map[string]any, s *schema) (text []byte, files map[string][]byte) {
+func (c *checker) pluginOptions(p path, options map[string]any, s *schema) (out ownOptions) {
 	s.at.fit(options, p, c.doc.places)
 	c.misfits(p, s.check(options))
 	var walk func(v any, rel path, at cursor)
@@ -346,16 +354,17 @@ func (c *checker) pluginOptions(p path, options map[string]any, s *schema) (text
 				c.value(full, *f)
 				return
 			}
-			if files == nil {
-				files = map[string][]byte{}
+			if out.files == nil {
+				out.files, out.names = map[string][]byte{}, map[string]string{}
 			}
-			files[rel.String()] = b
+			out.files[rel.String()], out.names[rel.String()] = b, c.sources.path(v)
 		}
 	}
 	walk(options, nil, s.at)
-	text, err := json.Marshal(options)
+	var err error
+	out.text, err = json.Marshal(options)
 	if err != nil {
 		c.value(p, fault{"the options cannot be passed on", "use plain texts, numbers, lists and mappings"})
 	}
-	return text, files
+	return out
 }

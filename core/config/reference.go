@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -27,12 +29,17 @@ type sources struct {
 	used   map[string]bool
 }
 
+// path is where a file is that the configuration names.
+func (s *sources) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(s.dir, name)
+}
+
 // file reads a file that the configuration names.
 func (s *sources) file(name string) ([]byte, *fault) {
-	full := name
-	if !filepath.IsAbs(full) {
-		full = filepath.Join(s.dir, full)
-	}
+	full := s.path(name)
 	b, err := s.read(full)
 	switch {
 	case err == nil && len(b) > maxFileBytes:
@@ -50,6 +57,24 @@ func (s *sources) file(name string) ([]byte, *fault) {
 		}
 		return nil, &fault{fmt.Sprintf("reading %s: %v", full, err), "name a readable file"}
 	}
+}
+
+// ReadFiles reads the files that the plugin's options name as they are now.
+func (c *Config) ReadFiles(p *Plugin) (map[string][]byte, error) {
+	read := c.read
+	if read == nil {
+		read = readFile
+	}
+	s := sources{read: read}
+	out := make(map[string][]byte, len(p.FileNames))
+	for _, at := range slices.Sorted(maps.Keys(p.FileNames)) {
+		b, f := s.file(p.FileNames[at])
+		if f != nil {
+			return nil, fmt.Errorf("%s: %s; %s", at, f.finding, f.remedy)
+		}
+		out[at] = b
+	}
+	return out, nil
 }
 
 // readFile reads a regular file of at most a little more than maxFileBytes.

@@ -410,9 +410,9 @@ func (c *checker) targetOptions(p path, own map[string]any, plugin string) ([]by
 	if len(own) == 0 && (s == nil || stray) || s == nil {
 		return nil, nil
 	}
-	text, files := c.pluginOptions(p, own, s)
+	out := c.pluginOptions(p, own, s)
 	if len(own) == 0 {
-		text = nil
+		out.text = nil
 	}
-	return text, files
+	return out.text, out.files
 }

@@ -46,6 +46,7 @@ type timings struct {
 	start         time.Duration // of a process, to the end of Attach's handshake
 	ping          time.Duration
 	silence       time.Duration // after which a process is killed
+	renewal       time.Duration // which the answer to Configure may take
 	closeTimeout  time.Duration // of a session
 	drain         time.Duration // of a process
 	stopGrace     time.Duration // of a drained process
@@ -62,6 +63,7 @@ func defaultTimings() timings {
 		start:         10 * time.Second,
 		ping:          time.Second,
 		silence:       5 * time.Second,
+		renewal:       5 * time.Second,
 		closeTimeout:  6 * time.Second,
 		drain:         1500 * time.Millisecond,
 		stopGrace:     500 * time.Millisecond,

@@ -82,6 +82,14 @@ type testOptions struct {
 	Greeting string        `json:"greeting,omitempty"`
 	Delay    time.Duration `json:"delay,omitempty"`
 	Password secret.String `json:"password,omitempty"` // one that begins with "wrong" is refused
+	Paper    sdk.File      `json:"paper,omitzero"`     // one that begins with "blank" is refused
+}
+
+func (o testOptions) Check() error {
+	if strings.HasPrefix(string(o.Paper.Content), "blank") {
+		return errors.New("paper: there is nothing on it")
+	}
+	return nil
 }
 
 type testTargetOptions struct {
@@ -184,7 +192,32 @@ func (testIngest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 	if err := host.Options(&o); err != nil {
 		return err
 	}
+	var paper atomic.Pointer[string]
+	paper.Store(new(string))
+	if o.Greeting != "what I have is good enough" {
+		err := host.Renew(func() error {
+			var o testOptions
+			if err := host.Options(&o); err != nil {
+				return err
+			}
+			text := string(o.Paper.Content)
+			switch text {
+			case "torn":
+				return errors.New("the paper is torn")
+			case "burning":
+				panic("the paper burns")
+			case "long":
+				select {} // one that takes for ever to read
+			}
+			paper.Store(&text)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /test/paper", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, *paper.Load()) })
 	mux.HandleFunc("GET /test/env", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, strings.Join(os.Environ(), "\n"))
 	})

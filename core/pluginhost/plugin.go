@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/gateway/sdk/secret"
@@ -18,9 +19,11 @@ import (
 type plugin struct {
 	host *Host
 	spec Spec
-	name string // of the place: 1, 2, ... or "route studio"
-	log  *slog.Logger
-	veil veil // over what its processes print
+	// files are those that the options name, as they were last read: the pool's.
+	files *atomic.Pointer[map[string][]byte]
+	name  string // of the place: 1, 2, ... or "route studio"
+	log   *slog.Logger
+	veil  veil // over what its processes print
 	// needed holds a token once the process is needed.
 	needed chan struct{}
 
@@ -39,10 +42,11 @@ type plugin struct {
 	stopped   bool          // the host is stopping
 }
 
-func newPlugin(h *Host, spec Spec, name string, log *slog.Logger) *plugin {
+func newPlugin(po *pool, name string, log *slog.Logger) *plugin {
 	pl := &plugin{
-		host:   h,
-		spec:   spec,
+		host:   po.host,
+		spec:   po.spec,
+		files:  &po.files,
 		name:   name,
 		log:    log,
 		needed: make(chan struct{}, 1),
@@ -50,7 +54,7 @@ func newPlugin(h *Host, spec Spec, name string, log *slog.Logger) *plugin {
 		since:  time.Now(),
 		ready:  make(chan struct{}),
 	}
-	pl.describe(spec.Info)
+	pl.describe(po.spec.Info)
 	return pl
 }
 
@@ -81,6 +85,7 @@ func (pl *plugin) supervise(ctx context.Context) {
 		if err == nil {
 			readyAt := time.Now()
 			pl.enterReady(p)
+			p.catchUp(ctx)
 			pl.log.Info("plugin is ready", "pid", p.pid)
 			err = p.serve(ctx)
 			up = time.Since(readyAt)

@@ -17,6 +17,9 @@ type pool struct {
 	spec   Spec
 	shared []*plugin   // at least one
 	wanted atomic.Bool // the shared ones are needed whatever sessions there are
+	// files are those that the options name, as they were last read.
+	files    atomic.Pointer[map[string][]byte]
+	renewing sync.Mutex // held while processes are told of others
 
 	mu     sync.Mutex // guards routes
 	routes map[string]*plugin
@@ -24,6 +27,7 @@ type pool struct {
 
 func newPool(h *Host, spec Spec) *pool {
 	po := &pool{host: h, spec: spec, routes: make(map[string]*plugin)}
+	po.files.Store(&spec.Files)
 	n := 1
 	if spec.Info.GetShardable() && spec.Socket == "" {
 		n = max(spec.Instances, 1)
@@ -33,7 +37,7 @@ func newPool(h *Host, spec Spec) *pool {
 		if n > 1 {
 			log = log.With("process", strconv.Itoa(i+1))
 		}
-		po.shared = append(po.shared, newPlugin(h, spec, strconv.Itoa(i+1), log))
+		po.shared = append(po.shared, newPlugin(po, strconv.Itoa(i+1), log))
 	}
 	return po
 }
@@ -85,7 +89,7 @@ func (po *pool) own(route string) *plugin {
 	po.mu.Lock()
 	pl, known := po.routes[route]
 	if !known {
-		pl = newPlugin(po.host, po.spec, "route "+route, po.host.log.With("plugin", po.spec.Name, "route", route))
+		pl = newPlugin(po, "route "+route, po.host.log.With("plugin", po.spec.Name, "route", route))
 		po.routes[route] = pl
 	}
 	po.mu.Unlock()

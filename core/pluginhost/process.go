@@ -25,9 +25,14 @@ type process struct {
 	detach    context.CancelFunc // ends attached, and stream with it
 	stream    wire.Stream        // what is said behind the first messages: attached, or a link
 	out       *wire.Outbox[*wire.HostMsg]
-	transport *http.Transport // to its mounts; nil if there are none
-	complain  complaint       // the receiving goroutine's
-	silent    atomic.Int32    // pings since the last answer to one
+	transport *http.Transport    // to its mounts; nil if there are none
+	complain  complaint          // the receiving goroutine's
+	silent    atomic.Int32       // pings since the last answer to one
+	files     *map[string][]byte // those that it was started with
+	gone      chan struct{}      // closed when it takes no sessions any more
+
+	renewing   sync.Mutex            // held while it is told of other files
+	configured chan *wire.Configured // its answer to that
 
 	mu       sync.Mutex // guards the fields below
 	why      error      // it is to die, or died
@@ -52,6 +57,10 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 		out:      wire.NewOutbox[*wire.HostMsg](),
 		sessions: make(map[uint32]*session),
 		complain: complaint{log: pl.log},
+
+		files:      pl.files.Load(),
+		gone:       make(chan struct{}),
+		configured: make(chan *wire.Configured, 1),
 	}
 	streamCtx, detach := context.WithCancel(context.Background())
 	p.detach = detach
@@ -92,7 +101,7 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 		CoreVersion:     h.version,
 		MaxMessageBytes: wire.MaxMessageBytes,
 		OptionsJson:     pl.spec.Options,
-		Files:           pl.spec.Files,
+		Files:           *p.files,
 	}}})
 	if err != nil {
 		return nil, fmt.Errorf("attaching: %w", told(err))
@@ -237,6 +246,7 @@ func (p *process) drain(lost <-chan struct{}) bool {
 func (p *process) detachAll(polite bool) {
 	p.mu.Lock()
 	p.dead = true
+	close(p.gone)
 	all := p.sessions
 	p.sessions = make(map[uint32]*session)
 	p.mu.Unlock()

@@ -56,7 +56,12 @@ func (p *process) receive() error {
 		case *wire.PluginMsg_Pong:
 			// The only sign of life: one that talks and does not listen is of no use.
 			p.silent.Store(0)
-		case *wire.PluginMsg_Hello, *wire.PluginMsg_Configured:
+		case *wire.PluginMsg_Configured:
+			select {
+			case p.configured <- m.Configured:
+			default: // nobody asked
+			}
+		case *wire.PluginMsg_Hello:
 			// Nothing to do.
 		default:
 			p.complain.about(0, errors.New("a message that this version does not know"))

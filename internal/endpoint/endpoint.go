@@ -1,7 +1,7 @@
-// Package endpoint looks at the addresses on which a plugin is told to listen.
+// Package endpoint has what plugins that listen share: what is wrong with the
+// addresses that they are told, and the certificate that they show there.
 //
-// It knows what an address looks like. It opens nothing, and does not know what is
-// spoken there.
+// It opens nothing, and does not know what is spoken at an address.
 package endpoint
 
 import (

@@ -54,36 +54,37 @@ type TLS struct {
 
 // Check implements [sdk.Checker].
 func (o Options) Check() error {
-	_, err := o.servers()
-	return err
+	err := endpoint.Check("listen", o.Listen)
+	if o.TLS == nil {
+		return err
+	}
+	_, certErr := o.TLS.certificate()
+	return errors.Join(err, endpoint.Check("tls.listen", o.TLS.Listen), endpoint.Apart("tls.listen", o.TLS.Listen, "listen", o.Listen), certErr)
 }
 
-// servers are the servers that the options ask for, without their functions.
-func (o Options) servers() ([]*rtmp.Server, error) {
+// certificate is what publishers by rtmps are shown.
+func (t *TLS) certificate() (*tls.Certificate, error) {
+	pair, err := tls.X509KeyPair(t.Cert.Content, t.Key.Content)
+	if err != nil {
+		return nil, fmt.Errorf("tls: %s and %s are no certificate and its key; want both in PEM", t.Cert.Name, t.Key.Name)
+	}
+	return &pair, nil
+}
+
+// servers are the servers that the options ask for, without their functions. Those by
+// rtmps show cert.
+func (o Options) servers(cert *endpoint.Certificate) []*rtmp.Server {
 	if o.Listen == "" && o.TLS == nil {
 		o.Listen = DefaultListen
 	}
 	var list []*rtmp.Server
 	if o.Listen != "" {
-		if err := endpoint.Check("listen", o.Listen); err != nil {
-			return nil, err
-		}
 		list = append(list, &rtmp.Server{Addr: o.Listen})
 	}
 	if o.TLS != nil {
-		err := errors.Join(endpoint.Check("tls.listen", o.TLS.Listen), endpoint.Apart("tls.listen", o.TLS.Listen, "listen", o.Listen))
-		if err != nil {
-			return nil, err
-		}
-		pair, err := tls.X509KeyPair(o.TLS.Cert.Content, o.TLS.Key.Content)
-		if err != nil {
-			return nil, fmt.Errorf("tls: %s and %s are no certificate and its key; want both in PEM", o.TLS.Cert.Name, o.TLS.Key.Name)
-		}
-		list = append(list, &rtmp.Server{
-			Addr: o.TLS.Listen, TLS: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
-		})
+		list = append(list, &rtmp.Server{Addr: o.TLS.Listen, TLS: cert.Config()})
 	}
-	return list, nil
+	return list
 }
 
 // Limits of each of the two addresses.
@@ -100,14 +101,16 @@ type ingest struct{}
 
 // Serve implements [sdk.Ingest].
 func (ingest) Serve(ctx context.Context, host *sdk.IngestHost) error {
+	cert := &endpoint.Certificate{}
+	err := host.Renew(func() error { return show(host, cert) })
+	if err != nil {
+		return err
+	}
 	var o Options
 	if err := host.Options(&o); err != nil {
 		return err
 	}
-	servers, err := o.servers()
-	if err != nil {
-		return &sdk.Error{Cause: sdk.CauseConfig, Err: err}
-	}
+	servers := o.servers(cert)
 	for i, s := range servers {
 		if s.Listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr); err != nil {
 			for _, open := range servers[:i] {
@@ -137,6 +140,20 @@ func (ingest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
+	return nil
+}
+
+// show makes cert show the pair that the options name now.
+func show(host *sdk.IngestHost, cert *endpoint.Certificate) error {
+	var o Options
+	if err := host.Options(&o); err != nil || o.TLS == nil {
+		return err
+	}
+	pair, err := o.TLS.certificate()
+	if err != nil {
+		return &sdk.Error{Cause: sdk.CauseConfig, Err: err}
+	}
+	cert.Show(pair)
 	return nil
 }
 

@@ -2,7 +2,6 @@ package ingestrtsp
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +18,7 @@ import (
 	"github.com/bluenviron/gortsplib/v4/pkg/liberrors"
 	"github.com/pion/rtcp"
 
+	"github.com/headgate/gateway/internal/endpoint"
 	"github.com/headgate/gateway/sdk"
 	"github.com/headgate/gateway/sdk/secret"
 )
@@ -32,8 +32,9 @@ const (
 	decideWithin = 5 * time.Second
 )
 
-// listen serves encoders until ctx ends, on as many addresses as o names.
-func listen(ctx context.Context, host *sdk.IngestHost, o Options) error {
+// listen serves encoders until ctx ends, on as many addresses as o names. By rtsps they
+// are shown cert.
+func listen(ctx context.Context, host *sdk.IngestHost, o Options, cert *endpoint.Certificate) error {
 	var servers []*gortsplib.Server
 	if o.Listen != "" {
 		s := &gortsplib.Server{RTSPAddress: o.Listen, UDPRTPAddress: o.ListenUDP}
@@ -43,13 +44,7 @@ func listen(ctx context.Context, host *sdk.IngestHost, o Options) error {
 		servers = append(servers, s)
 	}
 	if o.ListenTLS != "" {
-		pair, err := o.certificate()
-		if err != nil {
-			return err
-		}
-		servers = append(servers, &gortsplib.Server{
-			RTSPAddress: o.ListenTLS, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*pair}},
-		})
+		servers = append(servers, &gortsplib.Server{RTSPAddress: o.ListenTLS, TLSConfig: cert.Config()})
 	}
 	h := &handler{
 		ctx: ctx, offer: host.Offer, timeout: o.Timeout,

@@ -214,7 +214,7 @@ func TestPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	err = listen(t.Context(), nil, Options{Listen: l.Addr().String()})
+	err = listen(t.Context(), nil, Options{Listen: l.Addr().String()}, nil)
 	if err == nil || !strings.Contains(err.Error(), "address already in use") || !strings.Contains(err.Error(), l.Addr().String()) {
 		t.Errorf("the port in use: %v", err)
 	}

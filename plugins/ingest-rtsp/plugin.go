@@ -152,9 +152,27 @@ func (in *ingest) CheckSource(source secret.String) error {
 
 // Serve implements [sdk.Ingest].
 func (in *ingest) Serve(ctx context.Context, host *sdk.IngestHost) error {
+	cert := &endpoint.Certificate{}
+	if err := host.Renew(func() error { return show(host, cert) }); err != nil {
+		return err
+	}
 	var o Options
 	if err := host.Options(&o); err != nil {
 		return err
 	}
-	return listen(ctx, host, o)
+	return listen(ctx, host, o, cert)
+}
+
+// show makes cert show the pair that the options name now. Sessions that fetch read
+// their options, with the root certificates, when they begin.
+func show(host *sdk.IngestHost, cert *endpoint.Certificate) error {
+	var o Options
+	if err := host.Options(&o); err != nil {
+		return err
+	}
+	pair, err := o.certificate()
+	if err == nil && pair != nil {
+		cert.Show(pair)
+	}
+	return err
 }

@@ -62,6 +62,7 @@ func (k kit) common() []Check {
 	checks := []Check{
 		{"unknown fields", "Fields, messages and capabilities that the plugin does not know are ignored.", k.unknownFields},
 		{"ping", "A Ping is answered by a Pong of the same number within a second, whatever the sessions do.", k.ping},
+		{"renewed files", "Configure, which a plugin need not answer, changes nothing for its sessions.", k.renewedFiles},
 		{"closed while idle", "A session that is closed without draining while nothing is sent is CLOSED within 2 s.", k.closedWhileIdle},
 		{"drain", "After Drain the plugin ends all its sessions by itself; all are CLOSED within 5 s.", k.drain},
 		{"lost Attach", "When the Attach stream is lost nobody is there any more: the sessions end at once, and a process ends within 4 s.", k.lostAttach},
@@ -130,6 +131,19 @@ func (k kit) ping(t T) {
 	if quickest > pongTime {
 		t.Errorf("the quickest of three Pongs took %v, more than %v", quickest.Round(time.Millisecond), pongTime)
 	}
+}
+
+// Configure, which a plugin need not answer, changes nothing for its sessions.
+func (k kit) renewedFiles(t T) {
+	_, g := k.attach(t)
+	g.Send(&wire.HostMsg{M: &wire.HostMsg_Configure{Configure: &wire.Configure{OptionsJson: k.options}}})
+	answered(t, g, 1, func(m *wire.PluginMsg) {
+		if c := m.GetConfigured(); c.GetApplied() && c.GetError() != "" {
+			t.Errorf("Configured says both that the files are in use and %q", c.GetError())
+		}
+	})
+	k.begin(t, g, 1)
+	k.work(t, g, 1)
 }
 
 // answered pings and waits for the answer: by then the plugin has taken all that was

@@ -165,6 +165,10 @@ func (f *fake) handle(sessions map[uint32]*fakeSession, m *wire.HostMsg) (answer
 		if f.fault != "ping" || len(sessions) == 0 {
 			answers = append(answers, &wire.PluginMsg{M: &wire.PluginMsg_Pong{Pong: &wire.Pong{Id: m.Ping.GetId()}}})
 		}
+	case *wire.HostMsg_Configure:
+		if f.fault == "renewed files" {
+			return nil, errors.New("cannot do that")
+		}
 	case *wire.HostMsg_Open:
 		return f.open(sessions, m.Open), nil
 	case *wire.HostMsg_Tracks:

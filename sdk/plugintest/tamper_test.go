@@ -121,6 +121,7 @@ func (t *tampered) RecvMsg(m any) error {
 			t.fault == "rejected" && msg.GetReject() != nil && t.send(state(1, wire.SessionState_READY)) == nil:
 			continue
 		case t.fault == "feedback" && msg.GetKeyframe() != nil,
+			t.fault == "renewed files" && msg.GetConfigure() != nil,
 			t.fault == "change of the track" && msg.GetTracks() != nil:
 			return errors.New("cannot do that")
 		}

@@ -1512,13 +1512,15 @@ func (x *Hello) GetFiles() map[string][]byte {
 	return nil
 }
 
-// Configure changes the options of a running plugin; answered by Configured. A
-// gateway that reads its configuration once, at its start, never sends it, and a plugin
-// that does not answer is started anew.
+// Configure says that files which the options name have other contents than in Hello: a
+// renewed certificate. Answered by Configured, one at a time; a plugin need not answer,
+// and goes on with what it has then.
 type Configure struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	OptionsJson   []byte                 `protobuf:"bytes,1,opt,name=options_json,json=optionsJson,proto3" json:"options_json,omitempty"`
-	Files         map[string][]byte      `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in Hello.
+	OptionsJson []byte `protobuf:"bytes,1,opt,name=options_json,json=optionsJson,proto3" json:"options_json,omitempty"`
+	// All of them, by option path.
+	Files         map[string][]byte `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2597,9 +2599,12 @@ func (x *HelloAck) GetAttachSocket() string {
 }
 
 type Configured struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Applied       bool                   `protobuf:"varint,1,opt,name=applied,proto3" json:"applied,omitempty"` // false: the process must be started anew to use them
-	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// They are in use, or will be where they are used next. False: the plugin goes on with
+	// what it has, and the next process takes them.
+	Applied bool `protobuf:"varint,1,opt,name=applied,proto3" json:"applied,omitempty"`
+	// Set when they cannot be used; the plugin goes on with what it has.
+	Error         string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -1,0 +1,93 @@
+package sdk
+
+import (
+	"bytes"
+	"context"
+	"sync"
+
+	"github.com/headgate/gateway/sdk/secret"
+	"github.com/headgate/gateway/sdk/wire"
+)
+
+// A renewal keeps the options of the plugin and the files that they name, which the
+// gateway reads again when they change.
+type renewal struct {
+	declared any    // Plugin.Options
+	raw      []byte // the options, JSON
+	hide     secret.Redaction
+	changes  chan *wire.Configure // at most one: the gateway waits for the answer
+
+	one sync.Mutex   // held while use is called
+	use func() error // guarded by one; nil: nobody asked for it
+
+	mu    sync.Mutex // guards the fields below
+	files map[string][]byte
+	read  bool // somebody has them
+}
+
+func newRenewal(declared any, hello *wire.Hello, hide secret.Redaction) *renewal {
+	return &renewal{
+		declared: declared, raw: hello.GetOptionsJson(), files: hello.GetFiles(), hide: hide,
+		changes: make(chan *wire.Configure, 1),
+	}
+}
+
+// options decodes into v what there is now.
+func (r *renewal) options(v any) error {
+	r.mu.Lock()
+	files := r.files
+	r.read = true
+	r.mu.Unlock()
+	return decodeOptions(r.raw, files, v)
+}
+
+// check is what is wrong with the options and these files.
+func (r *renewal) check(files map[string][]byte) error {
+	return guard(context.Background(), 0, r.hide, func() error { return checkOptions(r.raw, files, r.declared) })
+}
+
+func (r *renewal) follow(use func() error) error {
+	r.one.Lock()
+	defer r.one.Unlock()
+	r.use = use
+	return use()
+}
+
+// run answers the gateway's changes until ctx ends.
+func (r *renewal) run(ctx context.Context, answer func(*wire.Configured)) {
+	for {
+		select {
+		case m := <-r.changes:
+			answer(r.apply(m))
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// apply takes new contents over.
+func (r *renewal) apply(m *wire.Configure) *wire.Configured {
+	if !bytes.Equal(m.GetOptionsJson(), r.raw) {
+		return &wire.Configured{} // options are read once
+	}
+	if err := r.check(m.GetFiles()); err != nil {
+		return &wire.Configured{Error: r.hide.Text(err.Error())}
+	}
+	r.one.Lock()
+	defer r.one.Unlock()
+	r.mu.Lock()
+	before, read := r.files, r.read
+	r.files = m.GetFiles()
+	r.mu.Unlock()
+	if r.use == nil {
+		// Who has not read them so far will read the new ones.
+		return &wire.Configured{Applied: !read}
+	}
+	if err := guard(context.Background(), 0, r.hide, r.use); err != nil {
+		r.mu.Lock()
+		r.files = before
+		r.mu.Unlock()
+		return &wire.Configured{Error: r.hide.Text(err.Error())}
+	}
+	return &wire.Configured{Applied: true}
+}
