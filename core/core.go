@@ -81,7 +81,7 @@ type Gateway struct {
 	transforms derive.Transforms
 	egress     map[string]*wire.EgressInfo
 
-	running sync.WaitGroup // streams
+	running sync.WaitGroup // streams, and what watches files
 
 	mu      sync.Mutex // guards the fields below
 	host    host       // nil before Run

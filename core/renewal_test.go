@@ -23,7 +23,6 @@ func TestRenewal(t *testing.T) {
 	var given []string
 	r := &renewal{
 		log: slog.New(slog.NewTextHandler(&log, nil)), given: files, seen: files,
-		read: func() (map[string][]byte, error) { return files, unreadable },
 		give: func(_ context.Context, files map[string][]byte) error {
 			given = append(given, fmt.Sprintf("%s, %s", files["cert"], files["key"]))
 			return refusal
@@ -31,7 +30,7 @@ func TestRenewal(t *testing.T) {
 	}
 	looks := func(n int) {
 		for range n {
-			r.look(t.Context())
+			r.look(t.Context(), files, unreadable)
 		}
 	}
 	f := func(what, logs string, want ...string) {
@@ -56,7 +55,22 @@ func TestRenewal(t *testing.T) {
 	f("away", "there is no file cert.pem")
 	unreadable = nil
 	looks(5)
-	f("back as it was", "nothing")
+	f("back as it was", "can be read again")
+	unreadable = errors.New("cert: there is no file cert.pem")
+	looks(1) // between the two steps of who replaces a link
+	unreadable = nil
+	looks(5)
+	f("away for a moment", "nothing")
+	refusal = pluginhost.ErrNoProcess
+	write("cert 2a", "key 2a")
+	looks(3)
+	refusal = nil
+	looks(5)
+	f("while no process runs", "renewed files are in use", "cert 2a, key 2a", "cert 2a, key 2a", "cert 2a, key 2a")
+	refusal = pluginhost.ErrNoAnswer
+	write("cert 2b", "key 2b")
+	looks(9)
+	f("dies of it", "renewed files cannot be used", "cert 2b, key 2b", "cert 2b, key 2b", "cert 2b, key 2b")
 	refusal = errors.New("no certificate and its key")
 	write("cert 3", "no key")
 	looks(5)

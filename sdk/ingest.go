@@ -23,18 +23,20 @@ type IngestHost struct {
 }
 
 // Options decodes the plugin's options into v, a pointer to the type that was
-// declared in [Plugin.Options], with what the gateway last read of the files that they
-// name.
-func (h *IngestHost) Options(v any) error { return h.a.renewal.options(v) }
+// declared in [Plugin.Options]. The contents of the files that they name are those
+// that the plugin was started with, or has taken since: see [IngestHost.OnRenewal].
+func (h *IngestHost) Options(v any) error { return h.a.renewal.options(v, true) }
 
-// Renew calls use, and again whenever files that the options name have new contents,
-// such as those of a renewed certificate: [IngestHost.Options] has them then. The
-// calls follow one another, and the last one that was given counts. Renew returns what
-// use does. When a later call returns an error, or Check of the options does before
-// it, the gateway logs it, and Options has what it had before. An ingest that has no
-// use for new contents does not call Renew; the gateway's log says then that they count
-// from its next start on.
-func (h *IngestHost) Renew(use func() error) error { return h.a.renewal.follow(use) }
+// OnRenewal calls use and returns what it does, and has it called again whenever files
+// that the options name have new contents, such as those of a renewed certificate.
+// [IngestHost.Options] has the new contents then. An error of a later call, or of Check
+// of the options before it, is logged by the gateway, and Options has again what it had.
+//
+// Later calls come from another goroutine, one at a time, within 5 s of which each has to
+// return, and one may still come when Serve has returned. use must not call
+// OnRenewal. Of several functions the last one counts. An ingest without one goes on
+// with the files that it was started with, and the gateway's log says so.
+func (h *IngestHost) OnRenewal(use func() error) error { return h.a.renewal.follow(use) }
 
 // HandleHTTP serves the declared mounts with handler from now on. The gateway
 // terminates TLS, limits headers and bodies, and passes the request on with its
@@ -294,7 +296,7 @@ func (p *Publication) setTargets(m *wire.TargetStates) {
 // Options decodes the plugin's options into v, as [IngestHost.Options] does: for
 // pulls, which come without a host.
 func (p *Publication) Options(v any) error {
-	return p.a.renewal.options(v)
+	return p.a.renewal.options(v, false)
 }
 
 // SetTracks announces the tracks, or their change, before the first unit that

@@ -17,12 +17,14 @@ type renewal struct {
 	hide     secret.Redaction
 	changes  chan *wire.Configure // at most one: the gateway waits for the answer
 
-	one sync.Mutex   // held while use is called
-	use func() error // guarded by one; nil: nobody asked for it
+	// one is held while use is called, which may take long, and guards it; nil: nobody
+	// asked for it.
+	one sync.Mutex
+	use func() error
 
 	mu    sync.Mutex // guards the fields below
 	files map[string][]byte
-	read  bool // somebody has them
+	kept  bool // the ingest has read them, and may go on with what it read
 }
 
 func newRenewal(declared any, hello *wire.Hello, hide secret.Redaction) *renewal {
@@ -32,11 +34,11 @@ func newRenewal(declared any, hello *wire.Hello, hide secret.Redaction) *renewal
 	}
 }
 
-// options decodes into v what there is now.
-func (r *renewal) options(v any) error {
+// options decodes into v what there is now. kept says that the reader may go on with it.
+func (r *renewal) options(v any, kept bool) error {
 	r.mu.Lock()
 	files := r.files
-	r.read = true
+	r.kept = r.kept || kept
 	r.mu.Unlock()
 	return decodeOptions(r.raw, files, v)
 }
@@ -76,12 +78,15 @@ func (r *renewal) apply(m *wire.Configure) *wire.Configured {
 	r.one.Lock()
 	defer r.one.Unlock()
 	r.mu.Lock()
-	before, read := r.files, r.read
+	before := r.files
+	if r.use == nil && r.kept {
+		r.mu.Unlock()
+		return &wire.Configured{}
+	}
 	r.files = m.GetFiles()
 	r.mu.Unlock()
 	if r.use == nil {
-		// Who has not read them so far will read the new ones.
-		return &wire.Configured{Applied: !read}
+		return &wire.Configured{Applied: true} // whoever reads them will read these
 	}
 	if err := guard(context.Background(), 0, r.hide, r.use); err != nil {
 		r.mu.Lock()

@@ -349,7 +349,7 @@ func (a *attachment) receive(stream wire.Stream) error {
 		case *wire.HostMsg_Configure:
 			select {
 			case a.renewal.changes <- m.Configure:
-			default: // the gateway's mistake: it has no answer to the one before
+			default: // the gateway's mistake: it has no answer to the two before
 			}
 		case *wire.HostMsg_Drain:
 			a.drain("the gateway is shutting down", wire.Duration(m.Drain.GetDeadlineNs()))

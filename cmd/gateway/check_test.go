@@ -87,7 +87,7 @@ func TestCheckThatFails(t *testing.T) {
 		"fail  egress: bad target",
 		"      the contract: A target that cannot work is an error",
 		"      the session is ",
-		"19 checks passed, 1 failed, 3 left out",
+		"20 checks passed, 1 failed, 3 left out",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())

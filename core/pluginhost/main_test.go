@@ -112,6 +112,12 @@ func testPlugin() sdk.Plugin {
 	}
 }
 
+// What the plugin's process has read of the paper that its options name, and how often.
+var (
+	readPaper atomic.Pointer[string]
+	papers    atomic.Int32
+)
+
 // testEgress opens targets that report what they get in their figures; the
 // target's URL says how it behaves.
 type testEgress struct{}
@@ -123,6 +129,12 @@ func (testEgress) Open(_ context.Context, t sdk.Target, _ []media.Track) (sdk.Si
 		return nil, sdk.Permanent(&sdk.Error{Cause: sdk.CauseRemote, Class: "key", Err: fmt.Errorf("the key %s of %s is refused", t.Key.Reveal(), t.URL.Reveal())})
 	case "panic":
 		panic("in Open")
+	case "paper":
+		text := readPaper.Load()
+		if text == nil {
+			return nil, errors.New("there is no paper so far")
+		}
+		return nil, fmt.Errorf("the paper says %s", *text)
 	case "eat":
 		hoard := make([]byte, 400<<20)
 		for i := range hoard {
@@ -192,10 +204,8 @@ func (testIngest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 	if err := host.Options(&o); err != nil {
 		return err
 	}
-	var paper atomic.Pointer[string]
-	paper.Store(new(string))
 	if o.Greeting != "what I have is good enough" {
-		err := host.Renew(func() error {
+		err := host.OnRenewal(func() error {
 			var o testOptions
 			if err := host.Options(&o); err != nil {
 				return err
@@ -206,10 +216,17 @@ func (testIngest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 				return errors.New("the paper is torn")
 			case "burning":
 				panic("the paper burns")
+			case "poison":
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			case "for who has had two":
+				if papers.Load() < 2 {
+					return errors.New("this would be the second one")
+				}
 			case "long":
 				select {} // one that takes for ever to read
 			}
-			paper.Store(&text)
+			readPaper.Store(&text)
+			papers.Add(1)
 			return nil
 		})
 		if err != nil {
@@ -217,7 +234,11 @@ func (testIngest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 		}
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /test/paper", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, *paper.Load()) })
+	mux.HandleFunc("GET /test/paper", func(w http.ResponseWriter, _ *http.Request) {
+		if text := readPaper.Load(); text != nil {
+			_, _ = io.WriteString(w, *text)
+		}
+	})
 	mux.HandleFunc("GET /test/env", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, strings.Join(os.Environ(), "\n"))
 	})

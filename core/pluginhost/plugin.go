@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/headgate/gateway/sdk/secret"
@@ -19,11 +18,10 @@ import (
 type plugin struct {
 	host *Host
 	spec Spec
-	// files are those that the options name, as they were last read: the pool's.
-	files *atomic.Pointer[map[string][]byte]
-	name  string // of the place: 1, 2, ... or "route studio"
-	log   *slog.Logger
-	veil  veil // over what its processes print
+	pool *pool
+	name string // of the place: 1, 2, ... or "route studio"
+	log  *slog.Logger
+	veil veil // over what its processes print
 	// needed holds a token once the process is needed.
 	needed chan struct{}
 
@@ -46,7 +44,7 @@ func newPlugin(po *pool, name string, log *slog.Logger) *plugin {
 	pl := &plugin{
 		host:   po.host,
 		spec:   po.spec,
-		files:  &po.files,
+		pool:   po,
 		name:   name,
 		log:    log,
 		needed: make(chan struct{}, 1),

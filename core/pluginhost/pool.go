@@ -17,9 +17,9 @@ type pool struct {
 	spec   Spec
 	shared []*plugin   // at least one
 	wanted atomic.Bool // the shared ones are needed whatever sessions there are
-	// files are those that the options name, as they were last read.
+	// files are those that the options name, as processes have taken them.
 	files    atomic.Pointer[map[string][]byte]
-	renewing sync.Mutex // held while processes are told of others
+	renewing sync.Mutex // held while processes are asked to take others, which mu must not be
 
 	mu     sync.Mutex // guards routes
 	routes map[string]*plugin

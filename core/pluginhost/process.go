@@ -31,8 +31,8 @@ type process struct {
 	files     *map[string][]byte // those that it was started with
 	gone      chan struct{}      // closed when it takes no sessions any more
 
-	renewing   sync.Mutex            // held while it is told of other files
-	configured chan *wire.Configured // its answer to that
+	configured chan *wire.Configured // its answer to other files
+	unanswered bool                  // it owes one; guarded by the pool's renewing
 
 	mu       sync.Mutex // guards the fields below
 	why      error      // it is to die, or died
@@ -58,7 +58,7 @@ func (pl *plugin) attach(ctx context.Context) (_ *process, err error) {
 		sessions: make(map[uint32]*session),
 		complain: complaint{log: pl.log},
 
-		files:      pl.files.Load(),
+		files:      pl.pool.files.Load(),
 		gone:       make(chan struct{}),
 		configured: make(chan *wire.Configured, 1),
 	}

@@ -59,7 +59,7 @@ func (p *process) receive() error {
 		case *wire.PluginMsg_Configured:
 			select {
 			case p.configured <- m.Configured:
-			default: // nobody asked
+			default: // more answers than questions
 			}
 		case *wire.PluginMsg_Hello:
 			// Nothing to do.

@@ -3,59 +3,63 @@ package pluginhost
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/headgate/gateway/sdk/wire"
 )
 
-// ErrNotRenewed says that a plugin goes on with the files that it was started with.
-var ErrNotRenewed = errors.New("the plugin reads files at its start alone")
+// Why a plugin has not taken renewed files, beside what it says of them itself.
+var (
+	// ErrNotRenewed says that it reads files at its start alone. It stays with those
+	// that the gateway started with.
+	ErrNotRenewed = errors.New("the plugin reads files at its start alone")
+	// ErrNoProcess says that there is none to ask at the moment.
+	ErrNoProcess = errors.New("no process of the plugin runs")
+	// ErrNoAnswer says that it died, or did not answer within 5 s; that process is not
+	// asked again.
+	ErrNoAnswer = errors.New("the plugin did not answer")
+)
 
-// Renew gives a plugin other contents of the files that its options name: to the
-// processes that are attached, and to those that start from now on. It returns when they
-// have answered, within 5 s each. The error is [ErrNotRenewed] where a process goes on
-// with what it has or does not answer. With any other error the plugin cannot use them,
-// and processes that start later get what there was before.
+// Renew gives the attached processes of a plugin other contents of the files that its
+// options name. When all have taken them, processes that start later get them, too. After
+// an error nothing has changed: processes that had taken them before another one refused
+// are given what there was, and later ones get that. It returns when all have answered,
+// within 5 s each.
 func (h *Host) Renew(ctx context.Context, plugin string, files map[string][]byte) error {
 	po := h.pool(plugin)
 	if po == nil {
-		return fmt.Errorf("there is no plugin %q", plugin)
+		return ErrNoProcess
 	}
 	po.renewing.Lock()
 	defer po.renewing.Unlock()
-	before := po.files.Swap(&files)
-	notRenewed := false
+	var took []*process
 	for _, pl := range po.all() {
 		p := pl.current()
 		if p == nil {
-			continue // its next process has them
+			continue
 		}
-		switch err := p.renew(ctx); {
-		case errors.Is(err, ErrNotRenewed):
-			notRenewed = true
-		case err != nil:
-			po.files.Store(before)
+		if err := p.renew(ctx, files); err != nil {
+			for _, other := range took {
+				_ = other.renew(ctx, *po.files.Load()) // it had them
+			}
 			return pl.veiled(err)
 		}
+		took = append(took, p)
 	}
-	if notRenewed {
-		return ErrNotRenewed
+	if len(took) == 0 {
+		return ErrNoProcess
 	}
+	po.files.Store(&files)
 	return nil
 }
 
-// renew tells the process of the files as they are now, and waits for its answer.
-func (p *process) renew(ctx context.Context) error {
-	p.renewing.Lock()
-	defer p.renewing.Unlock()
-	select {
-	case <-p.configured: // to a question of which nobody waited for the answer
-	default:
+// renew gives the process files and waits for its answer. Calls follow one another: the
+// caller holds the pool's renewing.
+func (p *process) renew(ctx context.Context, files map[string][]byte) error {
+	if p.unanswered {
+		return ErrNoAnswer
 	}
-	p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Configure{Configure: &wire.Configure{
-		OptionsJson: p.plugin.spec.Options, Files: *p.plugin.files.Load(),
-	}}})
+	p.out.Control(&wire.HostMsg{M: &wire.HostMsg_Configure{Configure: &wire.Configure{OptionsJson: p.plugin.spec.Options, Files: files}}})
 	late := time.NewTimer(p.plugin.host.timings.renewal)
 	defer late.Stop()
 	select {
@@ -68,21 +72,23 @@ func (p *process) renew(ctx context.Context) error {
 		}
 		return nil
 	case <-p.gone:
-		return nil // the one after it has them
 	case <-late.C:
-		return ErrNotRenewed
 	case <-ctx.Done():
-		return ctx.Err()
 	}
+	p.unanswered = true // an answer that comes now is none to the next question
+	return ErrNoAnswer
 }
 
-// catchUp tells a process that has just started of files that were renewed meanwhile.
+// catchUp gives a process that has just started what others have taken meanwhile.
 func (p *process) catchUp(ctx context.Context) {
-	if p.plugin.files.Load() == p.files {
+	po := p.plugin.pool
+	if po.files.Load() == p.files {
 		return
 	}
 	p.plugin.host.async(func() {
-		if err := p.renew(ctx); err != nil && ctx.Err() == nil {
+		po.renewing.Lock()
+		defer po.renewing.Unlock()
+		if err := p.renew(ctx, *po.files.Load()); err != nil && ctx.Err() == nil {
 			p.plugin.log.Error("files that were renewed while it started are not in use", "error", p.plugin.veiled(err))
 		}
 	})

@@ -471,8 +471,8 @@ func TestPullTells(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		<-done
-		away, ended := strings.Count(log.String(), "the source is away"), strings.Count(log.String(), "delivered_for=1s")
-		if away < 6 || away > 7 || ended != 1 || tries < 20 || !strings.Contains(log.String(), " tries_since=") {
+		away, ended := strings.Count(log.String(), "source cannot be opened"), strings.Count(log.String(), "source ended; it is opened again")
+		if away < 5 || away > 6 || ended != 1 || tries < 20 || !strings.Contains(log.String(), " delivered_for=1s") {
 			t.Errorf("%d tries, told %d times that it is away and %d times that it ended:\n%s", tries, away, ended, log.String())
 		}
 	})

@@ -131,27 +131,30 @@ type complaint struct {
 	log  *slog.Logger
 	last pluginhost.End
 	at   time.Time
-	more int // tries since then that failed as the last one
+	same int // tries in a row that failed as the last one
 }
 
 func (c *complaint) about(end pluginhost.End, delivered, wait time.Duration) {
 	args := []any{"cause", end.Cause, "class", end.Class, "error", end.Message, "in", wait.Round(time.Millisecond)}
-	same := end.Cause == c.last.Cause && end.Class == c.last.Class && end.Message == c.last.Message
-	level := slog.LevelWarn
-	switch {
-	case delivered > 0:
-		args = append(args, "delivered_for", delivered.Round(time.Millisecond))
-	case same && time.Since(c.at) < tellAgain:
-		level = slog.LevelDebug
-		c.more++
-	case c.more > 0:
-		args = append(args, "tries_since", c.more)
-	}
-	c.log.Log(context.Background(), level, "the source is away; it is opened again", args...)
-	if level == slog.LevelDebug {
+	if delivered > 0 {
+		c.log.Warn("source ended; it is opened again", append(args, "delivered_for", delivered.Round(time.Millisecond))...)
+		*c = complaint{log: c.log}
 		return
 	}
-	c.last, c.at, c.more = end, time.Now(), 0
+	level := slog.LevelWarn
+	if again := end.Cause == c.last.Cause && end.Class == c.last.Class && (end.Class != "" || end.Message == c.last.Message); again {
+		c.same++
+		if time.Since(c.at) < tellAgain {
+			level = slog.LevelDebug
+		}
+		args = append(args, "tries", c.same)
+	} else {
+		c.last, c.same = end, 1
+	}
+	if level == slog.LevelWarn {
+		c.at = time.Now()
+	}
+	c.log.Log(context.Background(), level, "source cannot be opened; it is tried again", args...)
 }
 
 // pause waits for the next try, or for the end of ctx.

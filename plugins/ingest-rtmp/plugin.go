@@ -102,7 +102,7 @@ type ingest struct{}
 // Serve implements [sdk.Ingest].
 func (ingest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 	cert := &endpoint.Certificate{}
-	err := host.Renew(func() error { return show(host, cert) })
+	err := host.OnRenewal(func() error { return show(host, cert) })
 	if err != nil {
 		return err
 	}

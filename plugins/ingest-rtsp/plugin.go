@@ -153,7 +153,7 @@ func (in *ingest) CheckSource(source secret.String) error {
 // Serve implements [sdk.Ingest].
 func (in *ingest) Serve(ctx context.Context, host *sdk.IngestHost) error {
 	cert := &endpoint.Certificate{}
-	if err := host.Renew(func() error { return show(host, cert) }); err != nil {
+	if err := host.OnRenewal(func() error { return show(host, cert) }); err != nil {
 		return err
 	}
 	var o Options

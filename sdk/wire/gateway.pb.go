@@ -2601,7 +2601,7 @@ func (x *HelloAck) GetAttachSocket() string {
 type Configured struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// They are in use, or will be where they are used next. False: the plugin goes on with
-	// what it has, and the next process takes them.
+	// what it has.
 	Applied bool `protobuf:"varint,1,opt,name=applied,proto3" json:"applied,omitempty"`
 	// Set when they cannot be used; the plugin goes on with what it has.
 	Error         string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`

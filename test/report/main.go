@@ -155,7 +155,7 @@ func report(in io.Reader, out io.Writer) (r result, err error) {
 
 // grave reports whether a line of a test's output tells of what is never chance.
 func grave(line string) bool {
-	return strings.Contains(line, "WARNING: DATA RACE") || strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
+	return strings.Contains(line, "WARNING: DATA RACE") || strings.Contains(line, "found unexpected goroutines") || strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
 }
 
 // short leaves the module's name out of an import path.

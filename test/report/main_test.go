@@ -56,6 +56,7 @@ func TestAgain(t *testing.T) {
 		other   = `{"Action":"fail","Package":"q","Test":"TestB"}` + "\n"
 		race    = `{"Action":"output","Package":"p","Test":"TestA","Output":"WARNING: DATA RACE\n"}` + "\n"
 		panics  = `{"Action":"output","Package":"p","Test":"TestA","Output":"panic: runtime error\n"}` + "\n"
+		leaks   = `{"Action":"output","Package":"p","Output":"goleak: Errors on successful test run: found unexpected goroutines:\n"}` + "\n"
 		quoted  = `{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:1: log of the plugin: panic: on purpose\n"}` + "\n"
 		leak    = `{"Action":"fail","Package":"r"}` + "\n"
 		unbuilt = `{"Action":"build-fail","ImportPath":"s"}` + "\n"
@@ -71,6 +72,7 @@ func TestAgain(t *testing.T) {
 		"a data race":          {race + failure, nil},
 		"a panic":              {panics + failure, nil},
 		"a panic in its words": {quoted + failure, []string{"p TestA"}},
+		"a leak":               {leaks + failure, nil},
 		"a whole package":      {failure + leak, nil},
 		"does not build":       {failure + unbuilt, nil},
 	} {
