@@ -133,7 +133,7 @@ func (k kit) ping(t T) {
 	}
 }
 
-// Configure, which a plugin need not answer, changes nothing for the sessions.
+// Configure, which a plugin need not answer, changes nothing for its sessions.
 func (k kit) renewedFiles(t T) {
 	_, g := k.attach(t)
 	g.Send(&wire.HostMsg{M: &wire.HostMsg_Configure{Configure: &wire.Configure{OptionsJson: k.options}}})
