@@ -26,7 +26,8 @@ const (
 
 	Opus Codec = "opus"
 	AAC  Codec = "aac"
-	MP3  Codec = "mp3"
+	MP2  Codec = "mp2"  // MPEG audio, layer II
+	MP3  Codec = "mp3"  // MPEG audio, layer III
 	PCMA Codec = "pcma" // G.711 A-law
 	PCMU Codec = "pcmu" // G.711 mu-law
 )
@@ -47,7 +48,7 @@ func (c Codec) Kind() Kind {
 	switch c {
 	case H264, H265, AV1, VP8, VP9:
 		return Video
-	case Opus, AAC, MP3, PCMA, PCMU:
+	case Opus, AAC, MP2, MP3, PCMA, PCMU:
 		return Audio
 	default:
 		return UnknownKind
@@ -116,8 +117,8 @@ func (t Track) Complete() bool { return len(t.DecoderConfig) > 0 || !t.Codec.Nee
 //     [Track.DecoderConfig].
 //   - AV1: the OBUs of one temporal unit with their size fields, no temporal
 //     delimiter. VP8, VP9: the frame.
-//   - AAC: one raw_data_block, no ADTS. Opus: one packet. MP3: one frame with its
-//     header. G.711: the bytes of 20 ms.
+//   - AAC: one raw_data_block, no ADTS. Opus: one packet. MP2, MP3: one frame with
+//     its header. G.711: the bytes of 20 ms.
 //
 // Ownership: whoever fills an AccessUnit owns it until he hands it over; after
 // that nobody changes it or the bytes of its payload, and it is shared by

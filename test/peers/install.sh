@@ -14,6 +14,7 @@ have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
 have gcc || have cc || missing+=(gcc libc6-dev)
 have ffmpeg && have ffprobe || missing+=(ffmpeg)
 have faad || missing+=(faad)
+have twolame || missing+=(twolame)
 have srt-live-transmit || missing+=(srt-tools)
 have openssl || missing+=(openssl)
 have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
