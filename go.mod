@@ -13,6 +13,7 @@ require (
 	github.com/cockroachdb/datadriven v1.0.2
 	github.com/datarhei/gosrt v0.11.0
 	github.com/goccy/go-yaml v1.19.2
+	github.com/hajimehoshi/go-mp3 v0.3.4
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/hashicorp/go-plugin v1.8.0
 	github.com/invopop/jsonschema v0.14.0

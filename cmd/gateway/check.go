@@ -185,6 +185,17 @@ func (r checkRequest) suites(info *wire.DescribeResponse) (suites []plugintest.S
 				// A packet of 20 ms of silence, as RFC 6716 has it.
 				Payload: func(int) []byte { return []byte{0xfc, 0xff, 0xfe} },
 			}))
+		case media.MP2, media.MP3:
+			// A frame of 48 kHz, mono, 32 kb/s, with nothing in it.
+			frame := make([]byte, 96)
+			copy(frame, []byte{0xff, 0xfd, 0x14, 0xc0})
+			if from == media.MP3 {
+				frame[1] = 0xfb
+			}
+			suites = append(suites, plugintest.TransformSuite(p, plugintest.TransformOptions{
+				In: media.Track{ID: 2, Codec: from, SampleRateHz: 48000, Channels: 1}, To: media.Codec(t.GetTo()), Options: []byte(r.options),
+				Payload: func(int) []byte { return frame },
+			}))
 		case "":
 			suites = append(suites, plugintest.TransformSuite(p, plugintest.TransformOptions{
 				In: media.Track{ID: 2, Codec: media.VP8}, To: media.Codec(t.GetTo()), Options: []byte(r.options),

@@ -20,7 +20,9 @@ type Stream struct {
 	PID  uint16
 	Type byte
 	// Codec is what the gateway calls it; empty if it carries no such thing. Name
-	// says what it is then, for people: "klv", "scte-35".
+	// says what it is then, for people: "klv", "scte-35". Of MPEG audio, whose layer
+	// the program map does not tell, it is [media.MP2]: the first frame may be of
+	// layer III, or of a kind that is not carried, and Name is "mpeg audio".
 	Codec    media.Codec
 	Name     string
 	Channels int    // of Opus; 0 if unknown
@@ -351,7 +353,7 @@ func describe(kind byte, pid uint16, descriptors []byte) Stream {
 	case typeSCTE35:
 		s.Name = "scte-35"
 	case typeMPEG1Audio, typeMPEG2Audio:
-		s.Name = "mpeg audio"
+		s.Codec, s.Name = media.MP2, "mpeg audio"
 	case typeLATM:
 		s.Name = "aac in latm"
 	case 0x01, 0x02:
@@ -361,7 +363,7 @@ func describe(kind byte, pid uint16, descriptors []byte) Stream {
 	default:
 		s.Name = "unknown"
 	}
-	if s.Codec != "" {
+	if s.Name == "" {
 		s.Name = string(s.Codec)
 	}
 	return s

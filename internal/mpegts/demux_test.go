@@ -128,6 +128,21 @@ func TestSharedMap(t *testing.T) {
 	f(2, media.AAC)
 }
 
+// TestMPEGAudio: both of its stream types are handed over; the map does not tell the
+// layer. AAC in LATM is not.
+func TestMPEGAudio(t *testing.T) {
+	for kind, want := range map[byte]Stream{
+		typeMPEG1Audio: {Codec: media.MP2, Name: "mpeg audio", Language: "deu"},
+		typeMPEG2Audio: {Codec: media.MP2, Name: "mpeg audio", Language: "deu"},
+		typeLATM:       {Name: "aac in latm", Language: "deu"},
+	} {
+		want.PID, want.Type = 256, kind
+		if got := describe(kind, 256, []byte("\x0a\x04deu\x00")); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+}
+
 func FuzzDemux(f *testing.F) {
 	f.Add(sample(f, 3, 0))
 	f.Add(AppendClock(AppendNull(nil), 256, 3, 1234567, true))

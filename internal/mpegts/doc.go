@@ -1,5 +1,6 @@
 // Package mpegts puts access units into an MPEG transport stream and takes them
-// out again: ISO/IEC 13818-1, with the ways of H.264, H.265, AAC and Opus in it.
+// out again: ISO/IEC 13818-1, with the ways of H.264, H.265, AAC and Opus in it, and
+// MPEG audio to take out.
 //
 // It knows packets, tables, PES and the program clock. It knows nothing of how the
 // packets travel, and nothing paces it: a [Muxer] makes packets of a unit, and

@@ -6,6 +6,7 @@ import (
 	"github.com/bluenviron/gortmplib/pkg/amf0"
 
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/media/mpegaudio"
 )
 
 // Packet types of Enhanced RTMP that stand for others: a message with the number
@@ -80,11 +81,26 @@ func VideoHeaderTag(c media.Codec, track uint8, config []byte) *Tag {
 	return t
 }
 
-// AudioTag returns a frame of sound of track, which is not copied.
+// AudioTag returns a frame of sound of track, which is not copied. MP3 goes out in the
+// old form, which servers knew long before the other one.
 func AudioTag(c media.Codec, track uint8, payload []byte) *Tag {
 	t := &Tag{typ: TypeAudio, payload: payload}
+	if c == media.MP3 && track == 0 {
+		t.put(mp3Sound(payload))
+		return t
+	}
 	t.audio(packetCodedFrames, c, track)
 	return t
+}
+
+// mp3Sound is what FLV says of a frame of MP3: of the sample rates it knows 44.1 kHz, and
+// that for the others, too.
+func mp3Sound(frame []byte) byte {
+	const mp3, hz44100, bits16, stereo = 2 << 4, 3 << 2, 1 << 1, 1
+	if h, err := mpegaudio.Parse(frame); err == nil && h.Channels() == 1 {
+		return mp3 | hz44100 | bits16
+	}
+	return mp3 | hz44100 | bits16 | stereo
 }
 
 // AudioHeaderTag returns the sequence header of track: an AudioSpecificConfig or an

@@ -125,7 +125,9 @@ func TestPlugin(t *testing.T) {
 	for _, t := range p.Transforms {
 		made[t.From] = t.To
 	}
-	want := map[media.Codec]media.Codec{media.Opus: media.AAC, media.PCMA: media.AAC, media.PCMU: media.AAC, "": media.AAC}
+	want := map[media.Codec]media.Codec{
+		media.Opus: media.AAC, media.PCMA: media.AAC, media.PCMU: media.AAC, media.MP2: media.AAC, media.MP3: media.AAC, "": media.AAC,
+	}
 	if p.Egress == nil || !p.Egress.OpensEarly || !maps.Equal(made, want) {
 		t.Errorf("%+v", p)
 	}

@@ -110,9 +110,14 @@ func (a *assembler) take(m rtmp.Message, arrived time.Time) bool {
 			a.figures.leftOut.Add(1)
 			continue
 		}
-		if p.Kind == rtmp.PacketHeader {
+		switch {
+		case p.Kind == rtmp.PacketHeader:
 			err = a.header(t, p)
-		} else {
+		case p.Codec == media.MP3:
+			var some bool
+			some, err = a.mpegAudio(t, p, at+p.Offset, arrived)
+			wrote = wrote || some
+		default:
 			var u *media.AccessUnit
 			if u, err = a.unit(t, p); u != nil {
 				u.Received = arrived
@@ -150,7 +155,7 @@ func (a *assembler) track(p rtmp.Packet, video bool) *track {
 		if t.number != p.Track {
 			continue
 		}
-		if t.Codec != p.Codec {
+		if t.Codec != p.Codec && (t.Codec != media.MP2 || p.Codec != media.MP3) {
 			a.tracks[i] = a.newTrack(p) // the encoder begins anew with another codec
 		}
 		return a.tracks[i]
@@ -234,7 +239,7 @@ func (a *assembler) header(t *track, p rtmp.Packet) error {
 		}
 		a.configure(t, p.Payload)
 		t.SampleRateHz, t.Channels = opus.SampleRateHz, h.Channels
-	default: // that of VP9 says nothing that its keyframes do not
+	default: // those of VP9 and MP3 say nothing that their frames do not
 	}
 	return nil
 }
@@ -526,7 +531,7 @@ func (a *assembler) announce() {
 	a.announced = true
 	list := make([]media.Track, 0, len(a.tracks))
 	for _, t := range a.tracks {
-		if !t.Complete() {
+		if !t.Complete() || t.Codec == media.MP3 && t.SampleRateHz == 0 {
 			continue
 		}
 		out := t.Track

@@ -232,15 +232,16 @@ func TestLeftOut(t *testing.T) {
 	for i := range uint32(5) {
 		list = append(list,
 			message(rtmp.H264Tag(picture, true, 0), i*33),
-			rtmp.Message{Type: rtmp.TypeAudio, TimestampMS: i * 33, Body: []byte{0x2f, 0xff, 0xfb}}, // MP3
+			rtmp.Message{Type: rtmp.TypeAudio, TimestampMS: i * 33, Body: []byte{0xb2, 0x1d, 0x40}}, // Speex
+			rtmp.Message{Type: rtmp.TypeAudio, TimestampMS: i * 33, Body: []byte{0xee, 0xff, 0xe3}}, // MP3 of 8 kHz
 			rtmp.Message{Type: rtmp.TypeVideo, TimestampMS: i * 33, Body: []byte{0x12, 0}},          // Sorenson
 		)
 	}
 	r, a := assembleAll(list)
-	if len(r.Tracks()) != 1 || len(r.Units[1]) != 5 || a.figures.leftOut.Load() != 10 {
+	if len(r.Tracks()) != 1 || len(r.Units[1]) != 5 || a.figures.leftOut.Load() != 15 {
 		t.Errorf("%v, %d left out", r.Events, a.figures.leftOut.Load())
 	}
-	if got := strings.Join(a.warned, ", "); got != "audio of mp3, video of flv 02" {
+	if got := strings.Join(a.warned, ", "); got != "audio of flv 11, audio of flv 14, video of flv 02" {
 		t.Errorf("said %q", got)
 	}
 }
@@ -258,14 +259,14 @@ func TestSilence(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	mp3 := rtmp.Message{Type: rtmp.TypeAudio, Body: []byte{0x2f, 0xff, 0xfb}}
+	speex := rtmp.Message{Type: rtmp.TypeAudio, Body: []byte{0xb2, 0x1d, 0x40}}
 	header := message(rtmp.H264HeaderTag(track.DecoderConfig), 0)
 	f("no picture and no sound came")
 	f("no picture and no sound came", header)
-	f("codecs that are not carried", mp3, mp3)
+	f("codecs that are not carried", speex, speex)
 	f("cannot be decoded", header, message(rtmp.H264Tag(c.Video[1].Payload, false, 0), 0))
 	f("cannot be decoded", message(rtmp.H264Tag(picture, true, 0), 0)) // before its header
-	f("no picture and no sound came", mp3, header, message(rtmp.H264Tag(picture, true, 0), 0))
+	f("no picture and no sound came", speex, header, message(rtmp.H264Tag(picture, true, 0), 0))
 }
 
 // TestClock: an encoder whose clock jumps goes on; a pause that is one stays one.
@@ -306,6 +307,7 @@ func FuzzMessages(f *testing.F) {
 		rtmp.VideoTag(media.H265, 0, picture[:100], true, 0), rtmp.VideoTag(media.AV1, 0, []byte{0x12, 0, 0x0a, 3, 0, 0, 0}, true, 0),
 		rtmp.VideoTag(media.VP9, 0, []byte{0x82, 0x49, 0x83, 0x42, 0, 0, 0}, true, 0), rtmp.AudioTag(media.Opus, 0, []byte{0xfc, 1}),
 		rtmp.AudioHeaderTag(media.AAC, 1, []byte{0x11, 0x90}), rtmp.AudioTag(media.AAC, 1, []byte{1}),
+		rtmp.AudioTag(media.MP3, 2, slices.Concat(soundFrame(layer3At44, 1), soundFrame(layer2At48, 2))),
 	} {
 		m := message(tag, 0)
 		f.Add(append([]byte{byte(m.Type), 0, 0, 0, 33, byte(len(m.Body) >> 8), byte(len(m.Body))}, m.Body...))

@@ -33,7 +33,7 @@ func Plugin() sdk.Plugin {
 
 // carried are the codecs that become tracks.
 func carried() []media.Codec {
-	return []media.Codec{media.H264, media.H265, media.AV1, media.VP9, media.AAC, media.Opus}
+	return []media.Codec{media.H264, media.H265, media.AV1, media.VP9, media.AAC, media.Opus, media.MP3}
 }
 
 // DefaultListen is where publishers are awaited where the options say nothing.

@@ -36,6 +36,12 @@ type assembler struct {
 	shift   int64 // added to what the sender says, since it jumped
 	newest  int64 // the highest DTS so far
 
+	begun     bool   // nothing is held back any more
+	held      []held // until then
+	heldBytes int
+	heldFrom  int64         // the first unit, 90 kHz
+	told      []media.Track // what the gateway knows
+
 	lost, damaged, jumps uint64
 	leftOut              map[string]int // streams of the program that are not carried, by name
 }
@@ -50,11 +56,15 @@ type stream struct {
 	last     int64
 	timed    bool
 	rest     []byte // of an ADTS frame that goes on in the next packet
+	frames   frames // of MPEG audio
 	picture4 h264.Picture
 	picture5 h265.Picture
 	sets4    h264.ParameterSets
 	sets5    h265.ParameterSets
 	nalus    [][]byte
+
+	unproven int  // bytes of MPEG audio before its first frame
+	leftOut  bool // what was to be MPEG audio is of a kind that is not carried
 }
 
 const (
@@ -81,8 +91,8 @@ func (a *assembler) useless() string {
 		return "it names no program"
 	case a.demux.Program != 0 && !slices.Contains(programs, a.demux.Program):
 		return fmt.Sprintf("it has no program %d, and has %v: name one of these in the option programs", a.demux.Program, programs)
-	case a.mapped && len(a.streams) == 0:
-		return "its program has nothing that the gateway carries: want H.264, H.265, AAC or Opus"
+	case a.mapped && !slices.ContainsFunc(a.streams, func(s *stream) bool { return !s.leftOut }):
+		return "its program has nothing that the gateway carries: want H.264, H.265, AAC, Opus or MPEG audio of layer II or III"
 	case !a.mapped:
 		return "it does not say what is in its program"
 	}
@@ -118,8 +128,12 @@ func (a *assembler) setStreams(list []mpegts.Stream) {
 		}
 		i := slices.IndexFunc(a.streams, func(s *stream) bool { return s.PID == in.PID && s.Codec == in.Codec })
 		if i >= 0 {
-			a.streams[i].Stream = in
-			streams = append(streams, a.streams[i])
+			s := a.streams[i]
+			s.Stream = in
+			if s.leftOut {
+				a.leftOut[in.Name]++
+			}
+			streams = append(streams, s)
 			continue
 		}
 		s := &stream{Stream: in, track: media.Track{ID: a.nextID, Codec: in.Codec, Language: in.Language}}
@@ -145,15 +159,6 @@ func (s *stream) setOpus(channels int) {
 	s.track.SampleRateHz, s.track.Channels, s.track.DecoderConfig = 48000, channels, head
 }
 
-// announce tells the gateway which tracks there are.
-func (a *assembler) announce() {
-	tracks := make([]media.Track, 0, len(a.streams))
-	for _, s := range a.streams {
-		tracks = append(tracks, s.track)
-	}
-	a.pub.SetTracks(tracks)
-}
-
 // take makes units of one packet.
 func (a *assembler) take(p mpegts.PES) {
 	i := slices.IndexFunc(a.streams, func(s *stream) bool { return s.PID == p.Stream.PID })
@@ -173,6 +178,8 @@ func (a *assembler) take(p mpegts.PES) {
 		err = a.aac(s, p)
 	case media.Opus:
 		err = a.opus(s, p)
+	case media.MP2:
+		a.mpegAudio(s, p)
 	}
 	if err != nil {
 		a.damaged++
@@ -392,7 +399,7 @@ func (a *assembler) write(s *stream, u *media.AccessUnit, pts, dts int64) {
 	u.PTS = toTime(at + ahead - a.base)
 	u.Discontinuity, s.gap = s.gap, false
 	u.Received = time.Now()
-	a.pub.WriteAccessUnit(u)
+	a.hand(u, at)
 }
 
 // toTime converts units of 90 kHz.

@@ -213,10 +213,10 @@ func TestFFmpegStreams(t *testing.T) {
 func TestOthersAreLeftOut(t *testing.T) {
 	peers.Need(t, "ffmpeg")
 	two := []string{"-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "1", "-pix_fmt", "yuv420p",
-		"-map", "0", "-map", "1", "-map", "0", "-c:v", "libx264", "-c:a", "mp2", "-s:v:1", "640x360",
+		"-map", "0", "-map", "1", "-map", "0", "-c:v", "libx264", "-c:a", "ac3", "-s:v:1", "640x360",
 		"-program", "program_num=7:st=0:st=1", "-program", "program_num=9:st=2"}
 	r, a, _ := assemble(t, 0, two...)
-	if len(r.Tracks()) != 1 || r.Tracks()[0].Width != 320 || a.leftOut["mpeg audio"] != 1 {
+	if len(r.Tracks()) != 1 || r.Tracks()[0].Width != 320 || a.leftOut["ac-3"] != 1 {
 		t.Errorf("first program: %+v, left out %v", r.Tracks(), a.leftOut)
 	}
 	r, a, _ = assemble(t, 9, two...)

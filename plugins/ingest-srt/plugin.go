@@ -32,7 +32,7 @@ func Plugin() sdk.Plugin {
 		Options: &Options{},
 		Ingest: &sdk.IngestPlugin{
 			Ingest:  &ingest{},
-			Codecs:  []media.Codec{media.H264, media.H265, media.AAC, media.Opus},
+			Codecs:  []media.Codec{media.H264, media.H265, media.AAC, media.Opus, media.MP2, media.MP3},
 			Schemes: []string{"srt"},
 		},
 	}

@@ -124,6 +124,6 @@ func (g *g711) SetGain(int) error { return nil }
 // Reset forgets what was decoded.
 func (g *g711) Reset() {
 	for _, up := range g.up[:g.channels] {
-		clear(up.past)
+		up.reset()
 	}
 }

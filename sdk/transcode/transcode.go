@@ -1,8 +1,8 @@
-// Package transcode derives AAC-LC sound from Opus and G.711, as transforms that any
+// Package transcode derives AAC-LC sound from Opus, G.711 and MPEG audio, as transforms that any
 // egress plugin can declare: decoding, concealment of what was lost, following
 // the publisher's clock, encoding, and timestamps without a tick of drift.
 //
-// It knows the two codecs and the time of one track. It does not know who
+// It knows these codecs and the time of one track. It does not know who
 // publishes, who listens, or why units are missing.
 package transcode
 
@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/headgate/gateway/sdk"
@@ -51,7 +52,9 @@ func G711ToAAC() []sdk.Transform {
 }
 
 // All returns every transform of this package: what a target needs that takes AAC.
-func All() []sdk.Transform { return append(G711ToAAC(), OpusToAAC(), Silence()) }
+func All() []sdk.Transform {
+	return slices.Concat(G711ToAAC(), MPEGAudioToAAC(), []sdk.Transform{OpusToAAC(), Silence()})
+}
 
 func open(_ context.Context, in media.Track, s sdk.TransformSettings) (sdk.Transformer, error) {
 	out, rate := channels, defaultBitsPerSecond
@@ -117,8 +120,10 @@ func packetsOf(in media.Track) (codedSound, error) {
 		return opusPackets()
 	case media.PCMA, media.PCMU:
 		return g711Packets(in)
+	case media.MP2, media.MP3:
+		return mpegPackets(in)
 	default:
-		return codedSound{}, fmt.Errorf("transcoding %s: want opus, pcma or pcmu", in.Codec)
+		return codedSound{}, fmt.Errorf("transcoding %s: want opus, pcma, pcmu, mp2 or mp3", in.Codec)
 	}
 }
 
@@ -126,9 +131,11 @@ func packetsOf(in media.Track) (codedSound, error) {
 func (t *transformer) Track() media.Track { return t.track }
 
 // SetTrack implements [sdk.Transformer]. Of Opus only the output gain
-// matters: packets say themselves how many channels they have.
+// matters: packets say themselves how many channels they have, and so do frames of
+// MPEG audio.
 func (t *transformer) SetTrack(in media.Track) error {
-	if in.Codec != t.in.Codec || in.Codec != media.Opus && (in.SampleRateHz != t.in.SampleRateHz || in.Channels != t.in.Channels) {
+	says := in.Codec != media.PCMA && in.Codec != media.PCMU // of itself what it is
+	if in.Codec != t.in.Codec || !says && (in.SampleRateHz != t.in.SampleRateHz || in.Channels != t.in.Channels) {
 		return fmt.Errorf("transcoding %s: it became %s of %d Hz with %d channels", t.in.Codec, in.Codec, in.SampleRateHz, in.Channels)
 	}
 	gain := 0

@@ -333,7 +333,7 @@ func TestSettings(t *testing.T) {
 		}
 	}
 	refused(opusTrack(), sdk.TransformSettings{Channels: 6})
-	refused(media.Track{Codec: media.MP3}, sdk.TransformSettings{})
+	refused(media.Track{Codec: media.AAC}, sdk.TransformSettings{})
 	surround := []byte("OpusHead\x01\x06\x00\x00\x80\xbb\x00\x00\x00\x00\x01\x04\x02\x00\x04\x01\x02\x03\x05")
 	refused(media.Track{Codec: media.Opus, DecoderConfig: surround}, sdk.TransformSettings{})
 	refused(media.Track{Codec: media.Opus, DecoderConfig: []byte("OpusHead")}, sdk.TransformSettings{})

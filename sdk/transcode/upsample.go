@@ -5,30 +5,35 @@ import (
 	"math"
 )
 
-// An upsampler makes several samples of 48 kHz of each sample that it takes: a
-// low-pass filter over the samples with zeros in between, of which only the taps are
-// computed that do not meet a zero.
+// An upsampler makes sound of 48 kHz of sound of a lower rate: a low-pass filter over
+// its samples with zeros in between, as many as there are to a rate of which both are
+// parts. Of the filter only the taps are computed that do not meet a zero, and of what it
+// gives only the samples of 48 kHz.
 type upsampler struct {
-	taps [][]float32 // one set for each sample that comes out of one
-	past []float32   // the newest samples taken, oldest first
-	out  []float32
+	taps  [][]float32 // one set for each place between two samples that are taken
+	step  int         // from a sample that comes out to the next, in places
+	place int         // of the next one
+	past  []float32   // the newest samples taken, oldest first
+	out   []float32
 }
 
-// The filter: it passes what telephone sound has and stops its images by 80 dB. It is
-// centred on half of the lower rate; beta is that of a Kaiser window.
+// The filter: it passes what lies below seven eighths of half of the lower rate and stops
+// its images by 80 dB. It is centred on that half; beta is that of a Kaiser window.
 const (
 	upsampleTaps = 40
 	upsampleBeta = 7.9
-	maxUpsample  = 6
+	minRateHz    = 8000
+	maxPlaces    = 640 // of 11025 Hz
 )
 
-// newUpsampler makes one for sound of rateHz, of which 48 kHz is a multiple.
+// newUpsampler makes one for sound of rateHz.
 func newUpsampler(rateHz int) (*upsampler, error) {
-	if rateHz <= 0 || sampleRateHz%rateHz != 0 || sampleRateHz/rateHz > maxUpsample {
-		return nil, fmt.Errorf("sound of %d Hz: want 8000, 9600, 12000, 16000, 24000 or 48000", rateHz)
+	whole := gcd(rateHz, sampleRateHz)
+	if rateHz < minRateHz || rateHz > sampleRateHz || sampleRateHz/whole > maxPlaces {
+		return nil, fmt.Errorf("sound of %d Hz: want 48000, 44100, 32000 or a half or a quarter of these, or 8000", rateHz)
 	}
-	factor := sampleRateHz / rateHz
-	u := &upsampler{taps: make([][]float32, factor), past: make([]float32, upsampleTaps), out: make([]float32, factor)}
+	factor := sampleRateHz / whole
+	u := &upsampler{taps: make([][]float32, factor), step: rateHz / whole, past: make([]float32, upsampleTaps), out: make([]float32, 0, sampleRateHz/rateHz+1)}
 	length := upsampleTaps * factor
 	middle := float64(length) / 2
 	for phase := range u.taps {
@@ -49,20 +54,35 @@ func newUpsampler(rateHz int) (*upsampler, error) {
 	return u, nil
 }
 
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
 // push takes a sample and returns those that come of it; they are valid until the next
 // call. They are late by half as many of what is taken as there are taps: 2.5 ms at
 // 8 kHz.
 func (u *upsampler) push(v float32) []float32 {
 	copy(u.past, u.past[1:])
 	u.past[len(u.past)-1] = v
-	for phase, taps := range u.taps {
+	u.out = u.out[:0]
+	for ; u.place < len(u.taps); u.place += u.step {
 		var sum float32
 		for i, p := range u.past {
-			sum += p * taps[i]
+			sum += p * u.taps[u.place][i]
 		}
-		u.out[phase] = sum
+		u.out = append(u.out, sum)
 	}
+	u.place -= len(u.taps)
 	return u.out
+}
+
+// reset forgets what was taken.
+func (u *upsampler) reset() {
+	clear(u.past)
+	u.place = 0
 }
 
 func sinc(x float64) float64 {
