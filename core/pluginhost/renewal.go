@@ -82,12 +82,12 @@ func (p *process) renew(ctx context.Context, files map[string][]byte) error {
 // catchUp gives a process that has just started what others have taken meanwhile.
 func (p *process) catchUp(ctx context.Context) {
 	po := p.plugin.pool
-	if po.files.Load() == p.files {
-		return
-	}
 	p.plugin.host.async(func() {
-		po.renewing.Lock()
+		po.renewing.Lock() // what is on its way to others counts, too
 		defer po.renewing.Unlock()
+		if po.files.Load() == p.files {
+			return
+		}
 		if err := p.renew(ctx, *po.files.Load()); err != nil && ctx.Err() == nil {
 			p.plugin.log.Error("files that were renewed while it started are not in use", "error", p.plugin.veiled(err))
 		}
