@@ -39,7 +39,8 @@ type assembler struct {
 	begun     bool   // nothing is held back any more
 	held      []held // until then
 	heldBytes int
-	heldFrom  int64         // the first unit, 90 kHz
+	holding   bool          // a unit is held back
+	heldFrom  int64         // the first of them, 90 kHz
 	told      []media.Track // what the gateway knows
 
 	lost, damaged, jumps uint64

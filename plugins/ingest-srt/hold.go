@@ -14,7 +14,8 @@ import (
 // session begins without:
 const (
 	maxHold      = mpegts.TimestampHz // of media, 90 kHz
-	maxHoldBytes = 8 << 20
+	maxHoldBytes = 2 << 20
+	maxHeld      = 8192 // units and changes of tracks
 )
 
 // A held is a unit that is held back, or else the tracks that come before the next one.
@@ -55,11 +56,11 @@ func (a *assembler) hand(u *media.AccessUnit, at int64) {
 		a.pub.WriteAccessUnit(u)
 		return
 	}
-	if a.heldBytes == 0 {
-		a.heldFrom = at
+	if !a.holding {
+		a.holding, a.heldFrom = true, at
 	}
 	a.held, a.heldBytes = append(a.held, held{unit: u}), a.heldBytes+len(u.Payload)
-	if at-a.heldFrom > maxHold || a.heldBytes > maxHoldBytes {
+	if at-a.heldFrom > maxHold || a.heldBytes > maxHoldBytes || len(a.held) > maxHeld {
 		a.begin()
 	}
 }

@@ -100,16 +100,17 @@ func (f *frames) take(p mpegts.PES) (list []frame, damaged bool) {
 	b := slices.Concat(f.rest, p.Data)
 	f.rest = nil
 	stamped, lost := !p.HasTime, -1
+	if f.joined && !f.synced {
+		lost = 0
+	}
 	for at := 0; at < len(b); {
 		if !stamped && at >= begun { // the time is that of the first frame that begins here
-			stamped, f.timed, f.base, f.samples = true, true, p.PTS, 0
-			if lost >= 0 {
-				lost = at
-			}
+			stamped, f.timed, f.base, f.samples, lost = true, true, p.PTS, 0, -1
 		}
 		h, found := f.look(b[at:])
 		switch found {
 		case undecided:
+			f.pass(at, lost)
 			f.rest = bytes.Clone(b[at:])
 			return list, damaged
 		case noFrame:
@@ -127,10 +128,8 @@ func (f *frames) take(p mpegts.PES) (list []frame, damaged bool) {
 			continue
 		case aFrame:
 		}
-		if lost >= 0 { // what was there instead of frames took its time, too
-			f.samples += int64(at-lost) * 8 * int64(f.header.SampleRateHz) / int64(f.header.BitrateBitsPerSecond)
-			lost = -1
-		}
+		f.pass(at, lost)
+		lost = -1
 		if h.SampleRateHz != f.header.SampleRateHz {
 			f.base, f.samples = f.now(), 0
 		}
@@ -141,6 +140,14 @@ func (f *frames) take(p mpegts.PES) (list []frame, damaged bool) {
 		at += h.Bytes
 	}
 	return list, damaged
+}
+
+// pass lets the time pass of what was there instead of frames from lost to at: it took its
+// time, too. Nothing was where lost is less than 0.
+func (f *frames) pass(at, lost int) {
+	if lost >= 0 && f.header.BitrateBitsPerSecond > 0 {
+		f.samples += int64(at-lost) * 8 * int64(f.header.SampleRateHz) / int64(f.header.BitrateBitsPerSecond)
+	}
 }
 
 // leave forgets where frames begin: something is missing.

@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/gateway/internal/clip"
 	"github.com/headgate/gateway/internal/mpegts"
 	"github.com/headgate/gateway/sdk/media"
+	"github.com/headgate/gateway/sdk/media/aac"
 	"github.com/headgate/gateway/sdk/media/h264"
 	"github.com/headgate/gateway/sdk/media/mpegaudio"
 	"github.com/headgate/gateway/test/intake"
@@ -214,23 +215,25 @@ func TestDamagedHeader(t *testing.T) {
 	copy(spoilt[bad], []byte{0, 0, 0, 0})
 	copy(spoilt[bad][100:], []byte{0xff, 0xfb, 0x90, 0xc0}) // one of layer III
 	copy(spoilt[bad][200:], frames[bad][:4])
-	s := newSoundStream()
-	for _, p := range cut(spoilt, 3000) {
-		p.Stream = s.of
-		s.take(p)
-	}
-	units := s.r.Units[s.r.Tracks()[0].ID]
-	if len(units) != len(frames)-1 || s.damaged != 1 || s.jumps != 0 || len(s.r.Sets) != 1 {
-		t.Fatalf("%d units of %d frames, damaged %d, %d times tracks", len(units), len(frames), s.damaged, len(s.r.Sets))
-	}
-	for i, u := range units {
-		n := i
-		if i >= bad {
-			n++
+	for _, size := range []int{700, 1100, 1500, 2000, 2500, 3000, 3333, 5000} {
+		s := newSoundStream()
+		for _, p := range cut(spoilt, size) {
+			p.Stream = s.of
+			s.take(p)
 		}
-		want := time.Duration(n*1152) * time.Second / 44_100
-		if off := u.PTS - units[0].PTS - want; !bytes.Equal(u.Payload, frames[n]) || u.Discontinuity != (i == bad) || off.Abs() > time.Millisecond {
-			t.Fatalf("unit %d is not frame %d: discontinuity %v, %v from where it belongs", i, n, u.Discontinuity, off)
+		units := s.r.Units[s.r.Tracks()[0].ID]
+		if len(units) != len(frames)-1 || s.damaged < 1 || s.damaged > 2 || s.jumps != 0 || len(s.r.Sets) != 1 {
+			t.Fatalf("%d bytes: %d units of %d frames, damaged %d, %d times tracks", size, len(units), len(frames), s.damaged, len(s.r.Sets))
+		}
+		for i, u := range units {
+			n := i
+			if i >= bad {
+				n++
+			}
+			want := time.Duration(n*1152) * time.Second / 44_100
+			if off := u.PTS - units[0].PTS - want; !bytes.Equal(u.Payload, frames[n]) || u.Discontinuity != (i == bad) || off.Abs() > time.Millisecond {
+				t.Fatalf("%d bytes: unit %d is not frame %d: discontinuity %v, %v from where it belongs", size, i, n, u.Discontinuity, off)
+			}
 		}
 	}
 }
@@ -364,6 +367,21 @@ func TestHeldBack(t *testing.T) {
 	s.send(made(t, layer2At48, 2), 90_000)
 	if len(s.r.Tracks()) != 2 || len(s.r.Units[1]) != 2 {
 		t.Errorf("tracks %+v, %v", s.r.Tracks(), s.r.Events)
+	}
+
+	// Units without bytes, at a time that stands still.
+	s = newSoundStream()
+	other := mpegts.Stream{PID: 258, Type: 0x0f, Codec: media.AAC}
+	empty, err := aac.AppendADTSHeader(nil, aac.Config{ObjectType: aac.LC, SampleRateHz: 48_000, Channels: 2}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.setStreams([]mpegts.Stream{s.of, other})
+	for range maxHeld + 1 {
+		s.take(mpegts.PES{Stream: other, HasTime: true, PTS: 90_000, DTS: 90_000, Data: empty})
+	}
+	if len(s.held) > 0 || len(s.r.Events) == 0 {
+		t.Errorf("%d are held back", len(s.held))
 	}
 }
 

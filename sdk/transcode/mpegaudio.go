@@ -60,9 +60,12 @@ func (m *mpegSound) parse(frame []byte) (mpegaudio.Header, error) {
 	return h, nil
 }
 
-// Decode decodes a frame whose duration was asked. Without data there is nothing.
+// Decode decodes a frame whose duration was asked. Without data there is nothing to guess
+// from; a frame is missing then.
 func (m *mpegSound) Decode(frame []byte, pcm []float32) (samples int, err error) {
 	if len(frame) == 0 {
+		m.layer2.Reset()
+		m.layer3.kept = 0
 		return 0, errNoGuess
 	}
 	h, err := m.parse(frame)
@@ -132,11 +135,12 @@ func (m *mpegSound) Reset() {
 type layer3 struct {
 	dec  *mp3.Decoder
 	feed feed
-	// kept is how much of the frames before is kept: the sound of a frame may begin in
-	// them.
-	kept int
-	pcm  []byte
-	out  []float32
+	// kept is how much there is of the frames right before: the sound of a frame may
+	// begin in them.
+	kept   int
+	silent []byte // a frame without sound
+	pcm    []byte
+	out    []float32
 }
 
 // keptAtMost is as far back as a frame can begin, by the nine bits that say so.
@@ -156,13 +160,19 @@ func (f *feed) Read(p []byte) (int, error) {
 
 var errNoSound = errors.New("the decoder made no sound of the frame")
 
-// decode returns the sound of a frame, two channels interleaved. A frame that begins in
-// one which never came is silent.
+// decode returns the sound of a frame, two channels interleaved. A frame whose sound
+// begins in one that never came is silent; what it holds of the next one's is kept.
 func (l *layer3) decode(h mpegaudio.Header, frame []byte) ([]float32, error) {
 	begins, header := h.MainData(frame)
-	known := begins <= l.kept
-	l.kept = min(l.kept+len(frame)-header, keptAtMost)
 	l.feed.b = frame
+	if begins > l.kept {
+		l.silent = append(l.silent[:0], frame...)
+		side := l.silent[h.SideInfo():header]
+		clear(side)
+		side[0], side[1] = 0xff, 0x80 // as far back as can be: there is none of it
+		l.feed.b = l.silent
+	}
+	l.kept = min(l.kept+len(frame)-header, keptAtMost)
 	if l.dec == nil {
 		dec, err := mp3.NewDecoder(&l.feed)
 		if err != nil {
@@ -178,11 +188,7 @@ func (l *layer3) decode(h mpegaudio.Header, frame []byte) ([]float32, error) {
 	}
 	l.out = l.out[:0]
 	for b := l.pcm; len(b) > 0; b = b[2:] {
-		v := float32(0)
-		if known {
-			v = float32(int16(binary.LittleEndian.Uint16(b))) / 32768
-		}
-		l.out = append(l.out, v)
+		l.out = append(l.out, float32(int16(binary.LittleEndian.Uint16(b)))/32768)
 	}
 	return l.out, nil
 }

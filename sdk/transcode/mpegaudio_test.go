@@ -132,6 +132,17 @@ func TestMPEGAudioToAAC(t *testing.T) {
 			if got := float64(len(s.left)) / sampleRateHz; math.Abs(got-float64(len(frames)*mpegaudio.Samples)/float64(hz)) > 0.1 {
 				t.Errorf("%.3f s of sound", got)
 			}
+			// Around what is missing nothing is louder than the tone.
+			loud := 0.0
+			for _, n := range []int{0, lost, lost + 50} {
+				at := n * mpegaudio.Samples * sampleRateHz / hz
+				for _, v := range s.left[max(at-2000, 0) : at+8000] {
+					loud = max(loud, math.Abs(v))
+				}
+			}
+			if loud > 0.62 {
+				t.Errorf("where frames are missing the sound is as loud as %.3f", loud)
+			}
 			from, to := int((seconds-1.5)*sampleRateHz), int((seconds-0.5)*sampleRateHz)
 			for _, second := range []int{sampleRateHz, from} {
 				to := second + to - from

@@ -62,18 +62,22 @@ func (h Header) Codec() media.Codec {
 // of the frame that are behind its header and side information, which are header bytes
 // (2.4.1.7). The frame is whole.
 func (h Header) MainData(frame []byte) (begins, header int) {
-	header = HeaderBytes
-	if h.Protected {
-		header += 2
-	}
-	side := 32
+	at, side := h.SideInfo(), 32
 	if h.Mode == Mono {
 		side = 17
 	}
-	if len(frame) < header+side {
+	if len(frame) < at+side {
 		return 0, len(frame)
 	}
-	return int(frame[header])<<1 | int(frame[header+1]>>7), header + side
+	return int(frame[at])<<1 | int(frame[at+1]>>7), at + side
+}
+
+// SideInfo is where the side information of a frame of layer III begins.
+func (h Header) SideInfo() int {
+	if h.Protected {
+		return HeaderBytes + 2
+	}
+	return HeaderBytes
 }
 
 // Bits per second by the index in the header, in thousands; 0 for what no frame has.

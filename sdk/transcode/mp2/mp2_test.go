@@ -40,15 +40,21 @@ func run(t *testing.T, name string, args ...string) []byte {
 	return out
 }
 
+// Sources: sweeps, noise and bursts, and tones that get all the bits that there are.
+const (
+	mixed = "aevalsrc='0.4*sin(2*PI*t*(200+900*t))+0.05*random(0)|0.3*sin(2*PI*1234*t)*gt(mod(t,0.2),0.1)'"
+	tones = "aevalsrc='0.9*sin(2*PI*1500*t)|0.9*sin(2*PI*700*t)'"
+)
+
 // TestAgainstFFmpeg: what ffmpeg and twolame code is decoded as ffmpeg decodes it, at
 // every sample rate and in every mode, with few bits and many.
 func TestAgainstFFmpeg(t *testing.T) {
-	f := func(encoder string, hz, channels, kbps int, mode string) {
-		name := fmt.Sprintf("%s %d Hz %d channels %dk %s", encoder, hz, channels, kbps, mode)
+	try := func(what, encoder string, hz, channels, kbps int, mode string) {
+		name := fmt.Sprintf("%s %d Hz %d channels %dk %s %.14s", encoder, hz, channels, kbps, mode, what)
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			wav, coded := filepath.Join(dir, "a.wav"), filepath.Join(dir, "a.mp2")
-			source := fmt.Sprintf("aevalsrc='0.4*sin(2*PI*t*(200+900*t))+0.05*random(0)|0.3*sin(2*PI*1234*t)*gt(mod(t,0.2),0.1)':s=%d:d=1", hz)
+			source := fmt.Sprintf("%s:s=%d:d=1", what, hz)
 			run(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-ac", fmt.Sprint(channels), wav)
 			if encoder == "ffmpeg" {
 				run(t, "ffmpeg", "-v", "error", "-i", wav, "-c:a", "mp2", "-b:a", fmt.Sprintf("%dk", kbps), coded)
@@ -94,8 +100,13 @@ func TestAgainstFFmpeg(t *testing.T) {
 			}
 		})
 	}
+	f := func(encoder string, hz, channels, kbps int, mode string) {
+		try(mixed, encoder, hz, channels, kbps, mode)
+		try(tones, encoder, hz, channels, kbps, mode)
+	}
 	for _, hz := range []int{32000, 44100, 48000} {
 		f("ffmpeg", hz, 1, 32, "")
+		f("twolame", hz, 1, 48, "m")
 		f("ffmpeg", hz, 1, 64, "")
 		f("ffmpeg", hz, 1, 192, "")
 		f("ffmpeg", hz, 2, 64, "")
