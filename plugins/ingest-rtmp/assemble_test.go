@@ -307,7 +307,7 @@ func FuzzMessages(f *testing.F) {
 		rtmp.VideoTag(media.H265, 0, picture[:100], true, 0), rtmp.VideoTag(media.AV1, 0, []byte{0x12, 0, 0x0a, 3, 0, 0, 0}, true, 0),
 		rtmp.VideoTag(media.VP9, 0, []byte{0x82, 0x49, 0x83, 0x42, 0, 0, 0}, true, 0), rtmp.AudioTag(media.Opus, 0, []byte{0xfc, 1}),
 		rtmp.AudioHeaderTag(media.AAC, 1, []byte{0x11, 0x90}), rtmp.AudioTag(media.AAC, 1, []byte{1}),
-		rtmp.AudioTag(media.MP3, 2, slices.Concat(soundFrame(layer3At44, 1), soundFrame(layer2At48, 2))),
+		rtmp.AudioTag(media.MP3, 2, slices.Concat(intake.MPEGFrame(layer3At44, 1), intake.MPEGFrame(layer2At48, 2))),
 	} {
 		m := message(tag, 0)
 		f.Add(append([]byte{byte(m.Type), 0, 0, 0, 33, byte(len(m.Body) >> 8), byte(len(m.Body))}, m.Body...))

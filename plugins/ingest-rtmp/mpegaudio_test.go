@@ -2,8 +2,6 @@ package ingestrtmp
 
 import (
 	"bytes"
-	"encoding/binary"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,20 +60,6 @@ func TestFFmpegMPEGAudio(t *testing.T) {
 	f("any bitrate", 44100, 1, "-c:a", "libmp3lame", "-q:a", "4")
 }
 
-// soundFrame is a frame with that header and any bytes behind it.
-func soundFrame(header uint32, seed uint64) []byte {
-	b := binary.BigEndian.AppendUint32(nil, header)
-	h, err := mpegaudio.Parse(b)
-	if err != nil {
-		panic(err)
-	}
-	random := rand.New(rand.NewPCG(uint64(header), seed))
-	for len(b) < h.Bytes {
-		b = append(b, byte(random.Uint32()))
-	}
-	return b
-}
-
 // Headers of frames.
 const (
 	layer3At44   = 0xfffb9000 // stereo
@@ -93,7 +77,7 @@ func sound(ms uint32, frames ...[]byte) rtmp.Message {
 // TestFramesOfAMessage: several frames in one message are units of their own, each at
 // its time.
 func TestFramesOfAMessage(t *testing.T) {
-	a, b, c := soundFrame(layer3At44, 1), soundFrame(layer3At44, 2), soundFrame(layer3At44, 3)
+	a, b, c := intake.MPEGFrame(layer3At44, 1), intake.MPEGFrame(layer3At44, 2), intake.MPEGFrame(layer3At44, 3)
 	r, _ := assembleAll([]rtmp.Message{sound(500, a, b, c), sound(578, b)})
 	units := r.Units[r.Tracks()[0].ID]
 	const frame = 1152 * time.Second / 44_100
@@ -114,12 +98,12 @@ func TestChangeOfSound(t *testing.T) {
 	r, a := assembleAll([]rtmp.Message{
 		message(rtmp.H264HeaderTag(track.DecoderConfig), 0),
 		message(rtmp.H264Tag(picture, true, 0), 0),
-		sound(0, soundFrame(layer3At44, 1)), sound(26, soundFrame(layer3At44, 2)),
-		sound(52, soundFrame(layer3At48, 1)),
-		sound(76, soundFrame(layer3Mono48, 1)),
-		sound(100, soundFrame(layer2At48, 1)),
+		sound(0, intake.MPEGFrame(layer3At44, 1)), sound(26, intake.MPEGFrame(layer3At44, 2)),
+		sound(52, intake.MPEGFrame(layer3At48, 1)),
+		sound(76, intake.MPEGFrame(layer3Mono48, 1)),
+		sound(100, intake.MPEGFrame(layer2At48, 1)),
 		sound(120, []byte("rubbish")), // no reason for another track
-		sound(124, soundFrame(layer2At48, 2)),
+		sound(124, intake.MPEGFrame(layer2At48, 2)),
 	})
 	want := "tracks, unit of 1, tracks, unit of 2, unit of 2, tracks, unit of 2, tracks, unit of 2, tracks, unit of 3, unit of 3"
 	if got := strings.Join(r.Events, ", "); got != want {
@@ -143,7 +127,7 @@ func TestChangeOfSound(t *testing.T) {
 // there is no track, and what is no frame is left out.
 func TestDamagedSound(t *testing.T) {
 	_, track, picture := testCard(t)
-	whole := soundFrame(layer3At44, 1)
+	whole := intake.MPEGFrame(layer3At44, 1)
 	r, a := assembleAll([]rtmp.Message{
 		message(rtmp.H264HeaderTag(track.DecoderConfig), 0),
 		sound(0, []byte{0xff, 0xfb}), sound(0, []byte("ID3 and more")), sound(0, whole[:len(whole)-1]),
@@ -166,7 +150,7 @@ func TestEnhancedMP3(t *testing.T) {
 	if list := announced().AudioFourCCs; !slices.Contains(list, ".mp3") || slices.Contains(list, "") {
 		t.Errorf("announced are %q", list)
 	}
-	a, b := soundFrame(layer3At44, 1), soundFrame(layer3Mono48, 2)
+	a, b := intake.MPEGFrame(layer3At44, 1), intake.MPEGFrame(layer3Mono48, 2)
 	r, _ := assembleAll([]rtmp.Message{
 		message(rtmp.AudioTag(media.MP3, 0, a), 0), message(rtmp.AudioTag(media.MP3, 1, b), 0),
 		{Type: rtmp.TypeAudio, TimestampMS: 26, Body: append([]byte("\x97\x02\x01\xE2\x40\x01.mp3"), a...)}, // and 123,456 ns

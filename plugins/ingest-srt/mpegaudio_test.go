@@ -2,9 +2,7 @@ package ingestsrt
 
 import (
 	"bytes"
-	"encoding/binary"
 	"log/slog"
-	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -242,32 +240,22 @@ func TestDamagedHeader(t *testing.T) {
 // proves to be none the time is that of the next packet.
 func TestTimesWithinAPacket(t *testing.T) {
 	s := newSoundStream()
-	s.send(made(t, layer2At44, 49), 90_000)
+	s.send(made(layer2At44, 49), 90_000)
 	if units := s.r.Units[1]; len(units) != 49 || units[48].PTS != toTime(112_849) { // 112,848.98
 		t.Errorf("%d units, the last at %v, want %v", len(units), units[len(units)-1].PTS, toTime(112_849))
 	}
 	s = newSoundStream()
-	s.send(slices.Concat(made(t, layer2At48, 2), made(t, layer3At48, 1)), 90_000)
-	s.send(made(t, layer2At48, 2), 90_000+3*ticksAt48)
+	s.send(slices.Concat(made(layer2At48, 2), made(layer3At48, 1)), 90_000)
+	s.send(made(layer2At48, 2), 90_000+3*ticksAt48)
 	if units := s.r.Units[1]; len(units) != 4 || units[2].PTS != toTime(3*ticksAt48) || !units[2].Discontinuity || s.damaged != 1 {
 		t.Errorf("%d units, the third at %v, want %v; damaged %d", len(units), units[2].PTS, toTime(3*ticksAt48), s.damaged)
 	}
 }
 
 // made are n frames with that header and any bytes behind it.
-func made(t testing.TB, header uint32, n int) (b []byte) {
-	t.Helper()
-	head := binary.BigEndian.AppendUint32(nil, header)
-	h, err := mpegaudio.Parse(head)
-	if err != nil {
-		t.Fatal(err)
-	}
-	random := rand.New(rand.NewPCG(uint64(header), uint64(n)))
-	for range n {
-		b = append(b, head...)
-		for range h.Bytes - len(head) {
-			b = append(b, byte(random.Uint32()))
-		}
+func made(header uint32, n int) (b []byte) {
+	for i := range n {
+		b = append(b, intake.MPEGFrame(header, uint64(i))...)
 	}
 	return b
 }
@@ -288,10 +276,10 @@ const (
 func TestChangeOfSound(t *testing.T) {
 	s := newSoundStream()
 	pts := int64(90_000)
-	s.send(made(t, layer2At44, 3), pts)
+	s.send(made(layer2At44, 3), pts)
 	pts += 3 * ticksAt44
 	for _, header := range []uint32{layer2At48, layer2Mono48, layer3At48} {
-		s.send(made(t, header, 3), pts)
+		s.send(made(header, 3), pts)
 		pts += 3 * ticksAt48
 	}
 	want := "tracks, unit of 1, unit of 1, unit of 1, tracks, unit of 1, unit of 1, unit of 1, tracks, unit of 1, unit of 1, unit of 1, tracks, unit of 2, unit of 2, unit of 2"
@@ -310,7 +298,7 @@ func TestChangeOfSound(t *testing.T) {
 	}
 	// Within one packet, too, with the times of each rate.
 	s = newSoundStream()
-	s.send(slices.Concat(made(t, layer2At44, 3), made(t, layer2At48, 2)), 90_000)
+	s.send(slices.Concat(made(layer2At44, 3), made(layer2At48, 2)), 90_000)
 	units := s.r.Units[1]
 	if len(units) != 5 || units[4].PTS != toTime(3*ticksAt44+ticksAt48) || s.damaged != 0 {
 		t.Errorf("%d units, damaged %d, at last %v", len(units), s.damaged, units[len(units)-1].PTS)
@@ -342,11 +330,11 @@ func TestHeldBack(t *testing.T) {
 	picture(90_000, c.SPS)
 	picture(93_000, c.SPS)
 	picture(96_000, otherSPS)
-	s.send(made(t, layer3At48, 1), 90_000) // may be none
+	s.send(made(layer3At48, 1), 90_000) // may be none
 	if len(s.r.Events) != 0 {
 		t.Fatalf("before the sound is known: %v", s.r.Events)
 	}
-	s.send(made(t, layer3At48, 1), 90_000+ticksAt48)
+	s.send(made(layer3At48, 1), 90_000+ticksAt48)
 	if got, want := strings.Join(s.r.Events, ", "), "tracks, unit of 2, unit of 2, tracks, unit of 2, unit of 3, unit of 3"; got != want {
 		t.Fatalf("%s, want %s", got, want)
 	}
@@ -364,7 +352,7 @@ func TestHeldBack(t *testing.T) {
 	if n := len(s.r.Units[2]); n != 32 || len(s.r.Sets) != 1 || len(s.r.Tracks()) != 1 {
 		t.Fatalf("after a second without sound %d pictures came, with %+v", n, s.r.Sets)
 	}
-	s.send(made(t, layer2At48, 2), 90_000)
+	s.send(made(layer2At48, 2), 90_000)
 	if len(s.r.Tracks()) != 2 || len(s.r.Units[1]) != 2 {
 		t.Errorf("tracks %+v, %v", s.r.Tracks(), s.r.Events)
 	}
@@ -404,7 +392,7 @@ func TestOtherMPEGAudio(t *testing.T) {
 	if len(s.r.Tracks()) != 0 || s.leftOut["mpeg audio"] != 1 {
 		t.Errorf("tracks %+v, left out %v", s.r.Tracks(), s.leftOut)
 	}
-	s.send(made(t, layer3At48, 2), 200_000)
+	s.send(made(layer3At48, 2), 200_000)
 	if len(s.r.Tracks()) != 1 || s.leftOut["mpeg audio"] != 0 || len(s.r.Units[s.r.Tracks()[0].ID]) != 2 {
 		t.Errorf("tracks %+v, left out %v, %v", s.r.Tracks(), s.leftOut, s.r.Events)
 	}
@@ -421,7 +409,7 @@ func TestOtherMPEGAudio(t *testing.T) {
 // FuzzFrames: however the bytes are cut into packets, the same frames are found, which
 // are whole.
 func FuzzFrames(f *testing.F) {
-	good := slices.Concat(made(f, layer2At44, 3), made(f, layer3At48, 3))
+	good := slices.Concat(made(layer2At44, 3), made(layer3At48, 3))
 	f.Add(good, 100)
 	f.Add(append([]byte("\xff\xfd rubbish"), good...), 7)
 	f.Add(slices.Concat(good[:1500], good[1600:], good), 1000)
